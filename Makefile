@@ -1,0 +1,39 @@
+# DTS: what a person or a runner calls. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help deps build test test-vm demo bench lint clean
+
+CARGO ?= cargo
+SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install missing Debian packages (root)
+	@deploy/deps.sh
+
+build: deps ## everything in release mode
+	$(CARGO) build --workspace --release
+
+# The lab tests share one machine's cores, so they run one after the other, last, and end with the runner's own lines.
+test: build ## unit, property and golden tests, then the lab tests (root)
+	$(CARGO) test --workspace --release --exclude dts-tests
+	$(CARGO) test --release -p dts-tests -- --test-threads=1
+
+test-vm: build ## vhost-net exception path and a multi-queue NIC, in a virtual machine (slow, outside CI)
+	deploy/lab/vm/run
+
+demo: build ## a three-node cluster, real requests, and a verdict from the client's capture (root)
+	@deploy/lab/demo
+
+bench: build ## benchmarks
+	$(CARGO) bench --workspace
+
+lint: ## rustfmt, clippy, shellcheck
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	shellcheck -x -a -P $(CURDIR) $(SHELL_SCRIPTS)
+
+clean: ## remove what was built
+	$(CARGO) clean

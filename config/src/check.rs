@@ -1,0 +1,265 @@
+//! What one key says about another.
+
+use std::net::IpAddr;
+
+use crate::error::ConfigError;
+use crate::types::{Config, PortConfig};
+
+type Result = std::result::Result<(), ConfigError>;
+
+/// Checks a configuration each of whose keys is valid by itself.
+pub(crate) fn config(config: &Config) -> Result {
+    members(config)?;
+    cluster(config)?;
+    services(config)?;
+    workers(config)?;
+    devices(config)?;
+    addresses(config)?;
+    splice_ports(config)?;
+    sizes_and_times(config)
+}
+
+fn members(config: &Config) -> Result {
+    let members = &config.cluster.members;
+    for (i, member) in members.iter().enumerate() {
+        let error = |key: &str, reason: String| {
+            Err(config.error_at(&format!("cluster.members.{i}.{key}"), reason))
+        };
+        for earlier in &members[..i] {
+            if earlier.id == member.id {
+                return error(
+                    "id",
+                    format!("{} is {}'s id already", member.id, earlier.name),
+                );
+            }
+            if earlier.name == member.name {
+                return error("name", format!("node {} has this name already", earlier.id));
+            }
+            if earlier.link == member.link {
+                let link = member.link;
+                return error(
+                    "link",
+                    format!("{link} is {}'s address already", earlier.name),
+                );
+            }
+        }
+    }
+    if members.iter().all(|member| member.weight == 0) {
+        let reason = if members.is_empty() {
+            "no members"
+        } else {
+            "every weight is 0, so nobody would own a connection"
+        };
+        return Err(config.error_at("cluster.members", reason));
+    }
+    if config.cluster.member(config.node).is_none() {
+        let reason = format!("{} is not the id of a member", config.node);
+        return Err(config.error_at("node", reason));
+    }
+    Ok(())
+}
+
+fn cluster(config: &Config) -> Result {
+    let cluster = &config.cluster;
+    let mac = cluster.mac;
+    if mac.is_multicast() {
+        let reason = format!("{mac} is a multicast address; only unicast is accepted");
+        return Err(config.error_at("cluster.mac", reason));
+    }
+    if !mac.is_local() {
+        let reason = format!("{mac} is not locally administered (02 in its first byte)");
+        return Err(config.error_at("cluster.mac", reason));
+    }
+    if !cluster.buckets.is_power_of_two() {
+        let reason = format!("{} is not a power of two", cluster.buckets);
+        return Err(config.error_at("cluster.buckets", reason));
+    }
+    let services = config.services.iter().enumerate();
+    let designations = services.map(|(i, s)| (format!("services.{i}.designated"), s.designated));
+    let own = ("cluster.designated".to_owned(), cluster.designated);
+    for (path, designated) in std::iter::once(own).chain(designations) {
+        if let Some(id) = designated.filter(|id| cluster.member(*id).is_none()) {
+            return Err(config.error_at(&path, format!("{id} is not the id of a member")));
+        }
+    }
+    Ok(())
+}
+
+fn services(config: &Config) -> Result {
+    let services = &config.services;
+    for (i, service) in services.iter().enumerate() {
+        let error = |key: &str, reason: String| {
+            Err(config.error_at(&format!("services.{i}.{key}"), reason))
+        };
+        for earlier in &services[..i] {
+            let name = &earlier.name;
+            if *name == service.name {
+                return error("name", format!("\"{name}\" is the name of another service"));
+            }
+            if (earlier.vip, earlier.port) == (service.vip, service.port) {
+                let (vip, port) = (service.vip, service.port);
+                return error("port", format!("{vip}:{port} is service {name}'s already"));
+            }
+            if service.proxy_port.is_some() && earlier.proxy_port == service.proxy_port {
+                return error(
+                    "proxy_port",
+                    format!("service {name} has this proxy port already"),
+                );
+            }
+        }
+        let Some(proxy) = service.proxy_port else {
+            continue;
+        };
+        for other in services {
+            let name = &other.name;
+            if other.port == proxy {
+                return error(
+                    "proxy_port",
+                    format!("{proxy} is the port of service {name}"),
+                );
+            }
+            if other.application_port == proxy {
+                let reason = format!("{proxy} is the application port of service {name}");
+                return error("proxy_port", reason);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn workers(config: &Config) -> Result {
+    let cores = &config.workers.cores;
+    if cores.is_empty() {
+        return Err(config.error_at("workers.cores", "no cores"));
+    }
+    for (i, core) in cores.iter().enumerate() {
+        if cores[..i].contains(core) {
+            let reason = format!("core {core} is listed twice");
+            return Err(config.error_at(&format!("workers.cores.{i}"), reason));
+        }
+    }
+    Ok(())
+}
+
+/// The part of a device string by which DPDK tells devices apart.
+fn device_name(device: &str) -> String {
+    let name = device.split(',').next().unwrap_or(device);
+    let name = name.to_ascii_lowercase();
+    // PCI domain 0 may be left out.
+    name.strip_prefix("0000:")
+        .map(str::to_owned)
+        .unwrap_or(name)
+}
+
+fn devices(config: &Config) -> Result {
+    let (wire, link) = (&config.ports.wire, &config.ports.link);
+    let devices = [
+        ("ports.wire.device", &wire.device),
+        ("ports.wire.host.device", &wire.host.device),
+        ("ports.link.device", &link.device),
+        ("ports.link.host.device", &link.host.device),
+    ];
+    for (i, (path, device)) in devices.iter().enumerate() {
+        let name = device_name(device);
+        for (earlier, other) in &devices[..i] {
+            if device_name(other) == name {
+                let reason = format!("{name} is the device of {earlier} already");
+                return Err(config.error_at(path, reason));
+            }
+        }
+    }
+    if link.host.interface.is_some() && link.host.interface == wire.host.interface {
+        let reason = "the same as ports.wire.host.interface";
+        return Err(config.error_at("ports.link.host.interface", reason));
+    }
+    Ok(())
+}
+
+fn addresses(config: &Config) -> Result {
+    let ports = [("wire", &config.ports.wire), ("link", &config.ports.link)];
+    let has = |port: &PortConfig, ip: IpAddr| port.host.addresses.iter().any(|a| a.address == ip);
+    for (i, service) in config.services.iter().enumerate() {
+        let path = format!("services.{i}.vip");
+        let vip = service.vip;
+        if let Some(member) = config.cluster.members.iter().find(|m| m.link == vip) {
+            let reason = format!("{vip} is the link address of node {}", member.id);
+            return Err(config.error_at(&path, reason));
+        }
+        if let Some((name, _)) = ports.iter().find(|(_, port)| has(port, vip)) {
+            let reason = format!("{vip} is in ports.{name}.host.addresses");
+            return Err(config.error_at(&path, reason));
+        }
+    }
+    let link = &config.ports.link;
+    let own = config.this_member().link;
+    if !link.host.addresses.is_empty() && !has(link, own) {
+        let reason = format!(
+            "{own}, the link address of node {}, is not there",
+            config.node
+        );
+        return Err(config.error_at("ports.link.host.addresses", reason));
+    }
+    Ok(())
+}
+
+fn splice_ports(config: &Config) -> Result {
+    const PATH: &str = "handover.splice_ports";
+    let range = config.handover.splice_ports;
+    let (first, last) = (range.first, range.last);
+    if first > last {
+        return Err(config.error_at(PATH, format!("first {first} is above last {last}")));
+    }
+    for service in &config.services {
+        let ports = [
+            ("port", Some(service.port)),
+            ("proxy port", service.proxy_port),
+            ("application port", Some(service.application_port)),
+        ];
+        for (what, port) in ports {
+            if let Some(port) = port.filter(|port| range.contains(*port)) {
+                let name = &service.name;
+                let reason =
+                    format!("{first} to {last} contains {port}, the {what} of service {name}");
+                return Err(config.error_at(PATH, reason));
+            }
+        }
+    }
+    let (count, workers) = (range.count(), config.workers.cores.len());
+    if (count as usize) < workers {
+        let reason = format!("{count} ports are too few for {workers} workers");
+        return Err(config.error_at(PATH, reason));
+    }
+    Ok(())
+}
+
+fn sizes_and_times(config: &Config) -> Result {
+    let (memory, handover, peers) = (&config.memory, &config.handover, &config.peers);
+    if memory.hold_flow_kib > memory.hold_kib {
+        let reason = format!(
+            "{} for one flow is more than memory.hold_kib, {}, for all",
+            memory.hold_flow_kib, memory.hold_kib
+        );
+        return Err(config.error_at("memory.hold_flow_kib", reason));
+    }
+    if handover.unknown_deadline < handover.deadline {
+        let reason = format!(
+            "{} is less than handover.deadline_ms, {}",
+            handover.unknown_deadline.as_millis(),
+            handover.deadline.as_millis()
+        );
+        return Err(config.error_at("handover.unknown_deadline_ms", reason));
+    }
+    if peers.dead_after < peers.interval * 2 {
+        let reason = format!(
+            "{} is less than twice peers.interval_ms, {}",
+            peers.dead_after.as_millis(),
+            peers.interval.as_millis()
+        );
+        return Err(config.error_at("peers.dead_after_ms", reason));
+    }
+    if config.control.admin_socket == config.control.rpc_socket {
+        let reason = "the same as control.rpc_socket";
+        return Err(config.error_at("control.admin_socket", reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! What a valid configuration says, in plain types.
+//!
+//! Every value here has been checked and every default is filled in: a reader
+//! of [`Config`] never has to ask again whether a port is zero or an address is
+//! free.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::origin::Origins;
+use crate::scalar::{
+    ClusterKey, Idle, IpPrefix, LogFormat, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay,
+};
+
+/// The configuration of one node: the whole of dtsd's YAML file.
+///
+/// Made by [`crate::load`] or [`crate::parse`]. Two configurations are equal
+/// when they say the same, wherever in their files they say it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This node; always one of [`Cluster::members`].
+    pub node: NodeId,
+    /// What all nodes of the cluster must agree on.
+    pub cluster: Cluster,
+    /// The services behind the VIPs; may be empty.
+    pub services: Vec<Service>,
+    /// The two data-plane ports.
+    pub ports: Ports,
+    /// The polling threads.
+    pub workers: Workers,
+    /// Sizes of tables and buffers.
+    pub memory: Memory,
+    /// Deadlines and limits of handovers.
+    pub handover: Handover,
+    /// The hello protocol between nodes.
+    pub peers: Peers,
+    /// Life times of flow entries.
+    pub timeouts: Timeouts,
+    /// Sockets of the control thread.
+    pub control: Control,
+    /// The daemon's own log.
+    pub log: Log,
+    pub(crate) origins: Origins,
+}
+
+/// What all nodes of the cluster must agree on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Name of the cluster, for logs and metrics.
+    pub name: String,
+    /// The shared secret that authenticates handovers.
+    pub key: ClusterKey,
+    /// The address that VIPs resolve to: unicast, locally administered.
+    pub mac: MacAddr,
+    /// The ownership policy of services that name none.
+    pub policy: Policy,
+    /// The owner under [`Policy::Designated`]; a member.
+    pub designated: Option<NodeId>,
+    /// Number of ownership buckets: a power of two in 16..=65536.
+    pub buckets: u32,
+    /// Whether splice SYNs that carry only the paper's option 32, and thus no
+    /// authenticator, are served. Trusts everyone on the link.
+    pub accept_paper_form: bool,
+    /// All nodes, this one included; ids and link addresses are unique.
+    pub members: Vec<Member>,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Unique id.
+    pub id: NodeId,
+    /// Name for logs and metrics; unique.
+    pub name: String,
+    /// Address on the link; unique.
+    pub link: IpAddr,
+    /// Share of the buckets, 0..=100; not every member has 0.
+    pub weight: u8,
+}
+
+/// One service: a VIP and port, and where its connections go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique name, for logs and metrics.
+    pub name: String,
+    /// The address that clients use. IPv4 at present.
+    pub vip: IpAddr,
+    /// The port that clients use.
+    pub port: u16,
+    /// Where the node's proxy listens; `None` for a layer-4 service, whose SYNs
+    /// go straight to [`Service::application_port`].
+    pub proxy_port: Option<u16>,
+    /// Where the node's application listens.
+    pub application_port: u16,
+    /// Ownership policy: the service's own, else the cluster's.
+    pub policy: Policy,
+    /// The owner, exactly when [`Service::policy`] is [`Policy::Designated`].
+    pub designated: Option<NodeId>,
+}
+
+/// The two data-plane ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Towards the clients; carries the VIPs.
+    pub wire: PortConfig,
+    /// Towards the other nodes; carries handovers.
+    pub link: PortConfig,
+}
+
+/// One data-plane port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// A DPDK vdev string or PCI address; unique among all devices.
+    pub device: String,
+    /// Receive and transmit queues wanted, at least 1; the device may have
+    /// fewer. Defaults to the number of workers.
+    pub queues: u16,
+    /// Largest IP packet, bytes, 576..=9000.
+    pub mtu: u16,
+    /// The way to the node's own kernel.
+    pub host: HostPort,
+}
+
+/// The host twin of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// A DPDK vdev string (TAP or virtio-user).
+    pub device: String,
+    /// Name of the kernel's side; `None` when there is no kernel side to set
+    /// up, as with capture files.
+    pub interface: Option<String>,
+    /// The node's own addresses there, VIPs not included.
+    pub addresses: Vec<IpPrefix>,
+}
+
+/// The polling threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// One worker is pinned to each of these cores; unique, at least one.
+    pub cores: Vec<u16>,
+    /// What a worker does when there is nothing to do.
+    pub idle: Idle,
+    /// Longest sleep of an idle worker under [`Idle::Backoff`], 50 us to 10 ms.
+    pub idle_sleep: Duration,
+}
+
+/// Sizes of tables and buffers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether DPDK takes hugepages; otherwise ordinary memory (`--no-huge`).
+    pub hugepages: bool,
+    /// DPDK's memory, MiB, 16..=1048576.
+    pub megabytes: u32,
+    /// Packet buffers per worker, 512..=16777215.
+    pub mbufs: u32,
+    /// Flow entries (FCBs) per worker, 16..=16777216.
+    pub flows: u32,
+    /// Half-open connections per worker, 16..=16777216.
+    pub half_open: u32,
+    /// Tombstones per worker, 16..=16777216.
+    pub tombstones: u32,
+    /// Held copies per worker, KiB, 1..=4194304.
+    pub hold_kib: u32,
+    /// Held copies per flow, KiB, 1..=[`Memory::hold_kib`].
+    pub hold_flow_kib: u32,
+}
+
+/// Deadlines and limits of handovers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// By then a handover is known to be refused, accepted or aborted;
+    /// 10 ms to 10 s.
+    pub deadline: Duration,
+    /// By then the client of an unknown outcome is reset; from
+    /// [`Handover::deadline`] to 60 s.
+    pub unknown_deadline: Duration,
+    /// W of PROTOCOL rule 4, the window that the destination is first shown,
+    /// bytes, 4096..=60000.
+    pub first_window: u16,
+    /// The replay to try first.
+    pub replay: Replay,
+    /// Source ports of splice connections: at least one per worker, apart from
+    /// every service's ports.
+    pub splice_ports: PortRange,
+}
+
+/// The hello protocol between nodes, UDP over the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peers {
+    /// Time between hellos, 10 ms to 60 s.
+    pub interval: Duration,
+    /// A peer that was silent for this long is dead; at least two intervals, at
+    /// most 10 min.
+    pub dead_after: Duration,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// Life times of flow entries, 1 s to 7 days each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A connection whose handshake does not finish.
+    pub half_open: Duration,
+    /// An established connection without traffic.
+    pub idle: Duration,
+    /// A connection after its end.
+    pub closing: Duration,
+    /// The memory of a connection that was handed over.
+    pub tombstone: Duration,
+}
+
+/// Sockets of the control thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Unix socket of the handover RPC; at most 107 bytes.
+    pub rpc_socket: PathBuf,
+    /// Who may ask for a handover.
+    pub rpc_allow: RpcAllow,
+    /// Unix socket of the admin API; at most 107 bytes.
+    pub admin_socket: PathBuf,
+    /// Address of the Prometheus endpoint.
+    pub metrics: SocketAddr,
+}
+
+/// Who may ask for a handover: a peer whose user or group is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RpcAllow {
+    /// User ids.
+    pub uids: Vec<u32>,
+    /// Group ids.
+    pub gids: Vec<u32>,
+}
+
+/// The daemon's own log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Least severity that is written.
+    pub level: LogLevel,
+    /// Form of a line.
+    pub format: LogFormat,
+}
+
+impl Config {
+    /// This node's own entry in [`Cluster::members`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if `node` was changed to an id that is no member's.
+    #[must_use]
+    pub fn this_member(&self) -> &Member {
+        self.cluster
+            .member(self.node)
+            .expect("a validated configuration has its own node among the members")
+    }
+}
+
+impl Cluster {
+    /// The member with this id.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+}

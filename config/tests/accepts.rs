@@ -1,0 +1,154 @@
+//! What valid files mean, and where their keys stand.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use dts_config::{Config, Idle, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay, load, parse};
+
+const BASE: &str = include_str!("base.yaml");
+
+/// Only what is required.
+const LEAST: &str = "
+node: 7
+cluster:
+  name: c
+  key: 00112233445566778899aabbccddeeff
+  mac: 02:00:00:00:00:01
+  members: [{ id: 7, name: n, link: 10.0.0.7 }]
+services: [{ name: s, vip: 10.0.1.1, port: 443 }]
+ports:
+  wire: { device: 0000:01:00.0, host: { device: net_tap0 } }
+  link: { device: 0000:01:00.1, host: { device: net_tap1 } }
+workers: { cores: [2, 3, 4] }
+";
+
+fn example() -> Config {
+    load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/dtsd.yaml"))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn the_example_loads() {
+    let config = example();
+    assert_eq!(config.node, NodeId(1));
+    assert_eq!(config.cluster.key.as_bytes(), (0..16).collect::<Vec<u8>>());
+    assert_eq!(config.cluster.mac, MacAddr([2, 0, 0x5e, 0, 0, 0x64]));
+    assert_eq!(config.this_member().link, ip("10.77.1.1"));
+    assert_eq!(config.cluster.members[1].weight, 100);
+    let [web, mail] = &config.services[..] else {
+        panic!("two services");
+    };
+    assert_eq!((web.proxy_port, web.application_port), (Some(8001), 80));
+    assert_eq!((web.policy, web.designated), (Policy::FlowHash, None));
+    assert_eq!((mail.proxy_port, mail.application_port), (None, 25));
+    assert_eq!(
+        (mail.policy, mail.designated),
+        (Policy::Designated, Some(NodeId(2)))
+    );
+    assert_eq!(
+        config.ports.wire.host.addresses[0].to_string(),
+        "10.77.0.1/24"
+    );
+    assert_eq!(config.ports.link.host.interface.as_deref(), Some("dtsl"));
+}
+
+/// The example says of its values that they are the defaults.
+#[test]
+fn the_example_shows_the_defaults() {
+    let (shown, least) = (example(), parse(LEAST, "t").unwrap());
+    assert_eq!(shown.memory, least.memory);
+    assert_eq!(shown.handover, least.handover);
+    assert_eq!(shown.peers, least.peers);
+    assert_eq!(shown.timeouts, least.timeouts);
+    assert_eq!(shown.control, least.control);
+    assert_eq!(shown.log, least.log);
+    assert_eq!(shown.workers.idle, least.workers.idle);
+    assert_eq!(shown.workers.idle_sleep, least.workers.idle_sleep);
+    assert_eq!(shown.cluster.policy, least.cluster.policy);
+    assert_eq!(shown.cluster.buckets, least.cluster.buckets);
+    assert_eq!(
+        shown.cluster.accept_paper_form,
+        least.cluster.accept_paper_form
+    );
+    assert_eq!(shown.ports.wire.mtu, least.ports.wire.mtu);
+}
+
+#[test]
+fn defaults() {
+    let config = parse(LEAST, "t").unwrap();
+    assert_eq!(config.ports.wire.device, "0000:01:00.0");
+    assert_eq!(config.ports.wire.queues, 3, "one per worker");
+    assert_eq!(config.ports.wire.host.interface, None);
+    assert_eq!(config.services[0].application_port, 443);
+    assert_eq!(config.workers.idle, Idle::Backoff);
+    assert_eq!(config.workers.idle_sleep, Duration::from_micros(50));
+    assert!(config.memory.hugepages);
+    assert_eq!(config.handover.deadline, Duration::from_millis(150));
+    assert_eq!(config.handover.unknown_deadline, Duration::from_secs(2));
+    assert_eq!(config.handover.replay, Replay::FastOpen);
+    let splice = PortRange {
+        first: 61_000,
+        last: 64_999,
+    };
+    assert_eq!(config.handover.splice_ports, splice);
+    assert_eq!(config.timeouts.idle, Duration::from_secs(3_600));
+    assert_eq!(config.control.rpc_allow.uids, [0]);
+    assert_eq!(config.control.metrics.to_string(), "127.0.0.1:9464");
+    assert_eq!(config.log.level, LogLevel::Info);
+}
+
+#[test]
+fn a_designated_cluster_designates_its_services() {
+    let text = BASE.replace("policy: flow-hash", "policy: designated\n  designated: 2");
+    let config = parse(&text, "t").unwrap();
+    for service in &config.services {
+        assert_eq!(
+            (service.policy, service.designated),
+            (Policy::Designated, Some(NodeId(2)))
+        );
+    }
+}
+
+#[test]
+fn origins() {
+    let config = parse(BASE, "dtsd.yaml").unwrap();
+    let lines = [
+        ("node", Some(1)),
+        ("cluster.members.1", Some(10)),
+        ("cluster.members.1.link", Some(10)),
+        ("services.1.vip", Some(18)),
+        ("ports.wire.device", Some(22)),
+        ("ports.link.host.device", Some(32)),
+        ("workers.cores.1", Some(36)),
+        ("memory.megabytes", None),
+        ("nonsense", None),
+    ];
+    for (path, line) in lines {
+        assert_eq!(config.origin(path), line, "{path}");
+    }
+    let message = |path: &str| config.error_at(path, "missing device").to_string();
+    assert_eq!(
+        message("ports.wire.device"),
+        "dtsd.yaml:22: ports.wire.device: missing device"
+    );
+    // Left out: the mapping around it.
+    assert_eq!(
+        message("memory.megabytes"),
+        "dtsd.yaml:38: memory.megabytes: missing device"
+    );
+}
+
+#[test]
+fn equal_is_what_says_the_same() {
+    let config = parse(BASE, "a").unwrap();
+    assert_eq!(config, parse(&format!("# moved\n\n{BASE}"), "b").unwrap());
+    assert_ne!(
+        config,
+        parse(&BASE.replace("idle_s: 3600", "idle_s: 3601"), "a").unwrap()
+    );
+}

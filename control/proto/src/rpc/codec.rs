@@ -1,0 +1,265 @@
+//! Bytes of a message, apart from any socket.
+
+use super::{Answer, FailCode, MAX_MESSAGE, MAX_REASON, MAX_REQUEST, Request, VERSION};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
+
+/// Why a message could not be made or understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// No byte at all.
+    #[error("empty message")]
+    Empty,
+    /// The first byte is another protocol version.
+    #[error("protocol version {0}, expected {VERSION}")]
+    Version(u8),
+    /// The message (or the request in it) is larger than allowed, in bytes.
+    #[error("{len} bytes, at most {max} are allowed")]
+    Oversize {
+        /// Bytes there were.
+        len: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// A well-formed value is followed by this many further bytes.
+    #[error("{0} bytes after the end of the message")]
+    Trailing(usize),
+    /// The bytes are no value of the expected type.
+    #[error("malformed message: {0}")]
+    Malformed(postcard::Error),
+}
+
+/// [`Request`] over borrowed bytes: the same wire form without a copy.
+#[derive(Serialize)]
+enum RequestRef<'a> {
+    Handover {
+        dest: SocketAddr,
+        #[serde(with = "serde_bytes")]
+        request: &'a [u8],
+    },
+}
+
+/// [`Answer::Failed`] with its reason borrowed; variant order as in [`Answer`].
+#[derive(Serialize)]
+enum AnswerRef<'a> {
+    Done(super::Done),
+    Failed { code: FailCode, reason: &'a str },
+}
+
+/// Encodes a [`Request::Handover`].
+///
+/// # Errors
+/// [`CodecError::Oversize`] when `request` exceeds [`MAX_REQUEST`].
+pub fn encode_request(dest: SocketAddr, request: &[u8]) -> Result<Vec<u8>, CodecError> {
+    if request.len() > MAX_REQUEST {
+        return Err(CodecError::Oversize {
+            len: request.len(),
+            max: MAX_REQUEST,
+        });
+    }
+    encode(&RequestRef::Handover { dest, request }, request.len() + 32)
+}
+
+/// Encodes an answer. A reason longer than [`MAX_REASON`] is cut at a character
+/// boundary, so that what a daemon has to say always fits.
+///
+/// # Errors
+/// None is reachable for a value of this type; the signature passes on what
+/// the serializer reports.
+pub fn encode_answer(answer: &Answer) -> Result<Vec<u8>, CodecError> {
+    let value = match answer {
+        Answer::Done(done) => AnswerRef::Done(*done),
+        Answer::Failed { code, reason } => AnswerRef::Failed {
+            code: *code,
+            reason: cut(reason),
+        },
+    };
+    encode(&value, 64)
+}
+
+/// Decodes a request, strictly: version, exact length, limits.
+///
+/// # Errors
+/// Any [`CodecError`]; never panics, whatever the bytes.
+pub fn decode_request(bytes: &[u8]) -> Result<Request, CodecError> {
+    let request: Request = decode(bytes)?;
+    let Request::Handover { request: body, .. } = &request;
+    if body.len() > MAX_REQUEST {
+        return Err(CodecError::Oversize {
+            len: body.len(),
+            max: MAX_REQUEST,
+        });
+    }
+    Ok(request)
+}
+
+/// Decodes an answer, strictly as [`decode_request`].
+///
+/// # Errors
+/// Any [`CodecError`]; never panics, whatever the bytes.
+pub fn decode_answer(bytes: &[u8]) -> Result<Answer, CodecError> {
+    decode(bytes)
+}
+
+fn cut(reason: &str) -> &str {
+    let mut end = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}
+
+fn encode<T: Serialize>(value: &T, size_hint: usize) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::with_capacity(size_hint);
+    bytes.push(VERSION);
+    let bytes = postcard::to_extend(value, bytes).map_err(CodecError::Malformed)?;
+    check_len(bytes.len())?;
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    check_len(bytes.len())?;
+    let (&version, body) = bytes.split_first().ok_or(CodecError::Empty)?;
+    if version != VERSION {
+        return Err(CodecError::Version(version));
+    }
+    let (value, rest) = postcard::take_from_bytes(body).map_err(CodecError::Malformed)?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(CodecError::Trailing(rest.len()))
+    }
+}
+
+fn check_len(len: usize) -> Result<(), CodecError> {
+    if len > MAX_MESSAGE {
+        return Err(CodecError::Oversize {
+            len,
+            max: MAX_MESSAGE,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Done, Replay};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn addr() -> impl Strategy<Value = SocketAddr> {
+        prop_oneof![
+            (any::<[u8; 4]>(), any::<u16>()).prop_map(SocketAddr::from),
+            (any::<[u16; 8]>(), any::<u16>()).prop_map(SocketAddr::from),
+        ]
+    }
+
+    fn answer() -> impl Strategy<Value = Answer> {
+        prop_oneof![
+            (any::<u16>(), any::<bool>(), any::<u64>()).prop_map(|(node, fast, micros)| {
+                let replay = if fast {
+                    Replay::FastOpen
+                } else {
+                    Replay::Handshake
+                };
+                Answer::Done(Done {
+                    node,
+                    replay,
+                    micros,
+                })
+            }),
+            (0..FailCode::ALL.len(), ".{0,40}").prop_map(|(code, reason)| Answer::Failed {
+                code: FailCode::ALL[code],
+                reason,
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn request_round_trip(dest in addr(), request in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let bytes = encode_request(dest, &request).unwrap();
+            prop_assert_eq!(decode_request(&bytes).unwrap(), Request::Handover { dest, request });
+        }
+
+        #[test]
+        fn answer_round_trip(answer in answer()) {
+            prop_assert_eq!(decode_answer(&encode_answer(&answer).unwrap()).unwrap(), answer);
+        }
+
+        #[test]
+        fn noise_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_request(&bytes);
+            let _ = decode_answer(&bytes);
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            let _ = decode_request(&bytes);
+            let _ = decode_answer(&bytes);
+        }
+
+        #[test]
+        fn every_prefix_is_refused(dest in addr(), request in prop::collection::vec(any::<u8>(), 0..60)) {
+            let bytes = encode_request(dest, &request).unwrap();
+            for len in 0..bytes.len() {
+                prop_assert!(decode_request(&bytes[..len]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let dest = "10.77.1.2:80".parse().unwrap();
+        assert_eq!(
+            encode_request(dest, b"GET").unwrap(),
+            [1, 0, 0, 10, 77, 1, 2, 80, 3, b'G', b'E', b'T']
+        );
+        let done = Answer::Done(Done {
+            node: 2,
+            replay: Replay::Handshake,
+            micros: 300,
+        });
+        assert_eq!(encode_answer(&done).unwrap(), [1, 0, 2, 1, 0xac, 0x02]);
+        let failed = Answer::Failed {
+            code: FailCode::Unknown,
+            reason: "x".into(),
+        };
+        assert_eq!(encode_answer(&failed).unwrap(), [1, 1, 3, 1, b'x']);
+    }
+
+    #[test]
+    fn strictness() {
+        let dest = "[::1]:80".parse().unwrap();
+        let mut bytes = encode_request(dest, b"GET").unwrap();
+        bytes.push(0);
+        assert_eq!(decode_request(&bytes), Err(CodecError::Trailing(1)));
+        bytes.pop();
+        bytes[0] = 2;
+        assert_eq!(decode_request(&bytes), Err(CodecError::Version(2)));
+        assert_eq!(decode_request(&[]), Err(CodecError::Empty));
+        let huge = vec![VERSION; MAX_MESSAGE + 1];
+        assert!(matches!(
+            decode_request(&huge),
+            Err(CodecError::Oversize { .. })
+        ));
+        assert!(encode_request(dest, &vec![0; MAX_REQUEST]).is_ok());
+        assert!(matches!(
+            encode_request(dest, &vec![0; MAX_REQUEST + 1]),
+            Err(CodecError::Oversize { .. })
+        ));
+    }
+
+    #[test]
+    fn long_reason_is_cut_between_characters() {
+        let failed = Answer::Failed {
+            code: FailCode::Refused,
+            reason: "é".repeat(MAX_REASON),
+        };
+        let Ok(Answer::Failed { reason, .. }) = decode_answer(&encode_answer(&failed).unwrap())
+        else {
+            panic!("a refusal was expected");
+        };
+        assert_eq!(reason.len(), MAX_REASON);
+    }
+}

@@ -1,0 +1,186 @@
+//! The handover RPC: a proxy asks the daemon of its own node to move a live
+//! TCP connection to another node.
+//!
+//! The transport is a Unix `SOCK_SEQPACKET` socket: the kernel keeps message
+//! boundaries, so a bad message never costs the connection its framing. One
+//! request is answered by one answer before the next is sent; a client that
+//! wants several handovers under way opens several connections. The TCP
+//! socket's descriptor travels with the request as `SCM_RIGHTS`.
+//!
+//! A message is one version byte and a [postcard] value. Postcard is used
+//! because it has a written wire specification, is compact (a request costs
+//! some ten bytes beside its payload), and decodes without reflection.
+//!
+//! The daemon peeks at the socket and takes nothing from it, so after every
+//! failure but [`FailCode::Unknown`] the socket and its unread data are exactly
+//! as before the call.
+//!
+//! [postcard]: https://postcard.jamesmunns.com/wire-format
+
+mod client;
+mod codec;
+mod server;
+
+pub use client::{Client, ClientError};
+pub use codec::{CodecError, decode_answer, decode_request, encode_answer, encode_request};
+pub use server::{Connection, PeerCredentials, RecvError, Server};
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+
+/// First byte of every message. Another value is refused with
+/// [`CodecError::Version`].
+pub const VERSION: u8 = 1;
+
+/// Largest message in bytes, version byte included, in either direction.
+pub const MAX_MESSAGE: usize = 128 * 1024;
+
+/// Largest `request` of a [`Request::Handover`] in bytes, such that the message
+/// around it stays within [`MAX_MESSAGE`] whatever the destination is.
+pub const MAX_REQUEST: usize = MAX_MESSAGE - 64;
+
+/// Longest `reason` of an [`Answer::Failed`] in bytes; a longer one is cut when
+/// it is encoded.
+pub const MAX_REASON: usize = 1024;
+
+/// Where the daemon listens unless its configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/dts/rpc.sock";
+
+/// What a proxy asks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Move the connection whose socket travels with this message.
+    Handover {
+        /// Link address of the destination node and its application port.
+        /// IPv6 flow label and scope id do not travel.
+        dest: SocketAddr,
+        /// Every byte that the proxy has read from the socket, at most
+        /// [`MAX_REQUEST`].
+        #[serde(with = "serde_bytes")]
+        request: Vec<u8>,
+    },
+}
+
+/// Shows the length of the client's bytes, never the bytes.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handover { dest, request } => f
+                .debug_struct("Handover")
+                .field("dest", dest)
+                .field("request_bytes", &request.len())
+                .finish(),
+        }
+    }
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The destination has the connection; the proxy closes its socket.
+    Done(Done),
+    /// The connection was not moved, or nobody can tell.
+    Failed {
+        /// What to do about it.
+        code: FailCode,
+        /// For a log, at most [`MAX_REASON`] bytes.
+        reason: String,
+    },
+}
+
+/// Facts about a handover that succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Node that has the connection now, 1..=65535.
+    pub node: u16,
+    /// How the destination's filter gave the request to its stack.
+    pub replay: Replay,
+    /// From the daemon's receipt of the request to the accept, in microseconds.
+    pub micros: u64,
+}
+
+/// How the destination replays the client to its own stack (PROTOCOL section
+/// 4, step 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Replay {
+    /// One SYN that carries the whole request.
+    FastOpen,
+    /// SYN, ACK, then data.
+    Handshake,
+}
+
+impl fmt::Display for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FastOpen => "fast-open",
+            Self::Handshake => "handshake",
+        })
+    }
+}
+
+/// Why a handover failed, in terms of what the proxy may do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailCode {
+    /// The destination said no; nothing reached an application there.
+    Refused,
+    /// The destination is dead or no node of this cluster.
+    Unreachable,
+    /// No answer in time, and the destination confirmed that no byte was or
+    /// will be given to its stack.
+    Aborted,
+    /// Nobody can tell whether the destination executed the request. It must
+    /// not be repeated; the daemon resets the client at its deadline.
+    Unknown,
+    /// This connection cannot be handed over now: request too large, bytes
+    /// unaccounted for, urgent data, unsent data, no such flow, not TCP.
+    NotEligible,
+    /// The connection is in a handover already, or the daemon is at its limit.
+    Busy,
+    /// The daemon's configuration does not allow this peer to ask.
+    Denied,
+    /// The daemon could not make sense of the message.
+    Malformed,
+}
+
+impl FailCode {
+    /// Every code, in wire order.
+    pub const ALL: [Self; 8] = [
+        Self::Refused,
+        Self::Unreachable,
+        Self::Aborted,
+        Self::Unknown,
+        Self::NotEligible,
+        Self::Busy,
+        Self::Denied,
+        Self::Malformed,
+    ];
+
+    /// Whether another destination may succeed where this one failed, and
+    /// asking it cannot execute the request twice.
+    #[must_use]
+    pub const fn retry_elsewhere(self) -> bool {
+        matches!(self, Self::Refused | Self::Unreachable | Self::Aborted)
+    }
+
+    /// The code as a word for logs and metric labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Aborted => "aborted",
+            Self::Unknown => "unknown",
+            Self::NotEligible => "not-eligible",
+            Self::Busy => "busy",
+            Self::Denied => "denied",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl fmt::Display for FailCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

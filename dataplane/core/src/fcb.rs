@@ -1,0 +1,210 @@
+//! The filter control block: one per logical connection, at each node that
+//! takes part in it.
+
+use crate::handover::dest::DestSide;
+use crate::handover::source::SourceSide;
+use crate::hold;
+use crate::key::FlowKey;
+use crate::time::{Instant, Span};
+use crate::wire::Mac;
+
+/// What the filter does with the flow's segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The slot is not in use.
+    Free,
+    /// A SYN was given to the stack; the handshake is not complete.
+    HalfOpen,
+    /// Client and this node's proxy (or, at layer 4, application) talk.
+    Intake,
+    /// Client segments are held: a handover is under way, at its source, its
+    /// destination or both.
+    Held,
+    /// Client and this node's application talk, translated.
+    Served,
+    /// The flow was handed over: client segments are dropped.
+    Tombstone,
+}
+
+impl State {
+    /// Every state that a slot in use can have.
+    pub const ALL: [State; 5] =
+        [State::HalfOpen, State::Intake, State::Held, State::Served, State::Tombstone];
+
+    /// The name in metrics and listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Free => "free",
+            State::HalfOpen => "half_open",
+            State::Intake => "intake",
+            State::Held => "handover",
+            State::Served => "served",
+            State::Tombstone => "tombstone",
+        }
+    }
+}
+
+/// Options in force: the intersection of the client's SYN and the SYN-ACK that
+/// it was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// MSS that the client announced, bytes (536 when it announced none).
+    pub mss: u16,
+    /// Shift of the client's windows.
+    pub client_shift: u8,
+    /// Shift that the client was promised for the server's windows.
+    pub promised_shift: u8,
+    /// Window scaling.
+    pub wscale: bool,
+    /// SACK.
+    pub sack: bool,
+    /// Timestamps.
+    pub ts: bool,
+}
+
+/// The filter control block. Numbers named `c_` are the client's, those named
+/// `s_` are server numbers as the client sees them.
+#[derive(Debug)]
+pub struct Fcb {
+    /// State.
+    pub state: State,
+    /// Tells this use of the slot from earlier ones.
+    pub generation: u32,
+    /// Hash of `key` in the table.
+    pub hash: u64,
+    /// The connection as the client sees it.
+    pub key: FlowKey,
+    /// Index of its service.
+    pub service: u16,
+    /// Port of the local socket that speaks for the flow.
+    pub local_port: u16,
+    /// Layer-2 next hop towards the client: where its frames come from.
+    pub next_hop: Mac,
+    /// Options in force.
+    pub agreed: Agreed,
+    /// S - L: added to the local stack's numbers on their way out.
+    pub delta: u32,
+    /// Client-visible TSval - local TSval.
+    pub tau: u32,
+    /// Shift of the local stack's windows.
+    pub local_shift: u8,
+    /// The client's ISN.
+    pub c_isn: u32,
+    /// The intake's ISN.
+    pub s_isn: u32,
+    /// Lowest acknowledgement that the local stack may be given (S-space).
+    pub s_low: u32,
+    /// Highest number that went out to the client (S-space).
+    pub s_nxt: u32,
+    /// K; equal to `c_isn` + 1 before any handover.
+    pub cut: u32,
+    /// The client's last acknowledgement (S-space).
+    pub client_ack: u32,
+    /// The client's last window field.
+    pub client_window: u16,
+    /// End of what came in order from the client, as far as this filter saw.
+    pub c_nxt: u32,
+    /// TSval of the segment that moved `c_nxt` last.
+    pub ts_in_order: u32,
+    /// TSecr that the local stack sent last: its TS.Recent, or older.
+    pub ts_echoed: u32,
+    /// Highest acknowledgement that the client was sent.
+    pub c_acked: u32,
+    /// Highest right window edge that the client was promised.
+    pub c_edge: u32,
+    /// Highest TSval that the client was sent.
+    pub ts_max: u32,
+    /// When the SYN-ACK went out, at intake.
+    pub synack_at: Option<Instant>,
+    /// The client's round-trip time as measured at intake.
+    pub rtt: Span,
+    /// This node lost the handshake to another owner: its SYN-ACKs stay here.
+    pub muted: bool,
+    /// Number behind the client's FIN.
+    pub c_fin: Option<u32>,
+    /// Number behind the server's FIN (S-space).
+    pub s_fin: Option<u32>,
+    /// The local stack has acknowledged the client's FIN.
+    pub c_fin_acked: bool,
+    /// The client has acknowledged the server's FIN.
+    pub s_fin_acked: bool,
+    /// A RST passed from the local stack, or one was made here: the flow is over.
+    pub reset: bool,
+    /// The client sent a RST, which its stack has not contradicted since.
+    pub client_reset: bool,
+    /// When the client's acknowledgement moved last.
+    pub acked_at: Instant,
+    /// Last segment of the flow.
+    pub last_seen: Instant,
+    /// When the slot is given up, once the flow has ended.
+    pub expires: Option<Instant>,
+    /// Next time that the handover code wants to run.
+    pub timer: Option<Instant>,
+    /// Tombstone: who has the flow. Served: who gave it.
+    pub peer: Option<(u16, u64)>,
+    /// Client payload frames above what the local stack has acknowledged.
+    pub copies: hold::List,
+    /// Client frames held for the cut over.
+    pub held: hold::List,
+    /// This node hands the flow over.
+    pub source: Option<Box<SourceSide>>,
+    /// This node takes the flow.
+    pub dest: Option<Box<DestSide>>,
+}
+
+impl Fcb {
+    /// A slot that is not in use.
+    pub fn free() -> Self {
+        use crate::key::Addr;
+        let zero = Addr([0; 16]);
+        Self {
+            state: State::Free,
+            generation: 0,
+            hash: 0,
+            key: FlowKey { client: zero, vip: zero, client_port: 0, port: 0 },
+            service: 0,
+            local_port: 0,
+            next_hop: [0; 6],
+            agreed: Agreed::default(),
+            delta: 0,
+            tau: 0,
+            local_shift: 0,
+            c_isn: 0,
+            s_isn: 0,
+            s_low: 0,
+            s_nxt: 0,
+            cut: 0,
+            client_ack: 0,
+            client_window: 0,
+            c_nxt: 0,
+            ts_in_order: 0,
+            ts_echoed: 0,
+            c_acked: 0,
+            c_edge: 0,
+            ts_max: 0,
+            synack_at: None,
+            rtt: Span(0),
+            muted: false,
+            c_fin: None,
+            s_fin: None,
+            c_fin_acked: false,
+            s_fin_acked: false,
+            reset: false,
+            client_reset: false,
+            acked_at: Instant(0),
+            last_seen: Instant(0),
+            expires: None,
+            timer: None,
+            peer: None,
+            copies: hold::List::default(),
+            held: hold::List::default(),
+            source: None,
+            dest: None,
+        }
+    }
+
+    /// Both sides are done, or the stack has reset the flow.
+    pub fn is_over(&self) -> bool {
+        self.reset || (self.c_fin_acked && self.s_fin_acked)
+    }
+}

@@ -1,0 +1,67 @@
+//! What a destination said about a handover, remembered longer than the last
+//! retransmission and the link's lifetime, so that a late message is answered
+//! as the first one was and no request is executed twice.
+
+use crate::time::{Instant, Span};
+use dts_proto::block::{FlowId, Reason, Replay};
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
+/// An outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Accepted: sequence number and acknowledgement of the accept.
+    Accepted {
+        /// s_base.
+        seq: u32,
+        /// Behind the last request byte.
+        ack: u32,
+        /// How it was replayed.
+        replay: Replay,
+    },
+    /// Refused.
+    Refused(Reason),
+    /// Aborted, perhaps before it was ever seen.
+    Aborted,
+}
+
+/// How long an answer is kept.
+pub const KEPT: Span = Span::secs(10);
+/// Most answers.
+const MOST: usize = 1 << 17;
+
+/// The memory of outcomes.
+#[derive(Debug, Default)]
+pub struct Answers {
+    map: HashMap<FlowId, (Answer, Instant)>,
+    order: VecDeque<(Instant, FlowId)>,
+}
+
+impl Answers {
+    /// What was said about `flow`.
+    pub fn get(&self, flow: &FlowId) -> Option<Answer> {
+        self.map.get(flow).map(|a| a.0)
+    }
+
+    /// Remembers an outcome; the first one stands.
+    pub fn put(&mut self, flow: FlowId, answer: Answer, now: Instant) {
+        if self.map.len() >= MOST
+            && let Some((_, oldest)) = self.order.pop_front()
+        {
+            self.map.remove(&oldest);
+        }
+        self.map.entry(flow).or_insert((answer, now));
+        self.order.push_back((now, flow));
+    }
+
+    /// Forgets what is old.
+    pub fn purge(&mut self, now: Instant) {
+        while let Some((t, flow)) = self.order.front().copied() {
+            if now - t < KEPT {
+                break;
+            }
+            self.order.pop_front();
+            self.map.remove(&flow);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The cut over: from here on the client and the destination talk directly
+//! (PROTOCOL, section 4, step 7).
+
+use super::answers::Answer;
+use super::dest::Phase;
+use crate::drops::Drop;
+use crate::fcb::State;
+use crate::frame::{Frame, Output, Port};
+use crate::seq;
+use crate::shard::{Shard, hold_copy};
+use crate::time::{Instant, Span};
+use crate::translate;
+use crate::view::View;
+use crate::wire::build::Tcp;
+use crate::wire::edit;
+use crate::wire::options::Build;
+use crate::wire::tcp::{ACK, FIN, RST, Segment};
+use crate::wire::{self, L3};
+use dts_proto::block::Replay;
+
+/// Ranges of held payload that are remembered as given to the stack.
+const GIVEN_MOST: usize = 256;
+
+impl Shard {
+    /// A client's segment while a handover is under way.
+    pub(crate) fn wire_held<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        s: &Segment,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let max = v.params.hold_flow_max;
+        let f = &mut self.slots[slot as usize];
+        if hold_copy(&mut self.store, &mut f.held, &mut self.drops, max, &frame, s.seq, s.seq_end()) {
+            f.observe_client(s, now);
+        }
+        self.client_proves(v, slot, s, now, out);
+    }
+
+    /// The stack has the whole request: the flow is this node's now. `bare` says
+    /// that no local segment follows at once which tells the client the same.
+    pub(crate) fn cut_over<O: Output>(&mut self, v: &View, slot: u32, bare: bool, now: Instant, out: &mut O) {
+        let app_port = v.services[self.slots[slot as usize].service as usize].app_port;
+        let f = &mut self.slots[slot as usize];
+        let Some(d) = f.dest.as_mut() else { return };
+        d.phase = Phase::Served;
+        d.request = Vec::new();
+        f.local_port = app_port;
+        f.cut = d.state.cut;
+        // The client's first acknowledgement may be long in coming: the stack then
+        // gets the filter's, after the round trip that the client would have needed.
+        d.due = now + f.rtt.max(Span::millis(1));
+        let (due, flow, paper) = (d.due, d.flow, d.paper.is_some());
+        let answer = Answer::Accepted { seq: d.state.s_base, ack: d.state.cut, replay: d.replay };
+        let (c_end, handshake_done, fast) = (d.c_end(), d.handshake_done, d.replay == Replay::FastOpen);
+        let egress = std::mem::take(&mut d.egress);
+        self.set_state(slot, State::Served);
+        match (paper, fast) {
+            (true, _) => self.counters.replay_paper += 1,
+            (false, true) => self.counters.replay_fast_open += 1,
+            (false, false) => self.counters.replay_handshake += 1,
+        }
+        if !paper {
+            self.answers.put(flow, answer, now);
+            self.send_accept(v, slot, out);
+        }
+        let keepalive = self.release_held(v, slot, now, out);
+        let knows = seq::le(c_end, self.slots[slot as usize].c_acked);
+        if keepalive || (!knows && (bare || egress.is_empty())) {
+            self.ack_cut(v, slot, out);
+        }
+        if !handshake_done {
+            self.wake(slot, due);
+        }
+        for bytes in egress {
+            if let Some(frame) = out.frame(&bytes) {
+                self.wire_host_in(v, frame, now, out);
+            }
+        }
+    }
+
+    /// One ACK of everything that was replayed, with the stack's window and clock,
+    /// so that the client's retransmission timer does not wait for a slow
+    /// application.
+    fn ack_cut<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let Some(d) = f.dest.as_ref() else { return };
+        // A FIN of the client may still wait for the end of the handshake.
+        let ack = if d.replay == Replay::Handshake { d.c_end() } else { d.state.cut };
+        let ack = seq::max(ack, f.c_acked);
+        // The stack's first window starts at c_base, not at K.
+        let start = d.state.c_base.wrapping_add(1);
+        let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
+        let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
+        f.c_acked = ack;
+        f.c_edge = seq::max(f.c_edge, ack.wrapping_add(u32::from(window) << f.agreed.promised_shift));
+        let ts_val = d.l_tsval.wrapping_add(f.tau);
+        f.ts_max = seq::max(f.ts_max, ts_val);
+        let frame = Tcp {
+            eth_dst: f.next_hop,
+            eth_src: v.wire_mac,
+            src: f.key.vip,
+            dst: f.key.client,
+            sport: f.key.port,
+            dport: f.key.client_port,
+            seq: f.s_low,
+            ack,
+            flags: ACK,
+            window,
+            opts: Build { timestamps: f.agreed.ts.then_some((ts_val, f.ts_in_order)), ..Build::default() },
+            payload: &[],
+        }
+        .frame();
+        self.emit(Port::Wire, &frame, out);
+    }
+
+    /// Gives the stack what was heard on the wire since the splice. True when the
+    /// client asked for a sign of life meanwhile.
+    fn release_held<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) -> bool {
+        let mut held = std::mem::take(&mut self.slots[slot as usize].held);
+        let cut = self.slots[slot as usize].cut;
+        let mut newest_ack: Option<Vec<u8>> = None;
+        let mut keepalive = false;
+        while let Some(h) = self.store.pop(&mut held) {
+            let Some(s) = segment(&h.frame) else { continue };
+            keepalive |= s.has(ACK) && !s.has(RST | FIN) && seq::lt(s.seq, cut) && s.seq_end() == cut
+                || s.has(ACK) && s.is_empty() && s.seq == cut.wrapping_sub(1);
+            if s.is_empty() && !s.has(RST | FIN) {
+                newest_ack = Some(h.frame);
+            } else {
+                self.release(v, slot, &h.frame, now, out);
+            }
+        }
+        // Of pure acknowledgements only the newest counts, and one that tells the
+        // stack nothing new would only falsify its first round-trip time.
+        if let Some(frame) = newest_ack
+            && let Some(s) = segment(&frame)
+        {
+            let low = self.slots[slot as usize].s_low;
+            if seq::lt(low, s.ack) {
+                self.give(v, slot, &frame, now, out);
+            } else {
+                self.drop_frame(Drop::HoldStale);
+            }
+        }
+        keepalive
+    }
+
+    /// Gives the stack a held or forwarded client frame: nothing below K, nothing
+    /// twice.
+    pub(crate) fn release<O: Output>(&mut self, v: &View, slot: u32, frame: &[u8], now: Instant, out: &mut O) {
+        let Some(s) = segment(frame) else { return self.drop_frame(Drop::HoldStale) };
+        let f = &mut self.slots[slot as usize];
+        if s.has(RST) {
+            return self.give(v, slot, frame, now, out);
+        }
+        let Some(d) = f.dest.as_mut() else { return };
+        if !seq::lt(f.cut, s.seq_end()) || d.given.contains(&(s.seq, s.seq_end())) {
+            return self.drop_frame(Drop::HoldStale);
+        }
+        if d.given.len() < GIVEN_MOST {
+            d.given.push((s.seq, s.seq_end()));
+        }
+        if seq::lt(s.seq, f.cut) {
+            let mut trimmed = frame.to_vec();
+            let front = f.cut.wrapping_sub(s.seq) as usize;
+            let n = edit::cut_payload(&mut trimmed, &s, front, usize::MAX);
+            trimmed.truncate(n);
+            return self.give(v, slot, &trimmed, now, out);
+        }
+        self.give(v, slot, frame, now, out);
+    }
+
+    fn give<O: Output>(&mut self, v: &View, slot: u32, frame: &[u8], now: Instant, out: &mut O) {
+        let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
+            return self.drop_frame(Drop::NoBuffer);
+        };
+        debug_assert_eq!(copy.head().len(), frame.len());
+        self.slots[slot as usize].observe_client(&s, now);
+        self.complete_handshake(v, slot, &s, out);
+        self.forward(v, slot, copy, &s, out);
+        self.check_end(v, slot, now, out);
+    }
+}
+
+fn segment(frame: &[u8]) -> Option<Segment> {
+    match wire::l3(frame) {
+        Ok(L3::Ip(ip)) => Segment::parse(frame, &ip).ok(),
+        _ => None,
+    }
+}

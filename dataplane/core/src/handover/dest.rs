@@ -1,0 +1,454 @@
+//! The destination of a handover: what the source's messages do here.
+
+use super::answers::Answer;
+use super::message::{Head, Message, Peer};
+use super::paper::PaperSide;
+use crate::drops::Drop;
+use crate::fcb::{Agreed, State};
+use crate::frame::{Output, Port};
+use crate::key::FlowKey;
+use crate::seq;
+use crate::shard::Shard;
+use crate::time::{Instant, Span};
+use crate::view::View;
+use crate::wire::tcp::{ACK, RST, SYN};
+use crate::wire::{self, L3};
+use dts_proto::block::{Fields, FlowId, Kind, Reason, Replay, SpliceState};
+
+/// How far a destination is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// More request bytes must come from the source.
+    Gather,
+    /// The replay's SYN was given to the stack.
+    Syn,
+    /// Handshake replay: the request was given to the stack.
+    Data,
+    /// Cut over: client and stack talk.
+    Served,
+}
+
+/// What the destination keeps of a handover.
+#[derive(Debug)]
+pub struct DestSide {
+    /// Flow identity.
+    pub flow: FlowId,
+    /// The source.
+    pub peer: Peer,
+    /// Phase.
+    pub phase: Phase,
+    /// State that moved.
+    pub state: SpliceState,
+    /// The request, as far as it is here.
+    pub request: Vec<u8>,
+    /// How the request is being replayed.
+    pub replay: Replay,
+    /// The local stack's ISN.
+    pub l_isn: u32,
+    /// TSval of its SYN-ACK.
+    pub l_tsval: u32,
+    /// Bytes of window in its SYN-ACK.
+    pub l_window: u32,
+    /// When the splice came.
+    pub started: Instant,
+    /// When the next step is due: the end of the stack's patience, or the client's
+    /// round-trip time after the cut over.
+    pub due: Instant,
+    /// SYNs given to the stack.
+    pub tries: u32,
+    /// The replayed handshake is complete.
+    pub handshake_done: bool,
+    /// Local segments that wait for the cut over.
+    pub egress: Vec<Vec<u8>>,
+    /// Held client payload that the stack was given around the cut over, so that
+    /// no copy is given twice.
+    pub given: Vec<(u32, u32)>,
+    /// The source was told that the flow ended.
+    pub end_told: bool,
+    /// The source speaks the paper's bare form.
+    pub paper: Option<PaperSide>,
+}
+
+impl DestSide {
+    /// Number behind the client's last byte or FIN that the source passed on.
+    pub(crate) fn c_end(&self) -> u32 {
+        self.state.cut.wrapping_add(u32::from(self.state.client_fin))
+    }
+}
+
+impl Shard {
+    /// A message from a source.
+    pub(crate) fn to_destination<O: Output>(&mut self, v: &View, m: &Message<'_>, now: Instant, out: &mut O) {
+        let slot = self.find(&FlowKey::new(m.header.flow.client, m.header.flow.vip));
+        let mine = slot.filter(|&s| {
+            self.slots[s as usize].dest.as_ref().is_some_and(|d| d.flow == m.header.flow)
+        });
+        match (m.header.kind, mine) {
+            (Kind::Splice, None) => self.splice_came(v, m, slot, now, out),
+            (Kind::Splice, Some(slot)) => self.splice_again(v, m, slot, out),
+            (Kind::Data, Some(slot)) => self.data_came(v, m, slot, now, out),
+            (Kind::Forward, Some(slot)) => self.forward_came(v, m, slot, now, out),
+            (Kind::EndMark, mine) => self.end_came(v, m, mine, out),
+            (Kind::Abort, mine) => self.abort_came(v, m, mine, now, out),
+            _ => self.drop_frame(Drop::LinkStale),
+        }
+    }
+
+    fn splice_came<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        slot: Option<u32>,
+        now: Instant,
+        out: &mut O,
+    ) {
+        if let Some(answer) = self.answers.get(&m.header.flow) {
+            return self.answer(v, m, answer, out);
+        }
+        let id = m.header.flow;
+        let Some(st) = m.fields.state else { return self.refuse(v, m, Reason::Malformed, now, out) };
+        let vip = id.vip.ip().into();
+        let service = v.services.iter().position(|s| {
+            s.vip == vip && s.port == id.vip.port() && s.app_port == m.peer.local_port
+        });
+        let Some(service) = service else { return self.refuse(v, m, Reason::NoService, now, out) };
+        let len = st.cut.wrapping_sub(st.c_base.wrapping_add(1)) as usize;
+        if len > v.params.first_window as usize || m.body.len() > len || m.seq != st.c_base {
+            return self.refuse(v, m, Reason::Malformed, now, out);
+        }
+        let slot = match self.seat(v, &id, slot, service, now) {
+            Ok(slot) => slot,
+            Err(reason) => return self.refuse(v, m, reason, now, out),
+        };
+        let f = &mut self.slots[slot as usize];
+        f.take_over(&st, &id);
+        f.dest = Some(Box::new(DestSide {
+            flow: id,
+            peer: m.peer,
+            phase: Phase::Gather,
+            state: st,
+            request: m.body.to_vec(),
+            replay: Replay::FastOpen,
+            l_isn: 0,
+            l_tsval: 0,
+            l_window: 0,
+            started: now,
+            due: now + v.params.deadline,
+            tries: 0,
+            handshake_done: false,
+            egress: Vec::new(),
+            given: Vec::new(),
+            end_told: false,
+            paper: None,
+        }));
+        self.set_state(slot, State::Held);
+        if m.body.len() == len {
+            self.begin_replay(v, slot, now, out);
+        } else {
+            self.wake(slot, now + v.params.deadline);
+            self.ask_for_more(v, slot, out);
+        }
+    }
+
+    /// Finds or makes the FCB for a flow that comes here.
+    pub(crate) fn seat(
+        &mut self,
+        v: &View,
+        id: &FlowId,
+        slot: Option<u32>,
+        service: usize,
+        now: Instant,
+    ) -> Result<u32, Reason> {
+        if let Some(slot) = slot {
+            let f = &self.slots[slot as usize];
+            // A handover to the node itself: both ends share the FCB.
+            if f.source.as_ref().is_some_and(|s| s.flow == Some(*id)) && id.source == v.node {
+                return Ok(slot);
+            }
+            // A live flow under the same name is another one only if its ISN says so;
+            // then the client is done with it, for it opened this one.
+            let same = f.c_isn == id.c_isn && f.s_isn == id.s_isn;
+            let live = matches!(f.state, State::Intake | State::Served | State::Held) && !f.is_over();
+            if live && same {
+                return Err(Reason::Busy);
+            }
+            self.remove(slot);
+        }
+        let key = FlowKey::new(id.client, id.vip);
+        self.create(key, service, now).ok_or(Reason::NoMemory)
+    }
+
+    /// The source sent its SYN again: it has not heard our answer.
+    fn splice_again<O: Output>(&mut self, v: &View, m: &Message<'_>, slot: u32, out: &mut O) {
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        match d.phase {
+            Phase::Gather => self.ask_for_more(v, slot, out),
+            Phase::Syn | Phase::Data => {}
+            Phase::Served => {
+                if let Some(a) = self.answers.get(&m.header.flow) {
+                    self.answer(v, m, a, out);
+                } else {
+                    self.send_accept(v, slot, out);
+                }
+            }
+        }
+    }
+
+    fn ask_for_more<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        let (peer, flow) = (d.peer, d.flow);
+        let head = Head {
+            seq: d.state.s_base.wrapping_add(1),
+            ack: d.state.c_base.wrapping_add(1).wrapping_add(d.request.len() as u32),
+            flags: ACK,
+            ..Head::default()
+        };
+        self.say(v, &peer, Kind::Continue, flow, &Fields::default(), head, &[], out);
+    }
+
+    fn data_came<O: Output>(&mut self, v: &View, m: &Message<'_>, slot: u32, now: Instant, out: &mut O) {
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        let at = m.seq.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
+        let len = d.state.cut.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
+        if d.phase != Phase::Gather || at + m.body.len() > len {
+            return self.drop_frame(Drop::LinkStale);
+        }
+        if at > d.request.len() {
+            // A hole: the source starts again from what we have.
+            return self.ask_for_more(v, slot, out);
+        }
+        let fresh = d.request.len() - at;
+        if fresh < m.body.len() {
+            d.request.extend_from_slice(&m.body[fresh..]);
+        }
+        if d.request.len() == len {
+            self.begin_replay(v, slot, now, out);
+        }
+    }
+
+    fn forward_came<O: Output>(&mut self, v: &View, m: &Message<'_>, slot: u32, now: Instant, out: &mut O) {
+        let f = &self.slots[slot as usize];
+        let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
+        frame.extend_from_slice(&v.cluster_mac);
+        frame.extend_from_slice(&f.next_hop);
+        frame.extend_from_slice(&wire::ETHERTYPE_IPV4.to_be_bytes());
+        frame.extend_from_slice(m.body);
+        // It must be what it says it is: a segment of this client to this service.
+        let Ok(L3::Ip(ip)) = wire::l3(&frame) else { return self.drop_frame(Drop::LinkStale) };
+        let right = ip.src == f.key.client
+            && ip.dst == f.key.vip
+            && ip.proto == wire::PROTO_TCP
+            && wire::tcp::ports(&frame, &ip) == Some((f.key.client_port, f.key.port));
+        if !right || f.state != State::Served {
+            return self.drop_frame(Drop::LinkStale);
+        }
+        if let Ok(s) = wire::tcp::Segment::parse(&frame, &ip)
+            && seq::le(s.seq_end(), f.c_nxt)
+            && !s.has(RST)
+        {
+            // Heard here as well, since the splice.
+            return self.drop_frame(Drop::HoldStale);
+        }
+        self.release(v, slot, &frame, now, out);
+    }
+
+    fn end_came<O: Output>(&mut self, v: &View, m: &Message<'_>, mine: Option<u32>, out: &mut O) {
+        if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
+            d.given = Vec::new();
+        }
+        let head = Head { seq: m.ack, ack: m.seq.wrapping_add(1), flags: ACK, ..Head::default() };
+        self.say(v, &m.peer, Kind::EndAck, m.header.flow, &Fields::default(), head, &[], out);
+    }
+
+    fn abort_came<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        mine: Option<u32>,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let id = m.header.flow;
+        if let Some(slot) = mine {
+            let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+            // A payload that lies in the stack's queue may yet be executed: then
+            // only the stack's own answer decides.
+            let given = d.phase == Phase::Data || (d.phase == Phase::Syn && d.replay == Replay::FastOpen);
+            match d.phase {
+                Phase::Served => return self.send_accept(v, slot, out),
+                _ if given => return,
+                _ => {
+                    self.kill_half_open(v, slot, out);
+                    self.leave(slot);
+                }
+            }
+        }
+        self.answers.put(id, Answer::Aborted, now);
+        if let Some(a) = self.answers.get(&id) {
+            self.answer(v, m, a, out);
+        }
+    }
+
+    /// Gives an earlier answer again.
+    fn answer<O: Output>(&mut self, v: &View, m: &Message<'_>, a: Answer, out: &mut O) {
+        let (kind, fields, head) = answer_parts(a, m.seq);
+        self.say(v, &m.peer, kind, m.header.flow, &fields, head, &[], out);
+    }
+
+    /// Refuses a splice, and remembers that.
+    pub(crate) fn refuse<O: Output>(&mut self, v: &View, m: &Message<'_>, why: Reason, now: Instant, out: &mut O) {
+        self.counters.refused += 1;
+        self.answers.put(m.header.flow, Answer::Refused(why), now);
+        self.answer(v, m, Answer::Refused(why), out);
+    }
+
+    /// The stack did not take the flow: refuse it and forget it.
+    pub(crate) fn refuse_slot<O: Output>(&mut self, v: &View, slot: u32, why: Reason, now: Instant, out: &mut O) {
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        let (peer, flow, seq, paper) = (d.peer, d.flow, d.state.c_base, d.paper.is_some());
+        self.counters.refused += 1;
+        self.leave(slot);
+        if paper {
+            let head = Head { seq: 0, ack: seq.wrapping_add(1), flags: RST | ACK, ..Head::default() };
+            return self.say_bare(v, &peer, head, &[], out);
+        }
+        self.answers.put(flow, Answer::Refused(why), now);
+        let (kind, fields, head) = answer_parts(Answer::Refused(why), seq);
+        self.say(v, &peer, kind, flow, &fields, head, &[], out);
+    }
+
+    /// Ends this node's part as destination before any cut over.
+    pub(crate) fn leave(&mut self, slot: u32) {
+        let f = &mut self.slots[slot as usize];
+        if f.source.is_some() {
+            // The source of a handover to itself goes on with the flow.
+            if let Some(d) = f.dest.take() {
+                self.aliases.forget(slot, &d);
+            }
+        } else {
+            self.remove(slot);
+        }
+    }
+
+    pub(crate) fn send_accept<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        let (peer, flow) = (d.peer, d.flow);
+        let answer = Answer::Accepted { seq: d.state.s_base, ack: d.state.cut, replay: d.replay };
+        let (kind, fields, head) = answer_parts(answer, 0);
+        self.say(v, &peer, kind, flow, &fields, head, &[], out);
+    }
+
+    /// When both sides are done, the FCB lingers, and the source is told.
+    pub(crate) fn check_end<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        if !f.is_over() || f.expires.is_some() {
+            return;
+        }
+        f.expires = Some(now + v.params.closing);
+        if let Some(d) = f.dest.as_mut()
+            && d.paper.is_none()
+            && !d.end_told
+            && d.peer.addr != v.link
+        {
+            d.end_told = true;
+            let (peer, flow) = (d.peer, d.flow);
+            let head = Head { seq: 0, ack: 0, flags: ACK, ..Head::default() };
+            self.say(v, &peer, Kind::FlowEnd, flow, &Fields::default(), head, &[], out);
+        }
+    }
+
+    /// The deadlines of a destination.
+    pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        if now < d.due {
+            let at = d.due;
+            if !(d.phase == Phase::Served && d.handshake_done) {
+                self.wake(slot, at);
+            }
+            return;
+        }
+        match d.phase {
+            Phase::Gather => self.refuse_slot(v, slot, Reason::Incomplete, now, out),
+            Phase::Syn => {
+                // The stack drops without a word when its accept queue is full.
+                self.kill_half_open(v, slot, out);
+                self.refuse_slot(v, slot, Reason::Silence, now, out);
+            }
+            Phase::Data if d.tries < 8 => {
+                d.tries += 1;
+                d.due = now + Span::millis(20);
+                let at = d.due;
+                if d.paper.is_none() {
+                    self.replay_data(v, slot, out);
+                }
+                self.wake(slot, at);
+            }
+            Phase::Data => {
+                // The stack has part of the request and does not go on: nobody can
+                // say what was executed. Silence lets the source find "unknown".
+                self.leave(slot);
+            }
+            Phase::Served if !d.handshake_done => self.finish_handshake(v, slot, out),
+            Phase::Served => {}
+        }
+    }
+}
+
+/// A link answer's kind, fields and header.
+fn answer_parts(a: Answer, c_base: u32) -> (Kind, Fields, Head) {
+    let bare = Head::default();
+    match a {
+        Answer::Accepted { seq, ack, replay } => (
+            Kind::Accept,
+            Fields { replay: Some(replay), ..Fields::default() },
+            Head { seq, ack, flags: SYN | ACK, ..bare },
+        ),
+        Answer::Refused(why) => (
+            Kind::Refuse,
+            Fields { reason: Some(why), ..Fields::default() },
+            Head { ack: c_base.wrapping_add(1), flags: RST | ACK, ..bare },
+        ),
+        Answer::Aborted => (
+            Kind::Aborted,
+            Fields::default(),
+            Head { ack: c_base.wrapping_add(1), flags: RST | ACK, ..bare },
+        ),
+    }
+}
+
+impl crate::fcb::Fcb {
+    /// Takes the state that moved.
+    pub(crate) fn take_over(&mut self, st: &SpliceState, id: &FlowId) {
+        self.next_hop = st.next_hop;
+        self.agreed = Agreed {
+            mss: st.mss,
+            client_shift: st.client_shift,
+            promised_shift: st.promised_shift,
+            wscale: st.wscale,
+            sack: st.sack,
+            ts: st.timestamps,
+        };
+        self.c_isn = id.c_isn;
+        self.s_isn = id.s_isn;
+        self.s_low = st.s_base.wrapping_add(1);
+        self.s_nxt = self.s_low;
+        self.cut = st.cut;
+        self.client_ack = seq::max(st.client_ack, st.s_base);
+        self.client_window = st.window;
+        self.c_nxt = st.cut.wrapping_add(u32::from(st.client_fin));
+        self.c_fin = st.client_fin.then_some(self.c_nxt);
+        self.c_acked = st.last_ack;
+        self.c_edge = st.last_ack;
+        self.ts_in_order = st.ts_recent;
+        self.ts_max = st.ts_max;
+        self.rtt = Span::micros(u64::from(st.rtt_us));
+        self.peer = Some((id.source, id.source_incarnation));
+    }
+}
+
+/// Queues a frame for the local stack, in IP fragments where it exceeds the MTU.
+pub(crate) fn to_stack<O: Output>(shard: &mut Shard, v: &View, frame: &[u8], out: &mut O) {
+    shard.fragment_id = shard.fragment_id.wrapping_add(1);
+    let id = shard.fragment_id;
+    crate::wire::build::fragment(frame, v.params.mtu, id, |part| shard.emit(Port::WireHost, part, out));
+}

@@ -1,0 +1,17 @@
+//! The handover of a live connection (PROTOCOL, section 4).
+//!
+//! [`source`] asks, freezes, splices, forwards and buries; [`dest`] replays,
+//! accepts and cuts over; [`message`] carries what they say to each other;
+//! [`paper`] speaks the paper's bare form; [`answers`] remembers outcomes. A
+//! handover of a node to itself runs both ends on one FCB, its messages looped
+//! back inside the worker.
+
+pub mod answers;
+mod cutover;
+pub mod dest;
+pub mod message;
+pub mod paper;
+mod paper_source;
+pub mod ports;
+mod replay;
+pub mod source;

@@ -1,0 +1,569 @@
+//! The source of a handover: freeze, splice, forward, bury; or unfreeze.
+
+use super::message::{Head, Message, Peer};
+use crate::command::{Event, Fail, Steps};
+use crate::drops::Drop;
+use crate::fcb::State;
+use crate::frame::{Output, Port};
+use crate::key::FlowKey;
+use crate::seq;
+use crate::shard::Shard;
+use crate::time::{Instant, Span};
+use crate::view::View;
+use crate::wire::build::Tcp;
+use crate::wire::edit;
+use crate::wire::options::{Build, SpliceOption};
+use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
+use crate::wire::{self, L3};
+use dts_proto::block::{Fields, FlowId, Kind, Replay, SpliceState};
+use std::net::SocketAddr;
+
+/// How far a source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The control thread drains the socket.
+    Frozen,
+    /// The splice SYN is out.
+    Splicing,
+    /// The peer acked only the SYN: the request goes in the paper's form.
+    Paper,
+    /// No answer in time: an abort is out.
+    Aborting,
+    /// No answer to the abort either.
+    Unknown,
+    /// Accepted; the end mark is out.
+    Ending,
+}
+
+/// What the source keeps of a handover.
+#[derive(Debug)]
+pub struct SourceSide {
+    /// The control thread's name for it.
+    pub ticket: u64,
+    /// Phase.
+    pub phase: Phase,
+    /// When the freeze was asked.
+    pub started: Instant,
+    /// Flow identity, once the splice began.
+    pub flow: Option<FlowId>,
+    /// The destination.
+    pub peer: Option<Peer>,
+    /// Source port of the splice connection.
+    pub port: Option<u16>,
+    /// The request.
+    pub request: Vec<u8>,
+    /// Request bytes that the destination has acknowledged.
+    pub acked: usize,
+    /// State that moves.
+    pub state: SpliceState,
+    /// The destination's number before its first byte, in the paper's form.
+    pub peer_isn: u32,
+    /// Retransmissions of the current message.
+    pub tries: u32,
+    /// When the next one is due.
+    pub retry_at: Instant,
+    /// The newest segment that the frozen socket tried to send.
+    pub swallowed: Option<Vec<u8>>,
+    /// How the destination replayed.
+    pub replay: Option<Replay>,
+    /// Step times.
+    pub steps: Steps,
+}
+
+impl SourceSide {
+    /// Keeps the newest acknowledgement, or the RST, of a frozen socket.
+    pub(crate) fn swallow(&mut self, frame: &[u8], s: &Segment) {
+        let had_rst = self.swallowed.as_deref().is_some_and(|f| flags_of(f) & RST != 0);
+        if !had_rst || s.has(RST) {
+            self.swallowed = Some(frame.to_vec());
+        }
+    }
+}
+
+fn flags_of(frame: &[u8]) -> u8 {
+    match wire::l3(frame) {
+        Ok(L3::Ip(ip)) => Segment::parse(frame, &ip).map_or(0, |s| s.flags),
+        _ => 0,
+    }
+}
+
+/// First retransmission of a link message; doubled each time.
+const RETRY: Span = Span::millis(5);
+const RETRY_MOST: u32 = 3;
+/// End marks that are sent before the source buries without an answer.
+const END_MARKS: u32 = 8;
+
+impl Shard {
+    /// Step 2. The answer is [`Event::Frozen`] or [`Event::Failed`].
+    pub(crate) fn freeze(&mut self, v: &View, ticket: u64, client: SocketAddr, local: SocketAddr, now: Instant) {
+        let vip = local.ip().into();
+        let service = v.services.iter().find(|s| s.vip == vip && s.proxy_port == Some(local.port()));
+        let slot = service.and_then(|s| {
+            self.find(&FlowKey::new(client, SocketAddr::new(local.ip(), s.port)))
+        });
+        let Some(slot) = slot else { return self.fail(ticket, Fail::NoFlow) };
+        let f = &mut self.slots[slot as usize];
+        match f.state {
+            State::Intake if !f.reset => {}
+            State::Held => return self.fail(ticket, Fail::Busy),
+            _ => return self.fail(ticket, Fail::NoFlow),
+        }
+        f.source = Some(Box::new(SourceSide {
+            ticket,
+            phase: Phase::Frozen,
+            started: now,
+            flow: None,
+            peer: None,
+            port: None,
+            request: Vec::new(),
+            acked: 0,
+            state: SpliceState::default(),
+            peer_isn: 0,
+            tries: 0,
+            retry_at: now,
+            swallowed: None,
+            replay: None,
+            steps: Steps::default(),
+        }));
+        self.set_state(slot, State::Held);
+        self.tickets.insert(ticket, slot);
+        self.counters.asked += 1;
+        self.wake(slot, now + v.params.deadline);
+        self.events.push(Event::Frozen { ticket, at: now });
+    }
+
+    /// Step 4: checks what the control thread drained, and opens the splice.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn splice<O: Output>(
+        &mut self,
+        v: &View,
+        ticket: u64,
+        dest: SocketAddr,
+        request: Vec<u8>,
+        client_fin: bool,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(&slot) = self.tickets.get(&ticket) else {
+            // The freeze ran out of time before the drain was done.
+            return self.fail(ticket, Fail::Aborted);
+        };
+        if let Err(fail) = self.prepare(v, slot, dest, request, client_fin, now) {
+            self.tickets.remove(&ticket);
+            self.unfreeze(v, slot, now, out);
+            return self.fail(ticket, fail);
+        }
+        self.send_splice(v, slot, now, out);
+        self.wake(slot, now + RETRY);
+    }
+
+    fn prepare(
+        &mut self,
+        v: &View,
+        slot: u32,
+        dest: SocketAddr,
+        request: Vec<u8>,
+        client_fin: bool,
+        now: Instant,
+    ) -> Result<(), Fail> {
+        let f = &mut self.slots[slot as usize];
+        let Some(src) = f.source.as_mut().filter(|s| s.phase == Phase::Frozen) else {
+            return Err(Fail::Busy);
+        };
+        let member = v.member_at(&dest.ip().into()).ok_or(Fail::BadDestination)?;
+        if dest.port() != v.services[f.service as usize].app_port {
+            return Err(Fail::BadDestination);
+        }
+        let (mac, incarnation) = member.known.filter(|_| member.alive).ok_or(Fail::Unreachable)?;
+        if request.len() > v.params.first_window as usize {
+            return Err(Fail::TooLarge);
+        }
+        let c_base = f.c_isn;
+        let cut = c_base.wrapping_add(1).wrapping_add(request.len() as u32);
+        let c_end = cut.wrapping_add(u32::from(client_fin));
+        // Nothing may have been acknowledged to the client that does not move, and
+        // nothing of the server's may be on its way.
+        if seq::lt(c_end, f.c_acked) || f.s_nxt != f.s_low {
+            return Err(Fail::Unaccounted);
+        }
+        let port = self.ports.take(slot).ok_or(Fail::Busy)?;
+        self.handover_number = self.handover_number.wrapping_add(1);
+        src.port = Some(port);
+        src.phase = Phase::Splicing;
+        src.request = request;
+        src.retry_at = now + RETRY;
+        src.flow = Some(FlowId {
+            client: f.key.client(),
+            vip: f.key.vip(),
+            c_isn: f.c_isn,
+            s_isn: f.s_isn,
+            source: v.node,
+            source_incarnation: v.incarnation,
+            number: self.handover_number,
+        });
+        src.peer = Some(Peer {
+            node: member.id,
+            incarnation,
+            mac,
+            addr: member.link,
+            port: dest.port(),
+            local_port: port,
+        });
+        src.state = SpliceState {
+            c_base,
+            s_base: f.s_nxt.wrapping_sub(1),
+            cut,
+            ts_max: f.ts_max,
+            client_ack: f.client_ack,
+            // The TSval of a segment from above a hole would make the stack reject
+            // the delayed one (RFC 7323, section 5.3); an older one is always safe.
+            ts_recent: if f.c_nxt == c_end { f.ts_in_order } else { f.ts_echoed },
+            rtt_us: f.rtt.as_micros().min(u64::from(u32::MAX)) as u32,
+            last_ack: f.c_acked,
+            window: f.client_window,
+            mss: f.agreed.mss,
+            client_shift: f.agreed.client_shift,
+            promised_shift: f.agreed.promised_shift,
+            wscale: f.agreed.wscale,
+            sack: f.agreed.sack,
+            timestamps: f.agreed.ts,
+            client_fin,
+            next_hop: f.next_hop,
+        };
+        src.steps.spliced = now - src.started;
+        f.cut = cut;
+        Ok(())
+    }
+
+    fn send_splice<O: Output>(&mut self, v: &View, slot: u32, _now: Instant, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let Some(src) = f.source.as_mut() else { return };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let st = src.state;
+        let fields = Fields { state: Some(st), ..Fields::default() };
+        let opts = Build {
+            mss: Some(st.mss),
+            sack_permitted: st.sack,
+            timestamps: st.timestamps.then_some((st.ts_recent, 0)),
+            wscale: st.wscale.then_some(st.client_shift),
+            splice: flow.client.is_ipv4().then_some(SpliceOption {
+                client: f.key.client.octets_v4(),
+                port: f.key.client_port,
+                init_seq: st.s_base,
+            }),
+        };
+        let n = Self::room(v, &opts, &fields).min(src.request.len());
+        // The request leaves the FCB while it is sent, and comes back.
+        let request = std::mem::take(&mut src.request);
+        let head = Head { seq: st.c_base, flags: SYN, opts, ..Head::default() };
+        self.say(v, &peer, Kind::Splice, flow, &fields, head, &request[..n], out);
+        if let Some(src) = &mut self.slots[slot as usize].source {
+            src.request = request;
+        }
+    }
+
+    /// Sends the request bytes from what the destination has acknowledged.
+    fn send_data<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let Some(src) = self.slots[slot as usize].source.as_mut() else { return };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let (st, mut at) = (src.state, src.acked);
+        let request = std::mem::take(&mut src.request);
+        let room = Self::room(v, &Build::default(), &Fields::default());
+        while at < request.len() {
+            let n = room.min(request.len() - at);
+            let head = Head {
+                seq: st.c_base.wrapping_add(1).wrapping_add(at as u32),
+                ack: st.s_base.wrapping_add(1),
+                flags: ACK | PSH,
+                ..Head::default()
+            };
+            self.say(v, &peer, Kind::Data, flow, &Fields::default(), head, &request[at..at + n], out);
+            at += n;
+        }
+        if let Some(src) = &mut self.slots[slot as usize].source {
+            src.request = request;
+        }
+    }
+
+    fn send_plain<O: Output>(&mut self, v: &View, slot: u32, kind: Kind, flags: u8, out: &mut O) {
+        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let head = Head {
+            seq: src.state.cut,
+            ack: src.state.s_base.wrapping_add(1),
+            flags,
+            ..Head::default()
+        };
+        self.say(v, &peer, kind, flow, &Fields::default(), head, &[], out);
+    }
+
+    /// A message from a destination.
+    pub(crate) fn to_source<O: Output>(&mut self, v: &View, m: &Message<'_>, now: Instant, out: &mut O) {
+        if m.header.kind == Kind::FlowEnd {
+            return self.flow_ended(v, m, now);
+        }
+        let slot = self.ports.slot(m.peer.local_port);
+        let src = slot.and_then(|s| self.slots[s as usize].source.as_mut());
+        let (Some(slot), Some(src)) = (slot, src.filter(|s| s.flow == Some(m.header.flow))) else {
+            return self.drop_frame(Drop::LinkStale);
+        };
+        let undecided = matches!(src.phase, Phase::Splicing | Phase::Aborting | Phase::Unknown);
+        match m.header.kind {
+            Kind::Accept if undecided => {
+                src.replay = m.fields.replay;
+                self.accepted(v, slot, now, out);
+            }
+            Kind::Continue if src.phase == Phase::Splicing => {
+                let got = m.ack.wrapping_sub(src.state.c_base.wrapping_add(1)) as usize;
+                if got <= src.request.len() && got >= src.acked {
+                    src.acked = got;
+                    src.tries = 0;
+                    src.retry_at = now + RETRY;
+                    self.send_data(v, slot, out);
+                }
+            }
+            Kind::Refuse if undecided => {
+                let reason = m.fields.reason.unwrap_or(dts_proto::block::Reason::Malformed);
+                self.give_up(v, slot, Fail::Refused(reason), now, out);
+            }
+            Kind::Aborted if undecided => self.give_up(v, slot, Fail::Aborted, now, out),
+            Kind::EndAck if src.phase == Phase::Ending => self.bury(slot, now),
+            _ => self.drop_frame(Drop::LinkStale),
+        }
+    }
+
+    /// The destination has the flow: forward what was held, then the end mark.
+    pub(crate) fn accepted<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let Some(src) = f.source.as_mut() else { return };
+        src.steps.accepted = now - src.started;
+        src.phase = Phase::Ending;
+        src.tries = 0;
+        src.retry_at = now + RETRY;
+        let cut = src.state.cut;
+        f.peer = src.peer.map(|p| (p.node, p.incarnation));
+        let mut frames = Vec::new();
+        for list in [&mut f.copies, &mut f.held] {
+            while let Some(h) = self.store.pop(list) {
+                frames.push(h);
+            }
+        }
+        for h in frames {
+            if h.seq != h.seq_end && seq::lt(cut, h.seq_end) {
+                self.forward_held(v, slot, h.frame, out);
+            }
+        }
+        self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
+        if self.slots[slot as usize].state == State::Held {
+            self.entomb(v, slot);
+        }
+        self.wake(slot, now + RETRY);
+    }
+
+    /// Sends a client's frame to the destination, in pieces that fit.
+    fn forward_held<O: Output>(&mut self, v: &View, slot: u32, frame: Vec<u8>, out: &mut O) {
+        let Ok(L3::Ip(ip)) = wire::l3(&frame) else { return };
+        let Ok(s) = Segment::parse(&frame, &ip) else { return };
+        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let headers = s.data - wire::ETH_LEN;
+        let room = Self::room(v, &Build::default(), &Fields::default()) - headers;
+        let head = Head {
+            seq: src.state.cut,
+            ack: src.state.s_base.wrapping_add(1),
+            flags: ACK,
+            ..Head::default()
+        };
+        let mut at = 0;
+        loop {
+            let mut piece = frame.clone();
+            let n = edit::cut_payload(&mut piece, &s, at, room);
+            piece.truncate(n);
+            at += room;
+            let last = at >= s.len();
+            if !last {
+                // The FIN belongs behind the last byte.
+                edit::Edit::new(&mut piece, s.l4).flags(s.flags & !(FIN | PSH)).finish();
+            }
+            self.say(v, &peer, Kind::Forward, flow, &Fields::default(), head, &piece[wire::ETH_LEN..], out);
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Step 8: the end mark was acknowledged, or nobody answers it any more.
+    pub(crate) fn bury(&mut self, slot: u32, now: Instant) {
+        let f = &mut self.slots[slot as usize];
+        let Some(mut src) = f.source.take() else { return };
+        src.steps.buried = now - src.started;
+        self.ports.give_back(src.port);
+        if self.tickets.remove(&src.ticket).is_some() {
+            let node = src.peer.map_or(0, |p| p.node);
+            self.events.push(Event::Done { ticket: src.ticket, node, replay: src.replay, steps: src.steps });
+        }
+    }
+
+    /// Refused or aborted: the flow lives on here.
+    pub(crate) fn give_up<O: Output>(&mut self, v: &View, slot: u32, fail: Fail, now: Instant, out: &mut O) {
+        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
+        let (ticket, phase) = (src.ticket, src.phase);
+        if phase == Phase::Unknown {
+            // The proxy was told that nobody knows, and its socket is gone: the
+            // client cannot be served here any more, but it need not wait.
+            return self.reset_client(v, slot, now, out);
+        }
+        self.tickets.remove(&ticket);
+        self.unfreeze(v, slot, now, out);
+        self.fail(ticket, fail);
+    }
+
+    /// Lets a frozen flow go on: its newest swallowed segment goes out, and what
+    /// was held goes in.
+    pub(crate) fn unfreeze<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let Some(src) = f.source.take() else { return };
+        self.ports.give_back(src.port);
+        f.cut = f.c_isn.wrapping_add(1);
+        let mut held = std::mem::take(&mut f.held);
+        self.set_state(slot, State::Intake);
+        if let Some(bytes) = src.swallowed
+            && let Some(frame) = out.frame(&bytes)
+        {
+            self.host_again(v, frame, now, out);
+        }
+        while let Some(h) = self.store.pop(&mut held) {
+            if let Some(frame) = out.frame(&h.frame) {
+                self.wire_in(v, frame, now, out);
+            }
+        }
+    }
+
+    fn host_again<O: Output>(&mut self, v: &View, frame: O::Frame, now: Instant, out: &mut O) {
+        self.wire_host_in(v, frame, now, out);
+    }
+
+    /// Resets the client of a flow that nobody can serve, and keeps answering it
+    /// with RST for a while.
+    pub(crate) fn reset_client<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        if let Some(src) = f.source.take() {
+            self.tickets.remove(&src.ticket);
+            self.ports.give_back(src.port);
+        }
+        f.reset = true;
+        f.expires = Some(now + v.params.closing);
+        if f.state != State::Tombstone {
+            self.entomb(v, slot);
+        }
+        self.send_reset(v, slot, out);
+    }
+
+    /// A RST with exactly the number that the client expects next.
+    pub(crate) fn send_reset<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let f = &self.slots[slot as usize];
+        let rst = Tcp {
+            eth_dst: f.next_hop,
+            eth_src: v.wire_mac,
+            src: f.key.vip,
+            dst: f.key.client,
+            sport: f.key.port,
+            dport: f.key.client_port,
+            seq: f.client_ack,
+            ack: f.c_nxt,
+            flags: RST | ACK,
+            window: 0,
+            opts: Build::default(),
+            payload: &[],
+        };
+        self.emit(Port::Wire, &rst.frame(), out);
+    }
+
+    /// The deadlines and retransmissions of a source.
+    pub(crate) fn source_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let p = v.params;
+        let Some(src) = self.slots[slot as usize].source.as_mut() else { return };
+        let deadline = src.started + p.deadline;
+        // A third of the time is for the abort and its answer.
+        let abort_at = src.started + Span(p.deadline.0 / 3 * 2);
+        let due = now >= src.retry_at;
+        if due {
+            src.tries += 1;
+            src.retry_at = now + Span(RETRY.0 << src.tries.min(RETRY_MOST));
+        }
+        match src.phase {
+            Phase::Frozen if now >= deadline => return self.give_up(v, slot, Fail::Aborted, now, out),
+            Phase::Frozen => return self.wake(slot, deadline),
+            Phase::Splicing if now >= abort_at => {
+                src.phase = Phase::Aborting;
+                src.tries = 0;
+                src.retry_at = now + RETRY;
+                self.send_plain(v, slot, Kind::Abort, RST | ACK, out);
+            }
+            Phase::Splicing if due => {
+                self.send_splice(v, slot, now, out);
+                if self.slots[slot as usize].source.as_ref().is_some_and(|s| s.acked > 0) {
+                    self.send_data(v, slot, out);
+                }
+            }
+            Phase::Paper if now >= deadline => return self.paper_gives_up(v, slot, now, out),
+            Phase::Paper if due => self.send_paper(v, slot, out),
+            Phase::Aborting if now >= deadline => return self.outcome_unknown(v, slot, now),
+            Phase::Aborting if due => self.send_plain(v, slot, Kind::Abort, RST | ACK, out),
+            Phase::Unknown if now >= src.started + p.unknown_deadline => {
+                self.counters.unknown_resets += 1;
+                return self.reset_client(v, slot, now, out);
+            }
+            Phase::Unknown => {
+                let at = src.started + p.unknown_deadline;
+                return self.wake(slot, at);
+            }
+            Phase::Ending if src.tries > END_MARKS => return self.bury(slot, now),
+            Phase::Ending if due => self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out),
+            Phase::Splicing | Phase::Paper | Phase::Aborting | Phase::Ending => {}
+        }
+        if let Some(src) = &self.slots[slot as usize].source {
+            let next = match src.phase {
+                Phase::Splicing => abort_at.min(src.retry_at),
+                Phase::Aborting | Phase::Paper => deadline.min(src.retry_at),
+                _ => src.retry_at,
+            };
+            self.wake(slot, next);
+        }
+    }
+
+    pub(crate) fn outcome_unknown(&mut self, v: &View, slot: u32, now: Instant) {
+        let Some(src) = self.slots[slot as usize].source.as_mut() else { return };
+        src.phase = Phase::Unknown;
+        let ticket = src.ticket;
+        let at = src.started + v.params.unknown_deadline;
+        self.tickets.remove(&ticket);
+        self.fail(ticket, Fail::Unknown);
+        self.wake(slot, at.max(now));
+    }
+
+    /// A client's segment that acknowledges a byte which only the destination can
+    /// have sent proves that it accepted.
+    pub(crate) fn client_proves<O: Output>(&mut self, v: &View, slot: u32, s: &Segment, now: Instant, out: &mut O) {
+        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
+        let waits = matches!(src.phase, Phase::Splicing | Phase::Aborting | Phase::Unknown);
+        let first = src.state.s_base.wrapping_add(1);
+        let valid = s.has(ACK) && seq::lt(first, s.ack) && s.ack.wrapping_sub(first) < 1 << 30;
+        let in_window = seq::le(src.state.cut, s.seq) && s.seq.wrapping_sub(src.state.cut) < 1 << 20;
+        // In a handover of the node to itself the two ends see the same client.
+        let remote = src.peer.is_some_and(|p| p.addr != v.link);
+        if waits && valid && in_window && remote {
+            self.accepted(v, slot, now, out);
+        }
+    }
+
+    /// The destination says that a flow ended: its tombstone's time begins.
+    fn flow_ended(&mut self, v: &View, m: &Message<'_>, now: Instant) {
+        let id = m.header.flow;
+        let Some(slot) = self.find(&FlowKey::new(id.client, id.vip)) else { return };
+        let f = &mut self.slots[slot as usize];
+        if f.state == State::Tombstone && f.c_isn == id.c_isn && f.s_isn == id.s_isn {
+            f.expires.get_or_insert(now + v.params.tombstone);
+        }
+    }
+}

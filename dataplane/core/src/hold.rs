@@ -1,0 +1,135 @@
+//! Copies of client frames that must not be lost before the cut over, in
+//! buffers of a fixed number, never in parked receive buffers (rule 15).
+
+/// Bytes of one buffer.
+pub const SLOT: usize = 2048;
+
+#[derive(Clone, Copy)]
+struct Meta {
+    len: u16,
+    seq: u32,
+    seq_end: u32,
+}
+
+/// All buffers of a worker.
+pub struct Store {
+    bytes: Box<[u8]>,
+    meta: Vec<Meta>,
+    free: Vec<u32>,
+}
+
+/// Frames of one flow, in order of arrival.
+#[derive(Debug, Default)]
+pub struct List {
+    slots: std::collections::VecDeque<u32>,
+}
+
+impl List {
+    /// No frame is held.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+    /// Bytes of buffers in use.
+    pub fn footprint(&self) -> usize {
+        self.slots.len() * SLOT
+    }
+}
+
+/// A frame taken out of a list.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The frame from its Ethernet header on.
+    pub frame: Vec<u8>,
+    /// Its first sequence number.
+    pub seq: u32,
+    /// The number behind it.
+    pub seq_end: u32,
+}
+
+impl Store {
+    /// Buffers for `bytes` bytes in all.
+    pub fn new(bytes: usize) -> Self {
+        let n = (bytes / SLOT).max(1);
+        Self {
+            bytes: vec![0; n * SLOT].into_boxed_slice(),
+            meta: vec![Meta { len: 0, seq: 0, seq_end: 0 }; n],
+            free: (0..n as u32).rev().collect(),
+        }
+    }
+
+    /// Buffers in use.
+    pub fn used(&self) -> usize {
+        self.meta.len() - self.free.len()
+    }
+
+    /// Buffers in all.
+    pub fn capacity(&self) -> usize {
+        self.meta.len()
+    }
+
+    /// Copies a frame to the end of `list`; false when a cap is reached
+    /// (`flow_max` in bytes of buffers) or the frame exceeds a buffer.
+    pub fn push(&mut self, list: &mut List, flow_max: usize, frame: &[u8], seq: u32, seq_end: u32) -> bool {
+        if frame.len() > SLOT || list.footprint() + SLOT > flow_max {
+            return false;
+        }
+        let Some(slot) = self.free.pop() else { return false };
+        let at = slot as usize * SLOT;
+        self.bytes[at..at + frame.len()].copy_from_slice(frame);
+        self.meta[slot as usize] = Meta { len: frame.len() as u16, seq, seq_end };
+        list.slots.push_back(slot);
+        true
+    }
+
+    /// Drops every frame of `list` that lies wholly at or below `ack`.
+    pub fn release_below(&mut self, list: &mut List, ack: u32) {
+        list.slots.retain(|&s| {
+            let stays = crate::seq::lt(ack, self.meta[s as usize].seq_end);
+            if !stays {
+                self.free.push(s);
+            }
+            stays
+        });
+    }
+
+    /// Takes the oldest frame out of `list`.
+    pub fn pop(&mut self, list: &mut List) -> Option<Held> {
+        let slot = list.slots.pop_front()?;
+        let m = self.meta[slot as usize];
+        let at = slot as usize * SLOT;
+        self.free.push(slot);
+        Some(Held { frame: self.bytes[at..at + m.len as usize].to_vec(), seq: m.seq, seq_end: m.seq_end })
+    }
+
+    /// Drops all frames of `list`; gives their number.
+    pub fn clear(&mut self, list: &mut List) -> usize {
+        let n = list.slots.len();
+        self.free.extend(list.slots.drain(..));
+        n
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_hold_and_all_come_back() {
+        let mut s = Store::new(4 * SLOT);
+        let (mut a, mut b) = (List::default(), List::default());
+        assert!(s.push(&mut a, 2 * SLOT, b"one", 0xffff_fffe, 1));
+        assert!(s.push(&mut a, 2 * SLOT, b"two", 1, 4));
+        assert!(!s.push(&mut a, 2 * SLOT, b"three", 4, 9), "flow cap");
+        assert!(!s.push(&mut b, 100 * SLOT, &[0; SLOT + 1], 0, 1), "frame cap");
+        assert!(s.push(&mut b, 100 * SLOT, b"x", 0, 1));
+        assert!(s.push(&mut b, 100 * SLOT, b"y", 1, 2));
+        assert!(!s.push(&mut b, 100 * SLOT, b"z", 2, 3), "worker cap");
+        s.release_below(&mut a, 1);
+        assert_eq!(s.used(), 3);
+        let h = s.pop(&mut a).unwrap();
+        assert_eq!((h.frame.as_slice(), h.seq, h.seq_end), (&b"two"[..], 1, 4));
+        assert!(s.pop(&mut a).is_none());
+        assert_eq!(s.clear(&mut b), 2);
+        assert_eq!(s.used(), 0);
+    }
+}

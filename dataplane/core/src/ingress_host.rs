@@ -1,0 +1,190 @@
+//! From this node's own stack: what may leave, and as what.
+
+use crate::drops::Drop;
+use crate::fcb::State;
+use crate::frame::{Frame, Output, Port};
+use crate::key::{Addr, FlowKey};
+use crate::seq;
+use crate::shard::Shard;
+use crate::time::Instant;
+use crate::translate::{self, Outgoing};
+use crate::view::View;
+use crate::wire::arp::{self, Arp};
+use crate::wire::edit::Edit;
+use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
+use crate::wire::{self, Ip, L3, PROTO_TCP};
+
+impl Shard {
+    pub(crate) fn wire_host_in<O: Output>(&mut self, v: &View, mut frame: O::Frame, now: Instant, out: &mut O) {
+        match wire::l3(frame.head()) {
+            Err(_) => return self.drop_frame(Drop::Malformed),
+            Ok(L3::Arp) => {
+                if let Some(a) = Arp::parse(frame.head())
+                    && v.is_vip(&Addr::v4(a.spa))
+                    && (a.op == arp::REPLY || a.spa == a.tpa)
+                {
+                    return self.drop_frame(Drop::HostArpVip);
+                }
+            }
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                let vip = v.is_vip(&ip.src);
+                if ip.fragment {
+                    if vip {
+                        return self.drop_frame(Drop::Fragment);
+                    }
+                } else if let Some((sport, _)) = wire::tcp::ports(frame.head(), &ip) {
+                    if vip && let Some(service) = v.service_of_local(&ip.src, sport) {
+                        return self.host_flow(v, frame, &ip, service, now, out);
+                    }
+                    if v.is_hidden(sport) || (vip && v.service(&ip.src, sport).is_some()) {
+                        return self.drop_frame(Drop::HostWithoutFlow);
+                    }
+                }
+            }
+            Ok(L3::Ip(_) | L3::Other) => {}
+        }
+        // Not ours: it only must not teach the switch the cluster MAC.
+        wire::set_eth_src(frame.head_mut(), v.wire_mac);
+        out.send(Port::Wire, frame);
+    }
+
+    /// A segment of a local proxy or application.
+    fn host_flow<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        ip: &Ip,
+        service: usize,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Ok(s) = Segment::parse(frame.head(), ip) else { return self.drop_frame(Drop::Malformed) };
+        let svc = &v.services[service];
+        let key = FlowKey { client: ip.dst, vip: ip.src, client_port: s.dport, port: svc.port };
+        let Some(slot) = self.find(&key) else { return self.drop_frame(Drop::HostWithoutFlow) };
+        let f = &mut self.slots[slot as usize];
+        let from_app = s.sport == svc.app_port;
+        match f.state {
+            State::HalfOpen if s.sport == f.local_port => self.host_half_open(v, frame, &s, slot, now, out),
+            State::Intake if s.sport == f.local_port => {
+                if !s.has(RST) {
+                    self.store.release_below(&mut f.copies, s.ack);
+                }
+                if let Some(ecr) = s.ts_ecr() {
+                    f.ts_echoed = ecr;
+                }
+                self.send_to_client(v, slot, frame, &s, now, out);
+            }
+            State::Served if s.sport == f.local_port => self.host_served(v, frame, &s, slot, now, out),
+            State::Held if from_app && f.dest.is_some() => self.host_replay(v, frame.head(), &s, slot, now, out),
+            State::Held if s.sport == f.local_port && f.source.is_some() => {
+                if let Some(src) = &mut f.source {
+                    src.swallow(frame.head(), &s);
+                }
+                self.drop_frame(Drop::HostForbidden);
+            }
+            _ => self.drop_frame(Drop::HostForbidden),
+        }
+    }
+
+    fn host_half_open<O: Output>(
+        &mut self,
+        v: &View,
+        mut frame: O::Frame,
+        s: &Segment,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        if f.muted {
+            return self.drop_frame(Drop::Muted);
+        }
+        if s.has(SYN) && s.has(ACK) {
+            if s.ack != f.c_isn.wrapping_add(1) {
+                return self.drop_frame(Drop::HostForbidden);
+            }
+            if f.synack_at.is_none() || f.s_isn != s.seq {
+                f.synack_at = Some(now);
+                f.s_isn = s.seq;
+                f.s_low = s.seq.wrapping_add(1);
+                f.s_nxt = f.s_low;
+                f.client_ack = s.seq;
+                f.c_acked = s.ack;
+                f.c_edge = s.ack;
+                f.ts_max = s.ts_val().unwrap_or(0);
+                // What the stack did not agree to is not in force.
+                f.agreed.wscale &= s.opts.wscale.is_some();
+                f.agreed.sack &= s.opts.sack_permitted;
+                f.agreed.ts &= s.opts.timestamps.is_some();
+                if !f.agreed.wscale {
+                    f.agreed.client_shift = 0;
+                }
+                f.agreed.promised_shift = if f.agreed.wscale { s.opts.wscale.unwrap_or(0) } else { 0 };
+                f.local_shift = f.agreed.promised_shift;
+            } else {
+                // Sent again: a client's answer cannot be told from one to the first.
+                f.synack_at = Some(now);
+            }
+            let mut e = Edit::new(frame.head_mut(), s.l4);
+            e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
+            let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else { return };
+            let Ok(s) = Segment::parse(frame.head(), &ip) else { return };
+            return self.send_to_client(v, slot, frame, &s, now, out);
+        }
+        if s.has(RST) || f.synack_at.is_some() {
+            // A refusal (nobody listens), or a challenge.
+            return self.send_to_client(v, slot, frame, s, now, out);
+        }
+        self.drop_frame(Drop::HostForbidden);
+    }
+
+    fn host_served<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        s: &Segment,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        if s.has(SYN) {
+            // The stack waits for the end of the replayed handshake; the client
+            // has had its SYN-ACK from the intake.
+            self.answer_synack(v, slot, out);
+            return self.drop_frame(Drop::ReplayConsumed);
+        }
+        self.send_to_client(v, slot, frame, s, now, out);
+    }
+
+    /// Translates a local segment and lets it out.
+    pub(crate) fn send_to_client<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        mut frame: O::Frame,
+        s: &Segment,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        let svc = &v.services[f.service as usize];
+        let limited = f.dest.is_none() && svc.proxy_port.is_some();
+        let o = Outgoing { port: svc.port, window_limit: limited.then_some(v.params.first_window) };
+        translate::to_wire(f, frame.head_mut(), s, o);
+        f.last_seen = now;
+        f.client_reset = false;
+        if s.has(FIN) {
+            f.s_fin = Some(s.seq_end().wrapping_add(f.delta));
+        }
+        if s.has(ACK) && f.c_fin.is_some_and(|fin| seq::le(fin, s.ack)) {
+            f.c_fin_acked = true;
+        }
+        if s.has(RST) {
+            f.reset = true;
+        }
+        wire::set_eth(frame.head_mut(), f.next_hop, v.wire_mac);
+        out.send(Port::Wire, frame);
+        self.check_end(v, slot, now, out);
+    }
+}

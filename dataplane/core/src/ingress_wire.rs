@@ -1,0 +1,374 @@
+//! From the wire: who acts, and what the filter does (PROTOCOL, section 2).
+
+use crate::drops::Drop;
+use crate::fcb::{Agreed, Fcb, State};
+use crate::frame::{Frame, Output, Port};
+use crate::handover::paper::HeardSyn;
+use crate::key::{Addr, FlowKey};
+use crate::seq;
+use crate::shard::{Shard, hold_copy};
+use crate::time::Instant;
+use crate::translate;
+use crate::view::View;
+use crate::wire::arp::{self, Arp};
+use crate::wire::edit::{self, Edit};
+use crate::wire::icmp::Quote;
+use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
+use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
+
+impl Shard {
+    pub(crate) fn wire_in<O: Output>(&mut self, v: &View, frame: O::Frame, now: Instant, out: &mut O) {
+        let bytes = frame.head();
+        let Some(eth) = wire::eth(bytes) else { return self.drop_frame(Drop::Malformed) };
+        if eth.src == v.wire_mac {
+            return self.drop_frame(Drop::OwnEcho);
+        }
+        let next_hop = eth.src;
+        match wire::l3(bytes) {
+            Err(_) => self.drop_frame(Drop::Malformed),
+            Ok(L3::Arp) => self.wire_arp(v, frame, out),
+            Ok(L3::Other) => out.send(Port::WireHost, frame),
+            Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
+            Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
+        }
+    }
+
+    /// ARP: requests for a VIP are answered here, by the owner of the asker's
+    /// hash; everything else is the host's.
+    fn wire_arp<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
+        let Some(a) = Arp::parse(frame.head()) else { return out.send(Port::WireHost, frame) };
+        let vip = Addr::v4(a.tpa);
+        if !v.is_vip(&vip) {
+            return out.send(Port::WireHost, frame);
+        }
+        if a.op == arp::REQUEST && a.spa != a.tpa && v.general.owner_of(&Addr::v4(a.spa)) == v.node {
+            let reply =
+                Arp { op: arp::REPLY, sha: v.cluster_mac, spa: a.tpa, tha: a.sha, tpa: a.spa };
+            self.emit(Port::Wire, &reply.frame(a.sha, v.wire_mac), out);
+        }
+        self.drop_frame(Drop::ArpConsumed);
+    }
+
+    /// Not for the VIP: the node's own address, or a group of hosts.
+    fn wire_node<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
+        let group = frame.head()[0] & 1 != 0;
+        if !group && !v.is_own(&ip.dst) {
+            return self.drop_frame(Drop::OtherNode);
+        }
+        if ip.proto == PROTO_TCP
+            && !ip.fragment
+            && let Some((_, dport)) = wire::tcp::ports(frame.head(), ip)
+            && v.is_hidden(dport)
+        {
+            return self.drop_frame(Drop::HiddenPort);
+        }
+        out.send(Port::WireHost, frame);
+    }
+
+    fn wire_vip<O: Output>(
+        &mut self,
+        v: &View,
+        mut frame: O::Frame,
+        ip: &Ip,
+        next_hop: Mac,
+        now: Instant,
+        out: &mut O,
+    ) {
+        if ip.proto == PROTO_TCP {
+            if ip.fragment {
+                return self.drop_frame(Drop::Fragment);
+            }
+            let Ok(s) = Segment::parse(frame.head(), ip) else { return self.drop_frame(Drop::Malformed) };
+            if let Some(service) = v.service(&ip.dst, s.dport) {
+                return self.wire_service(v, frame, ip, &s, service, next_hop, now, out);
+            }
+            if v.is_hidden(s.dport) {
+                return self.drop_frame(Drop::HiddenPort);
+            }
+        } else if let Some(q) = Quote::parse(frame.head(), ip)
+            && v.service(&q.flow.vip, q.flow.port).is_some()
+        {
+            let Some(slot) = self.find(&q.flow) else { return self.drop_frame(Drop::NoFlow) };
+            let f = &self.slots[slot as usize];
+            if !matches!(f.state, State::Intake | State::Served) {
+                return self.drop_frame(Drop::HandedOver);
+            }
+            q.rewrite(frame.head_mut(), f.local_port, q.seq.wrapping_sub(f.delta));
+            return out.send(Port::WireHost, frame);
+        }
+        if v.general.owner_of(&ip.src) == v.node {
+            out.send(Port::WireHost, frame);
+        } else {
+            self.drop_frame(Drop::NotVipOwner);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn wire_service<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        ip: &Ip,
+        s: &Segment,
+        service: usize,
+        next_hop: Mac,
+        now: Instant,
+        out: &mut O,
+    ) {
+        if s.opts.splice_kind {
+            return self.drop_frame(Drop::Option32OnWire);
+        }
+        if s.opts.auth {
+            return self.drop_frame(Drop::TcpAuth);
+        }
+        let key = FlowKey { client: ip.src, vip: ip.dst, client_port: s.sport, port: s.dport };
+        let slot = self.find(&key);
+        if s.has(SYN) && !s.has(ACK) {
+            return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
+        }
+        let Some(slot) = slot else { return self.drop_frame(Drop::NoFlow) };
+        let state = self.slots[slot as usize].state;
+        if matches!(state, State::Intake | State::Held) || (state == State::HalfOpen && !s.is_empty()) {
+            // What changes state, or waits in a buffer, must be what was sent.
+            if !s.checksum_ok(frame.head(), ip) {
+                return self.drop_frame(Drop::BadChecksum);
+            }
+        }
+        match state {
+            State::HalfOpen => self.wire_half_open(v, frame, s, slot, now, out),
+            State::Intake => self.wire_intake(v, frame, s, slot, next_hop, now, out),
+            State::Held => self.wire_held(v, frame, s, slot, now, out),
+            State::Served => self.wire_served(v, frame, s, slot, next_hop, now, out),
+            State::Tombstone | State::Free => {
+                let f = &mut self.slots[slot as usize];
+                f.observe_client(s, now);
+                if f.reset && !s.has(RST) {
+                    self.send_reset(v, slot, out);
+                }
+                self.drop_frame(Drop::HandedOver);
+            }
+        }
+    }
+
+    /// A SYN: FCB and tombstone are asked before the bucket (PROTOCOL, section 6).
+    #[allow(clippy::too_many_arguments)]
+    fn wire_syn<O: Output>(
+        &mut self,
+        v: &View,
+        mut frame: O::Frame,
+        s: &Segment,
+        key: FlowKey,
+        slot: Option<u32>,
+        service: usize,
+        next_hop: Mac,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let svc = &v.services[service];
+        let owner = svc.buckets.owner(&key) == v.node;
+        self.heard.note(HeardSyn { key, isn: s.seq, window: s.window, next_hop });
+        if let Some(slot) = slot {
+            let f = &mut self.slots[slot as usize];
+            match f.state {
+                State::HalfOpen if s.seq == f.c_isn => {
+                    f.last_seen = now;
+                    clean_syn(&mut frame, s);
+                    return self.to_wire_host(v, slot, frame, out);
+                }
+                _ if s.seq == f.c_isn => return self.drop_frame(Drop::DuplicateSyn),
+                State::Held => return self.drop_frame(Drop::DuplicateSyn),
+                // The flow lives: its stack challenges (RFC 5961, section 4).
+                State::Intake | State::Served if !f.is_over() => {
+                    clean_syn(&mut frame, s);
+                    return self.to_wire_host(v, slot, frame, out);
+                }
+                State::HalfOpen | State::Intake | State::Served | State::Tombstone | State::Free => {
+                    if owner {
+                        self.remove(slot);
+                    }
+                }
+            }
+        }
+        if !owner {
+            return self.drop_frame(Drop::NotOwner);
+        }
+        if self.half_open >= v.params.half_open_max {
+            return self.drop_frame(Drop::HalfOpenFull);
+        }
+        let Some(slot) = self.create(key, service, now) else {
+            return self.drop_frame(Drop::FlowTableFull);
+        };
+        self.set_state(slot, State::HalfOpen);
+        let f = &mut self.slots[slot as usize];
+        f.local_port = svc.intake_port();
+        f.next_hop = next_hop;
+        f.c_isn = s.seq;
+        f.c_nxt = s.seq.wrapping_add(1);
+        f.cut = f.c_nxt;
+        f.client_window = s.window;
+        f.ts_in_order = s.ts_val().unwrap_or(0);
+        f.ts_echoed = f.ts_in_order;
+        f.agreed = Agreed {
+            mss: s.opts.mss.unwrap_or(536),
+            client_shift: s.opts.wscale.unwrap_or(0),
+            promised_shift: 0,
+            wscale: s.opts.wscale.is_some(),
+            sack: s.opts.sack_permitted,
+            ts: s.opts.timestamps.is_some(),
+        };
+        clean_syn(&mut frame, s);
+        self.to_wire_host(v, slot, frame, out);
+    }
+
+    fn wire_half_open<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        s: &Segment,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        let mine = f.synack_at.is_some() && s.ack == f.s_isn.wrapping_add(1);
+        if s.has(RST) {
+            // The stack judges a RST by its sequence number.
+            return self.forward(v, slot, frame, s, out);
+        }
+        if !s.has(ACK) || !mine {
+            // The client took another owner's SYN-ACK, or this is forged: be
+            // silent, but let the right acknowledgement still win.
+            f.muted |= s.has(ACK);
+            return self.drop_frame(Drop::AckMismatch);
+        }
+        f.muted = false;
+        if let Some(t) = f.synack_at {
+            f.rtt = now - t;
+        }
+        self.set_state(slot, State::Intake);
+        self.counters.opened += 1;
+        let hop = self.slots[slot as usize].next_hop;
+        self.wire_intake(v, frame, s, slot, hop, now, out);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn wire_intake<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        s: &Segment,
+        slot: u32,
+        next_hop: Mac,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let max = v.params.hold_flow_max;
+        let f = &mut self.slots[slot as usize];
+        let proxied = v.services[f.service as usize].proxy_port.is_some();
+        if proxied && s.seq_len() > 0 && !s.has(RST) {
+            if seq::lt(f.c_edge, s.seq_end()) {
+                // Beyond what was promised: a stack would not take it either, and
+                // a copy of it would push out one that counts.
+                return self.drop_frame(Drop::HoldFull);
+            }
+            if seq::lt(f.c_acked, s.seq_end())
+                && !hold_copy(&mut self.store, &mut f.copies, &mut self.drops, max, &frame, s.seq, s.seq_end())
+            {
+                return;
+            }
+        }
+        f.next_hop = next_hop;
+        f.observe_client(s, now);
+        self.forward(v, slot, frame, s, out);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn wire_served<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        s: &Segment,
+        slot: u32,
+        next_hop: Mac,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        f.next_hop = next_hop;
+        f.observe_client(s, now);
+        self.complete_handshake(v, slot, s, out);
+        self.forward(v, slot, frame, s, out);
+        self.check_end(v, slot, now, out);
+    }
+
+    /// Translates a client's segment and gives it to the local stack.
+    pub(crate) fn forward<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        mut frame: O::Frame,
+        s: &Segment,
+        out: &mut O,
+    ) {
+        let f = &self.slots[slot as usize];
+        translate::to_host(f, frame.head_mut(), s);
+        wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
+        out.send(Port::WireHost, frame);
+    }
+
+    /// Gives a SYN to the local stack.
+    fn to_wire_host<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
+        let f = &self.slots[slot as usize];
+        let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else { return };
+        let bytes = frame.head_mut();
+        Edit::new(bytes, ip.l4).dport(f.local_port).finish();
+        wire::set_eth(bytes, v.cluster_mac, f.next_hop);
+        out.send(Port::WireHost, frame);
+    }
+}
+
+/// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted
+/// and timestamps; no payload, no ECN (rules 6 and 7).
+fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
+    if s.opts.others {
+        edit::strip_options(frame.head_mut(), s);
+    }
+    if !s.is_empty() {
+        let n = edit::cut_payload(frame.head_mut(), s, 0, 0);
+        frame.truncate(n);
+    }
+    let mut e = Edit::new(frame.head_mut(), s.l4);
+    e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
+}
+
+impl Fcb {
+    /// Notes what a client's segment tells. It has not been judged by a stack:
+    /// acknowledgements and windows are taken only when they are plausible.
+    pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
+        self.last_seen = now;
+        self.client_reset = s.has(RST);
+        if s.has(RST) {
+            return;
+        }
+        let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
+        if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
+            if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {
+                if self.client_ack != s.ack {
+                    self.acked_at = now;
+                }
+                self.client_ack = s.ack;
+                self.client_window = s.window;
+            }
+            if self.s_fin.is_some_and(|fin| seq::le(fin, s.ack)) {
+                self.s_fin_acked = true;
+            }
+        }
+        if seq::le(s.seq, self.c_nxt) && seq::lt(self.c_nxt, s.seq_end()) {
+            self.c_nxt = s.seq_end();
+            self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
+        }
+        if s.has(FIN) {
+            self.c_fin = Some(s.seq_end());
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What names a connection, and the keyed hashes over it.
+
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// An IP address of either family; IPv4 as its IPv4-mapped IPv6 form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Addr(pub [u8; 16]);
+
+impl Addr {
+    /// From four octets.
+    #[inline]
+    pub fn v4(a: [u8; 4]) -> Self {
+        let mut b = [0; 16];
+        b[10] = 0xff;
+        b[11] = 0xff;
+        b[12..].copy_from_slice(&a);
+        Self(b)
+    }
+    /// The four octets of an IPv4 address.
+    #[inline]
+    pub fn octets_v4(&self) -> [u8; 4] {
+        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    }
+    /// The standard library's form.
+    pub fn ip(self) -> IpAddr {
+        Ipv6Addr::from(self.0).to_canonical()
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(a: IpAddr) -> Self {
+        match a {
+            IpAddr::V4(v) => Self::v4(v.octets()),
+            IpAddr::V6(v) => Self(v.octets()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Addr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.ip().fmt(f)
+    }
+}
+
+/// A connection as the client sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    /// The client's address.
+    pub client: Addr,
+    /// The service's address.
+    pub vip: Addr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The service port.
+    pub port: u16,
+}
+
+impl FlowKey {
+    /// The client's socket address.
+    pub fn client(&self) -> SocketAddr {
+        SocketAddr::new(self.client.ip(), self.client_port)
+    }
+    /// The service's socket address.
+    pub fn vip(&self) -> SocketAddr {
+        SocketAddr::new(self.vip.ip(), self.port)
+    }
+    /// From two socket addresses.
+    pub fn new(client: SocketAddr, vip: SocketAddr) -> Self {
+        Self {
+            client: client.ip().into(),
+            vip: vip.ip().into(),
+            client_port: client.port(),
+            port: vip.port(),
+        }
+    }
+}
+
+/// A key of SipHash-1-3.
+#[derive(Clone, Copy)]
+pub struct HashKey([u8; 16]);
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashKey(..)")
+    }
+}
+
+impl HashKey {
+    /// From 16 secret bytes.
+    pub fn new(key: [u8; 16]) -> Self {
+        Self(key)
+    }
+
+    fn hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_key(&self.0)
+    }
+
+    /// Of a whole flow key.
+    #[inline]
+    pub fn flow(&self, k: &FlowKey) -> u64 {
+        let mut h = self.hasher();
+        let mut b = [0u8; 36];
+        b[..16].copy_from_slice(&k.client.0);
+        b[16..32].copy_from_slice(&k.vip.0);
+        b[32..34].copy_from_slice(&k.client_port.to_be_bytes());
+        b[34..].copy_from_slice(&k.port.to_be_bytes());
+        h.write(&b);
+        h.finish()
+    }
+
+    /// Of a client address and port: which worker, whatever the rest looks like.
+    #[inline]
+    pub fn client(&self, a: &Addr, port: u16) -> u64 {
+        let mut h = self.hasher();
+        let mut b = [0u8; 18];
+        b[..16].copy_from_slice(&a.0);
+        b[16..].copy_from_slice(&port.to_be_bytes());
+        h.write(&b);
+        h.finish()
+    }
+
+    /// Of an address alone.
+    #[inline]
+    pub fn addr(&self, a: &Addr) -> u64 {
+        let mut h = self.hasher();
+        h.write(&a.0);
+        h.finish()
+    }
+}

@@ -1,0 +1,321 @@
+//! What one worker runs: its flows, its buffers, its counters.
+
+use crate::command::{Command, Event, Fail, FlowInfo};
+use crate::drops::{Drop, Drops};
+use crate::fcb::{Fcb, State};
+use crate::frame::{Frame, Output, Port};
+use crate::handover::answers::Answers;
+use crate::handover::paper::{Aliases, Heard};
+use crate::handover::ports::SplicePorts;
+use crate::hold;
+use crate::key::{FlowKey, HashKey};
+use crate::table::Table;
+use crate::time::Instant;
+use crate::view::View;
+use dts_proto::block::ReplayWindow;
+use hashbrown::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// Sizes of a worker's tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// This worker's number, from 0.
+    pub worker: usize,
+    /// Workers of this node.
+    pub workers: usize,
+    /// FCBs.
+    pub flows: usize,
+    /// Bytes of buffers for held frames.
+    pub hold: usize,
+}
+
+/// Events worth counting that are no drops.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Connections that were opened at this intake.
+    pub opened: u64,
+    /// Handovers that this worker began as source.
+    pub asked: u64,
+    /// Destination: accepted after a Fast Open replay.
+    pub replay_fast_open: u64,
+    /// Destination: accepted after a handshake replay.
+    pub replay_handshake: u64,
+    /// Destination: accepted from a source that speaks only the paper's form.
+    pub replay_paper: u64,
+    /// Destination: refused.
+    pub refused: u64,
+    /// Clients that were reset because nobody knows the outcome.
+    pub unknown_resets: u64,
+    /// Clients that were reset because the node that had their flow is gone.
+    pub orphan_resets: u64,
+}
+
+/// One worker's share of the data plane.
+pub struct Shard {
+    pub(crate) worker: usize,
+    pub(crate) workers: usize,
+    pub(crate) hash_key: HashKey,
+    pub(crate) table: Table,
+    pub(crate) slots: Vec<Fcb>,
+    pub(crate) free: Vec<u32>,
+    pub(crate) store: hold::Store,
+    pub(crate) half_open: usize,
+    pub(crate) tombstones: VecDeque<(u32, u32)>,
+    pub(crate) timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
+    pub(crate) tickets: HashMap<u64, u32>,
+    pub(crate) events: Vec<Event>,
+    /// Link messages of this node to itself.
+    pub(crate) loopback: VecDeque<Vec<u8>>,
+    pub(crate) ports: SplicePorts,
+    pub(crate) windows: HashMap<(u16, u64, u16), ReplayWindow>,
+    pub(crate) answers: Answers,
+    pub(crate) aliases: Aliases,
+    pub(crate) heard: Heard,
+    pub(crate) message_counter: u64,
+    pub(crate) handover_number: u32,
+    pub(crate) fragment_id: u16,
+    pub(crate) sweep_at: usize,
+    pub(crate) last_sweep: Instant,
+    /// Why frames were dropped.
+    pub drops: Drops,
+    /// What else is counted.
+    pub counters: Counters,
+}
+
+impl Shard {
+    /// An empty shard; `hash_key` is random per boot.
+    pub fn new(sizes: Sizes, hash_key: HashKey, view: &View) -> Self {
+        Self {
+            worker: sizes.worker,
+            workers: sizes.workers,
+            hash_key,
+            table: Table::new(sizes.flows),
+            slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
+            free: (0..sizes.flows as u32).rev().collect(),
+            store: hold::Store::new(sizes.hold),
+            half_open: 0,
+            tombstones: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            tickets: HashMap::new(),
+            events: Vec::new(),
+            loopback: VecDeque::new(),
+            ports: SplicePorts::new(view.params.splice_ports, sizes.worker, sizes.workers),
+            windows: HashMap::new(),
+            answers: Answers::default(),
+            aliases: Aliases::default(),
+            heard: Heard::default(),
+            message_counter: 0,
+            handover_number: 0,
+            fragment_id: 0,
+            sweep_at: 0,
+            last_sweep: Instant(0),
+            drops: Drops::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Processes a frame that came in by `port` and belongs to this worker.
+    pub fn ingress<O: Output>(&mut self, v: &View, port: Port, frame: O::Frame, now: Instant, out: &mut O) {
+        match port {
+            Port::Wire => self.wire_in(v, frame, now, out),
+            Port::WireHost => self.wire_host_in(v, frame, now, out),
+            Port::Link => self.link_in(v, frame, now, out),
+            Port::LinkHost => self.link_host_in(v, frame, out),
+        }
+        self.drain_loopback(v, now, out);
+    }
+
+    /// Does what the control thread asks; answers come by [`Self::take_events`].
+    pub fn command<O: Output>(&mut self, v: &View, c: Command, now: Instant, out: &mut O) {
+        match c {
+            Command::Freeze { ticket, client, local } => self.freeze(v, ticket, client, local, now),
+            Command::Splice { ticket, dest, request, client_fin } => {
+                self.splice(v, ticket, dest, request, client_fin, now, out);
+            }
+            Command::Unfreeze { ticket } => {
+                if let Some(slot) = self.tickets.remove(&ticket) {
+                    self.unfreeze(v, slot, now, out);
+                }
+            }
+            Command::Flows { ticket, limit } => {
+                let flows = self.list(now, limit);
+                self.events.push(Event::Flows { ticket, flows });
+            }
+        }
+        self.drain_loopback(v, now, out);
+    }
+
+    /// The reports since the last call.
+    pub fn take_events(&mut self) -> impl Iterator<Item = Event> + '_ {
+        self.events.drain(..)
+    }
+
+    /// FCBs in use, by state in the order of [`State::ALL`]. Walks all slots.
+    pub fn count_states(&self) -> [u64; 5] {
+        let mut n = [0; 5];
+        for f in &self.slots {
+            if let Some(i) = State::ALL.iter().position(|&s| s == f.state) {
+                n[i] += 1;
+            }
+        }
+        n
+    }
+
+    /// Buffers for held frames: in use and in all.
+    pub fn hold_use(&self) -> (usize, usize) {
+        (self.store.used(), self.store.capacity())
+    }
+
+    /// FCBs in use.
+    pub fn flows(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    fn list(&self, now: Instant, limit: usize) -> Vec<FlowInfo> {
+        let used = self.slots.iter().filter(|f| f.state != State::Free);
+        used.take(limit)
+            .map(|f| FlowInfo {
+                client: f.key.client(),
+                vip: f.key.vip(),
+                state: f.state.name(),
+                peer: f.peer.map(|p| p.0),
+                delta: f.delta,
+                idle: now - f.last_seen,
+            })
+            .collect()
+    }
+
+    pub(crate) fn drain_loopback<O: Output>(&mut self, v: &View, now: Instant, out: &mut O) {
+        while let Some(bytes) = self.loopback.pop_front() {
+            self.link_message(v, &bytes, now, out);
+        }
+    }
+
+    // --- slots ---
+
+    pub(crate) fn find(&self, k: &FlowKey) -> Option<u32> {
+        self.find_hashed(self.hash_key.flow(k), k)
+    }
+
+    pub(crate) fn find_hashed(&self, hash: u64, k: &FlowKey) -> Option<u32> {
+        self.table.find(hash, |s| self.slots[s as usize].key == *k)
+    }
+
+    /// A fresh FCB for `k`, which has none; `None` when the table is full.
+    pub(crate) fn create(&mut self, k: FlowKey, service: usize, now: Instant) -> Option<u32> {
+        let hash = self.hash_key.flow(&k);
+        if self.free.is_empty() {
+            self.evict_tombstone();
+        }
+        let slot = self.free.pop()?;
+        if !self.table.insert(hash, slot) {
+            self.free.push(slot);
+            return None;
+        }
+        let generation = self.slots[slot as usize].generation.wrapping_add(1);
+        let f = &mut self.slots[slot as usize];
+        *f = Fcb::free();
+        f.generation = generation;
+        f.hash = hash;
+        f.key = k;
+        f.service = service as u16;
+        f.last_seen = now;
+        Some(slot)
+    }
+
+    pub(crate) fn set_state(&mut self, slot: u32, state: State) {
+        let f = &mut self.slots[slot as usize];
+        if f.state == State::HalfOpen {
+            self.half_open -= 1;
+        }
+        if state == State::HalfOpen {
+            self.half_open += 1;
+        }
+        f.state = state;
+    }
+
+    /// Gives a slot and all that it holds back.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        self.set_state(slot, State::Free);
+        let f = &mut self.slots[slot as usize];
+        self.table.remove(f.hash, slot);
+        self.store.clear(&mut f.copies);
+        self.store.clear(&mut f.held);
+        if let Some(s) = f.source.take() {
+            self.tickets.remove(&s.ticket);
+            self.ports.give_back(s.port);
+        }
+        if let Some(d) = f.dest.take() {
+            self.aliases.forget(slot, &d);
+        }
+        f.generation = f.generation.wrapping_add(1);
+        self.free.push(slot);
+    }
+
+    /// Turns a slot into a tombstone; the oldest one goes when there are too many.
+    pub(crate) fn entomb(&mut self, v: &View, slot: u32) {
+        self.set_state(slot, State::Tombstone);
+        let f = &mut self.slots[slot as usize];
+        self.store.clear(&mut f.copies);
+        self.store.clear(&mut f.held);
+        self.tombstones.push_back((slot, f.generation));
+        while self.tombstones.len() > v.params.tombstones_max {
+            self.evict_tombstone();
+        }
+    }
+
+    fn evict_tombstone(&mut self) {
+        while let Some((slot, generation)) = self.tombstones.pop_front() {
+            let f = &self.slots[slot as usize];
+            if f.generation == generation && f.state == State::Tombstone {
+                return self.remove(slot);
+            }
+        }
+    }
+
+    /// Asks for a call of the handover code at `at` (earlier wins).
+    pub(crate) fn wake(&mut self, slot: u32, at: Instant) {
+        let f = &mut self.slots[slot as usize];
+        if f.timer.is_none_or(|t| at < t) {
+            f.timer = Some(at);
+            self.timers.push(Reverse((at, slot, f.generation)));
+        }
+    }
+
+    // --- output ---
+
+    pub(crate) fn drop_frame(&mut self, why: Drop) {
+        self.drops.count(why);
+    }
+
+    /// Queues bytes that the data plane made.
+    pub(crate) fn emit<O: Output>(&mut self, port: Port, bytes: &[u8], out: &mut O) {
+        match out.frame(bytes) {
+            Some(f) => out.send(port, f),
+            None => self.drops.count(Drop::NoBuffer),
+        }
+    }
+
+    /// Ends the freeze of a ticket with a failure.
+    pub(crate) fn fail(&mut self, ticket: u64, fail: Fail) {
+        self.events.push(Event::Failed { ticket, fail });
+    }
+}
+
+/// Copies a frame's bytes to a held list, or counts why not.
+pub(crate) fn hold_copy<F: Frame>(
+    store: &mut hold::Store,
+    list: &mut hold::List,
+    drops: &mut Drops,
+    max: usize,
+    frame: &F,
+    seq: u32,
+    end: u32,
+) -> bool {
+    let took = store.push(list, max, frame.head(), seq, end);
+    if !took {
+        drops.count(Drop::HoldFull);
+    }
+    took
+}

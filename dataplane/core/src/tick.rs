@@ -1,0 +1,95 @@
+//! What happens without a frame: deadlines, and the slow walk over all slots.
+
+use crate::fcb::State;
+use crate::frame::Output;
+use crate::shard::Shard;
+use crate::time::{Instant, Span};
+use crate::view::View;
+use std::cmp::Reverse;
+
+/// The walk visits every slot once in this time.
+const SWEEP: Span = Span::millis(500);
+/// A flow whose client sent a RST, and whose stack said nothing since, is over.
+const AFTER_RESET: Span = Span::secs(30);
+/// A client whose acknowledgements moved so lately is being served by someone.
+const PROGRESS: Span = Span::secs(2);
+
+impl Shard {
+    /// Runs what is due at `now`. Call it every millisecond or so, and not later
+    /// than [`Self::next_timer`] says.
+    pub fn tick<O: Output>(&mut self, v: &View, now: Instant, out: &mut O) {
+        while let Some(&Reverse((at, slot, generation))) = self.timers.peek() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let f = &mut self.slots[slot as usize];
+            if f.generation != generation || f.timer != Some(at) {
+                continue;
+            }
+            f.timer = None;
+            self.source_timer(v, slot, now, out);
+            if self.slots[slot as usize].generation == generation {
+                self.dest_timer(v, slot, now, out);
+            }
+        }
+        self.sweep(v, now, out);
+        self.answers.purge(now);
+        self.drain_loopback(v, now, out);
+    }
+
+    /// When the next deadline is, if any.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, _, _))| *at)
+    }
+
+    fn sweep<O: Output>(&mut self, v: &View, now: Instant, out: &mut O) {
+        let total = self.slots.len();
+        let since = (now - self.last_sweep).0.min(SWEEP.0);
+        let n = (total as u64 * since / SWEEP.0) as usize;
+        if n == 0 {
+            return;
+        }
+        self.last_sweep = now;
+        for _ in 0..n {
+            let slot = self.sweep_at as u32;
+            self.sweep_at = (self.sweep_at + 1) % total;
+            if self.slots[slot as usize].state != State::Free {
+                self.visit(v, slot, now, out);
+            }
+        }
+    }
+
+    fn visit<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let f = &self.slots[slot as usize];
+        let idle = now - f.last_seen;
+        let p = &v.params;
+        let old = match f.state {
+            State::Free | State::Held => false,
+            State::HalfOpen => idle > p.half_open,
+            State::Intake | State::Served => idle > if f.client_reset { AFTER_RESET } else { p.idle },
+            State::Tombstone => f.source.is_none() && idle > p.idle,
+        };
+        if old || (f.expires.is_some_and(|t| now > t) && f.state != State::Held && f.source.is_none()) {
+            return self.remove(slot);
+        }
+        if f.state == State::Tombstone && !f.reset && self.is_orphan(v, slot, now) {
+            self.counters.orphan_resets += 1;
+            self.reset_client(v, slot, now, out);
+        }
+    }
+
+    /// The node that took this flow is gone, or was started anew, and the client is
+    /// not being served: it would wait for ever.
+    fn is_orphan(&self, v: &View, slot: u32, now: Instant) -> bool {
+        let f = &self.slots[slot as usize];
+        let Some((node, incarnation)) = f.peer else { return false };
+        if incarnation == 0 || f.expires.is_some() || now - f.acked_at < PROGRESS {
+            return false;
+        }
+        match v.member(node) {
+            None => true,
+            Some(m) => m.gone || m.known.is_some_and(|(_, newest)| newest > incarnation),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The rewriting of an established flow's segments, both ways (PROTOCOL,
+//! section 3). At intake delta and tau are 0 and only ports change.
+
+use crate::fcb::Fcb;
+use crate::seq;
+use crate::wire::edit::Edit;
+use crate::wire::options::kind;
+use crate::wire::tcp::{ACK, RST, SYN, Segment};
+
+/// Rewrites a client's segment for the local stack.
+pub(crate) fn to_host(f: &Fcb, frame: &mut [u8], s: &Segment) {
+    let mut e = Edit::new(frame, s.l4);
+    if s.dport != f.local_port {
+        e.dport(f.local_port);
+    }
+    if s.has(ACK) {
+        let a = host_ack(f, s.ack);
+        if a != s.ack {
+            e.ack(a);
+        }
+    }
+    if f.delta != 0
+        && let Some((at, blocks)) = s.opts.sack
+    {
+        for edge in 0..blocks * 2 {
+            let at = at + edge * 4;
+            let v = e.peek_option_u32(at);
+            e.option_u32(at, v.wrapping_sub(f.delta));
+        }
+    }
+    if f.tau != 0
+        && let Some((_, ecr, at)) = s.opts.timestamps
+        && ecr != 0
+    {
+        e.option_u32(at + 4, ecr.wrapping_sub(f.tau));
+    }
+    e.finish();
+}
+
+/// The acknowledgement that the local stack is given for the client's `ack`:
+/// within what the stack has sent, in its own numbers.
+pub(crate) fn host_ack(f: &Fcb, ack: u32) -> u32 {
+    seq::clamp(ack, f.s_low, f.s_nxt).wrapping_sub(f.delta)
+}
+
+/// What goes out to the client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    /// The service port.
+    pub port: u16,
+    /// Bytes of window that the client may be promised in all, from `c_isn` + 1
+    /// on; `None` without a limit.
+    pub window_limit: Option<u32>,
+}
+
+/// Rewrites a local stack's segment for the client and notes in the FCB what the
+/// client is told by it.
+pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) {
+    let window = window(f, s, o.window_limit);
+    let mut e = Edit::new(frame, s.l4);
+    if s.sport != o.port {
+        e.sport(o.port);
+    }
+    if f.delta != 0 {
+        e.seq(s.seq.wrapping_add(f.delta));
+    }
+    if window != s.window {
+        e.window(window);
+    }
+    if let Some((val, _, at)) = s.opts.timestamps {
+        let val = val.wrapping_add(f.tau);
+        if f.tau != 0 {
+            e.option_u32(at, val);
+        }
+        f.ts_max = seq::max(f.ts_max, val);
+    }
+    if let Some((at, blocks)) = s.opts.sack {
+        strip_dsack(&mut e, f.cut, at, blocks);
+    }
+    e.finish();
+    if !s.has(RST) {
+        f.s_nxt = seq::max(f.s_nxt, s.seq_end().wrapping_add(f.delta));
+    }
+    if s.has(ACK) && !s.has(RST) {
+        f.c_acked = seq::max(f.c_acked, s.ack);
+        let shift = if s.has(SYN) { 0 } else { f.agreed.promised_shift };
+        let edge = s.ack.wrapping_add(u32::from(window) << shift);
+        f.c_edge = seq::max(f.c_edge, edge);
+    }
+}
+
+/// The window field for the client: the local stack's window in units of the
+/// promised shift, within the limit of rule 4, and rounded so that the right edge
+/// never retreats by the rounding.
+fn window(f: &Fcb, s: &Segment, limit: Option<u32>) -> u16 {
+    if s.has(RST) || !s.has(ACK) {
+        return s.window;
+    }
+    let (local, promised) =
+        if s.has(SYN) { (0, 0) } else { (f.local_shift, f.agreed.promised_shift) };
+    let mut bytes = u32::from(s.window) << local;
+    if let Some(w) = limit {
+        let edge = f.c_isn.wrapping_add(1).wrapping_add(w);
+        let room = edge.wrapping_sub(s.ack) as i32;
+        bytes = bytes.min(room.max(0) as u32);
+    }
+    scaled(f, s.ack, bytes, promised)
+}
+
+/// `bytes` of window from `ack` on, as a window field of shift `promised`.
+pub(crate) fn scaled(f: &Fcb, ack: u32, bytes: u32, promised: u8) -> u16 {
+    let mut w = bytes >> promised;
+    let edge = ack.wrapping_add(w << promised);
+    let unit = 1u32 << promised;
+    if seq::lt(edge, f.c_edge) && f.c_edge.wrapping_sub(edge) < unit && bytes & (unit - 1) != 0 {
+        w += 1;
+    }
+    w.min(0xffff) as u16
+}
+
+/// Removes a D-SACK block that lies wholly below the cut: it tells of replayed
+/// bytes, which the client sent once (RFC 2883 puts it first).
+fn strip_dsack(e: &mut Edit<'_>, cut: u32, at: usize, blocks: usize) {
+    let right = e.peek_option_u32(at + 4);
+    if seq::lt(cut, right) {
+        return;
+    }
+    for i in 0..(blocks - 1) * 2 {
+        let v = e.peek_option_u32(at + 8 + i * 4);
+        e.option_u32(at + i * 4, v);
+    }
+    let len = 2 + blocks * 8;
+    let stays = if blocks == 1 { 0 } else { len - 8 };
+    if stays > 0 {
+        e.option_u8(at - 1, stays as u8);
+    }
+    for i in stays..len {
+        e.option_u8(at - 2 + i, kind::NOP);
+    }
+}
+
+#[cfg(test)]
+#[path = "translate_tests.rs"]
+mod tests;

@@ -1,0 +1,180 @@
+//! What a worker needs to know of the node and the cluster: an immutable
+//! snapshot, published by the control thread and read once per burst.
+
+use crate::frame::Port;
+use crate::key::{Addr, HashKey};
+use crate::ownership::BucketTable;
+use crate::time::Span;
+use crate::wire::Mac;
+use dts_config::Replay;
+use dts_proto::block::LinkKey;
+use std::sync::Arc;
+
+/// The paper's Configuration: one per service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name in configuration and metrics.
+    pub name: String,
+    /// Address that clients use.
+    pub vip: Addr,
+    /// Port that clients use.
+    pub port: u16,
+    /// Port of the request inspector; `None` for a layer-4 service.
+    pub proxy_port: Option<u16>,
+    /// Port of the server application.
+    pub app_port: u16,
+    /// Who owns new connections.
+    pub buckets: Arc<BucketTable>,
+}
+
+impl Service {
+    /// Where a new connection goes at its intake.
+    pub fn intake_port(&self) -> u16 {
+        self.proxy_port.unwrap_or(self.app_port)
+    }
+}
+
+/// A member of the cluster as last heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Node id.
+    pub id: u16,
+    /// Link address.
+    pub link: Addr,
+    /// Link MAC and incarnation, once it has said hello.
+    pub known: Option<(Mac, u64)>,
+    /// It says hello in time. A dead member is no destination.
+    pub alive: bool,
+    /// It has been silent so long that its flows count as orphans.
+    pub gone: bool,
+}
+
+/// Limits and times.
+#[derive(Clone, Copy, Debug)]
+pub struct Params {
+    /// MTU of wire and link, bytes.
+    pub mtu: usize,
+    /// W of rule 4: bytes that an intake may let a client send before cut over.
+    pub first_window: u32,
+    /// Which replay is tried first.
+    pub replay: Replay,
+    /// Serve splice SYNs of the paper's bare form, and accept bare answers.
+    pub paper_form: bool,
+    /// By when the outcome of a handover is known, from the freeze on.
+    pub deadline: Span,
+    /// By when the client of an unknown outcome is reset, from the freeze on.
+    pub unknown_deadline: Span,
+    /// First and last source port of splice connections.
+    pub splice_ports: (u16, u16),
+    /// Life of a half-open flow.
+    pub half_open: Span,
+    /// Life of an established flow without a segment.
+    pub idle: Span,
+    /// Life of an FCB after both sides are done.
+    pub closing: Span,
+    /// Life of a tombstone after its flow ended.
+    pub tombstone: Span,
+    /// Most half-open flows.
+    pub half_open_max: usize,
+    /// Most tombstones.
+    pub tombstones_max: usize,
+    /// Most held bytes of one flow.
+    pub hold_flow_max: usize,
+}
+
+/// The snapshot.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// This node's id.
+    pub node: u16,
+    /// This start of the node.
+    pub incarnation: u64,
+    /// Source address of everything that leaves on the wire.
+    pub wire_mac: Mac,
+    /// The address that the VIPs resolve to; also the wire twin's.
+    pub cluster_mac: Mac,
+    /// This node's address on the link, equal to the link twin's.
+    pub link_mac: Mac,
+    /// This node's link address.
+    pub link: Addr,
+    /// The node's own addresses on the wire.
+    pub own: Vec<Addr>,
+    /// The services.
+    pub services: Vec<Service>,
+    /// Who speaks for the VIP where there is no connection.
+    pub general: Arc<BucketTable>,
+    /// All members, this node included.
+    pub members: Vec<Member>,
+    /// Valid link keys; the first one signs.
+    pub keys: Vec<LinkKey>,
+    /// Which worker a client belongs to; random per boot.
+    pub steer_key: HashKey,
+    /// Limits and times.
+    pub params: Params,
+}
+
+impl View {
+    /// The service at a VIP and port.
+    #[inline]
+    pub fn service(&self, vip: &Addr, port: u16) -> Option<usize> {
+        self.services.iter().position(|s| s.port == port && s.vip == *vip)
+    }
+
+    /// The service of a frame from the host: by proxy or application port.
+    #[inline]
+    pub fn service_of_local(&self, vip: &Addr, port: u16) -> Option<usize> {
+        self.services
+            .iter()
+            .position(|s| s.vip == *vip && (s.proxy_port == Some(port) || s.app_port == port))
+    }
+
+    /// A proxy or application port that is no service port.
+    #[inline]
+    pub fn is_hidden(&self, port: u16) -> bool {
+        self.services.iter().any(|s| s.proxy_port == Some(port) || s.app_port == port)
+            && !self.services.iter().any(|s| s.port == port)
+    }
+
+    /// An application port.
+    #[inline]
+    pub fn is_app_port(&self, port: u16) -> bool {
+        self.services.iter().any(|s| s.app_port == port)
+    }
+
+    /// Whether `a` is a service address.
+    #[inline]
+    pub fn is_vip(&self, a: &Addr) -> bool {
+        self.services.iter().any(|s| s.vip == *a)
+    }
+
+    /// Whether `a` is this node's own address on the wire.
+    #[inline]
+    pub fn is_own(&self, a: &Addr) -> bool {
+        self.own.contains(a)
+    }
+
+    /// A member by id.
+    pub fn member(&self, id: u16) -> Option<&Member> {
+        self.members.iter().find(|m| m.id == id)
+    }
+
+    /// A member by link address.
+    pub fn member_at(&self, link: &Addr) -> Option<&Member> {
+        self.members.iter().find(|m| m.link == *link)
+    }
+
+    /// Whether `port` is one of the source ports of splice connections.
+    #[inline]
+    pub fn is_splice_port(&self, port: u16) -> bool {
+        (self.params.splice_ports.0..=self.params.splice_ports.1).contains(&port)
+    }
+
+    /// The Ethernet source that frames bear when they leave by `port`.
+    pub fn mac(&self, port: Port) -> Mac {
+        match port {
+            Port::Wire => self.wire_mac,
+            Port::WireHost => self.cluster_mac,
+            Port::Link | Port::LinkHost => self.link_mac,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The Internet checksum (RFC 1071) and its incremental change (RFC 1624).
+
+/// The ones' complement sum of `bytes`, unfolded; odd length is padded with 0.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u64 {
+    let mut chunks = bytes.chunks_exact(4);
+    let mut s: u64 = 0;
+    for c in &mut chunks {
+        s += u64::from(u32::from_be_bytes([c[0], c[1], c[2], c[3]]));
+    }
+    let r = chunks.remainder();
+    let mut last = [0u8; 4];
+    last[..r.len()].copy_from_slice(r);
+    s + u64::from(u32::from_be_bytes(last))
+}
+
+/// Folds a sum to 16 bits.
+#[inline]
+pub fn fold(mut s: u64) -> u16 {
+    s = (s & 0xffff_ffff) + (s >> 32);
+    s = (s & 0xffff_ffff) + (s >> 32);
+    s = (s & 0xffff) + (s >> 16);
+    s = (s & 0xffff) + (s >> 16);
+    s as u16
+}
+
+/// The sum of TCP's pseudo-header over IPv4 (RFC 9293, section 3.1).
+#[inline]
+pub fn pseudo_v4(src: [u8; 4], dst: [u8; 4], proto: u8, len: usize) -> u64 {
+    sum(&src) + sum(&dst) + u64::from(proto) + len as u64
+}
+
+/// A pending change of a checksum: what leaves and what comes, as one sum.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// Bytes at `offset` (from the start of the checksummed data) change from
+    /// `old` to `new`, which are equally long.
+    #[inline]
+    pub fn replace(&mut self, offset: usize, old: &[u8], new: &[u8]) {
+        debug_assert_eq!(old.len(), new.len());
+        for (i, (&o, &n)) in old.iter().zip(new).enumerate() {
+            let shift = if (offset + i) & 1 == 0 { 8 } else { 0 };
+            self.0 += u64::from(!(u16::from(o) << shift)) + (u64::from(n) << shift);
+        }
+    }
+
+    /// A 16-bit field at an even offset changes.
+    #[inline]
+    pub fn word(&mut self, old: u16, new: u16) {
+        self.0 += u64::from(!old) + u64::from(new);
+    }
+
+    /// The new checksum: `HC' = ~(~HC + ~m + m')` (RFC 1624, equation 3).
+    #[inline]
+    pub fn apply(self, checksum: u16) -> u16 {
+        !fold(u64::from(!checksum) + self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rfc1071(b: &[u8]) -> u16 {
+        let mut s: u32 = 0;
+        for c in b.chunks(2) {
+            s += u32::from(u16::from_be_bytes([c[0], *c.get(1).unwrap_or(&0)]));
+            s = (s & 0xffff) + (s >> 16);
+        }
+        s as u16
+    }
+
+    /// Equal as ones' complement numbers: +0 and -0 are the same.
+    fn same(a: u16, b: u16) -> bool {
+        a == b || (a == 0 && b == 0xffff) || (a == 0xffff && b == 0)
+    }
+
+    proptest! {
+        #[test]
+        fn sum_is_rfc_1071(b in prop::collection::vec(any::<u8>(), 0..2000)) {
+            prop_assert!(same(fold(sum(&b)), rfc1071(&b)));
+        }
+
+        #[test]
+        fn delta_is_a_recomputation(
+            mut b in prop::collection::vec(any::<u8>(), 20..100),
+            at in 0usize..16, new in prop::collection::vec(any::<u8>(), 1..5),
+        ) {
+            let before = !fold(sum(&b));
+            let mut d = Delta::default();
+            d.replace(at, &b[at..at + new.len()], &new);
+            b[at..at + new.len()].copy_from_slice(&new);
+            prop_assert!(same(!d.apply(before), fold(sum(&b))));
+        }
+    }
+}

@@ -1,0 +1,253 @@
+# shellcheck shell=bash
+# The overlay of a lab (KEY=VALUE) and the configurations rendered from it.
+
+# Every key that --config accepts. NODE<n>_KEY=VALUE holds for one node and wins over KEY=VALUE.
+OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POLICY
+ DEADLINE_MS UNKNOWN_MS FIRST_WINDOW REPLAY SPLICE_FIRST SPLICE_LAST
+ CORES IDLE IDLE_SLEEP_US HUGEPAGES MEGABYTES MBUFS FLOWS HALF_OPEN TOMBSTONES HOLD_KIB HOLD_FLOW_KIB
+ HELLO_MS DEAD_MS HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
+ HEAD_BYTES HEAD_TIMEOUT_MS CONNECTIONS RETRIES POOL_A POOL_B POOL_C POOL_WHO POOL_ALL
+ FASTOPEN NICE "
+
+overlay_load() { # FILE or ""
+    OVERLAY=()
+    local file=$1 line key number=0
+    [[ -n $file ]] || return 0
+    [[ -r $file ]] || die "cannot read $file"
+    while IFS= read -r line || [[ -n $line ]]; do
+        number=$((number + 1))
+        line=${line%%#*}
+        line=${line%"${line##*[![:space:]]}"}
+        line=${line#"${line%%[![:space:]]*}"}
+        [[ -n $line ]] || continue
+        [[ $line =~ ^(NODE[0-9]+_)?([A-Z][A-Z0-9_]*)=([A-Za-z0-9.,:/_-]*)$ ]] ||
+            die "$file:$number: not KEY=VALUE: $line"
+        key=${BASH_REMATCH[2]}
+        [[ $OVERLAY_KEYS == *[[:space:]]"$key"[[:space:]]* ]] || die "$file:$number: unknown key $key"
+        OVERLAY[${BASH_REMATCH[1]}$key]=${BASH_REMATCH[3]}
+    done <"$file"
+}
+
+setting() { # NODE KEY DEFAULT
+    printf '%s' "${OVERLAY[NODE$1_$2]:-${OVERLAY[$2]:-$3}}"
+}
+
+# optional NODE KEY TEXT: TEXT followed by the setting, only when it is set.
+optional() {
+    local value
+    value=$(setting "$1" "$2" "")
+    [[ -n $value ]] || return 0
+    printf '%s%s\n' "$3" "$value"
+}
+
+boolean() { # NODE KEY DEFAULT(0|1)
+    case $(setting "$1" "$2" "$3") in
+        1 | true | yes | on) echo true ;;
+        *) echo false ;;
+    esac
+}
+
+node_dir() { printf '%s/node%s' "$STATE" "$1"; }
+
+# pool_nodes NODE KEY DEFAULT: `1,2:50` -> `1 100` and `2 50` by line.
+pool_nodes() {
+    local item
+    for item in $(setting "$1" "$2" "$3" | tr ',' ' '); do
+        [[ $item == *:* ]] || item+=:100
+        printf '%s %s\n' "${item%%:*}" "${item##*:}"
+    done
+}
+
+all_nodes() { seq -s, 1 "$NODES"; }
+
+# Nodes take the cores in turn; which cores there are is the scheduler's word, not 0..n-1.
+node_core() { # NODE
+    local cores
+    mapfile -t cores < <(taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' |
+        awk -F- '{ last = NF > 1 ? $2 : $1; for (c = $1; c <= last; c++) print c }')
+    printf '%s' "${cores[($1 - 1) % ${#cores[@]}]}"
+}
+
+render_dtsd_config() { # NODE
+    local n=$1 m weights dir
+    dir=$(node_dir "$n")
+    IFS=, read -r -a weights <<<"$(setting "$n" WEIGHTS "")"
+    cat <<YAML
+node: $n
+cluster:
+  name: $PREFIX
+  key: "$(setting "$n" KEY 000102030405060708090a0b0c0d0e0f)"
+  mac: "$CLUSTER_MAC"
+  policy: $(setting "$n" POLICY flow-hash)
+$(optional "$n" DESIGNATED "  designated: ")
+$(optional "$n" BUCKETS "  buckets: ")
+  accept_paper_form: $(boolean "$n" ACCEPT_PAPER 0)
+  members:
+YAML
+    for ((m = 1; m <= NODES; m++)); do
+        printf '    - { id: %s, name: node%s, link: %s.%s, weight: %s }\n' "$m" "$m" "$LINK_NET" "$m" "${weights[m - 1]:-100}"
+    done
+    cat <<YAML
+services:
+  - name: web
+    vip: $VIP
+    port: 80
+$([[ $(boolean "$n" L4 0) == true ]] || printf '    proxy_port: %s\n' "$PROXY_PORT")
+    application_port: $APP_PORT
+$(optional "$n" SERVICE_POLICY "    policy: ")
+ports:
+  wire:
+    device: "net_af_packet0,iface=wire0"
+    queues: 1
+    host:
+      device: "net_tap0,iface=dtsw"
+      interface: dtsw
+      addresses: [$WIRE_NET.$n/24]
+  link:
+    device: "net_af_packet1,iface=link0"
+    queues: 1
+    host:
+      device: "net_tap1,iface=dtsl"
+      interface: dtsl
+      addresses: [$LINK_NET.$n/24]
+workers:
+  cores: [$(setting "$n" CORES "$(node_core "$n")")]
+  idle: $(setting "$n" IDLE backoff)
+  idle_sleep_us: $(setting "$n" IDLE_SLEEP_US 100)
+memory:
+  hugepages: $(boolean "$n" HUGEPAGES 1)
+  megabytes: $(setting "$n" MEGABYTES 256)
+$(optional "$n" MBUFS "  mbufs: ")
+$(optional "$n" FLOWS "  flows: ")
+$(optional "$n" HALF_OPEN "  half_open: ")
+$(optional "$n" TOMBSTONES "  tombstones: ")
+$(optional "$n" HOLD_KIB "  hold_kib: ")
+$(optional "$n" HOLD_FLOW_KIB "  hold_flow_kib: ")
+handover:
+  deadline_ms: $(setting "$n" DEADLINE_MS 150)
+  unknown_deadline_ms: $(setting "$n" UNKNOWN_MS 2000)
+$(optional "$n" FIRST_WINDOW "  first_window: ")
+  replay: $(setting "$n" REPLAY fast-open)
+  splice_ports: { first: $(setting "$n" SPLICE_FIRST 61000), last: $(setting "$n" SPLICE_LAST 64999) }
+peers: { interval_ms: $(setting "$n" HELLO_MS 100), dead_after_ms: $(setting "$n" DEAD_MS 1000), port: 7946 }
+timeouts:
+  half_open_s: $(setting "$n" HALF_OPEN_S 10)
+  idle_s: $(setting "$n" IDLE_S 3600)
+  closing_s: $(setting "$n" CLOSING_S 5)
+  tombstone_s: $(setting "$n" TOMBSTONE_S 60)
+control:
+  rpc_socket: $dir/rpc.sock
+  rpc_allow: { uids: [0], gids: [] }
+  admin_socket: $dir/admin.sock
+  metrics: "127.0.0.1:9464"
+log: { level: $(setting "$n" LOG_LEVEL info), format: text }
+YAML
+}
+
+render_pool() { # NODE NAME KEY DEFAULT BALANCE
+    local member weight
+    printf '  - name: %s\n    balance: %s\n    members:\n' "$2" "$5"
+    while read -r member weight; do
+        printf '      - { address: "%s.%s:%s", weight: %s }\n' "$LINK_NET" "$member" "$APP_PORT" "$weight"
+    done < <(pool_nodes "$1" "$3" "$4")
+}
+
+render_proxy_config() { # NODE
+    local n=$1
+    cat <<YAML
+listen: "0.0.0.0:$PROXY_PORT"
+rpc_socket: $(node_dir "$n")/rpc.sock
+protocol: http
+limits:
+  head_bytes: $(setting "$n" HEAD_BYTES 16384)
+  head_timeout_ms: $(setting "$n" HEAD_TIMEOUT_MS 10000)
+  connections: $(setting "$n" CONNECTIONS 4096)
+local: $LINK_NET.$n
+pools:
+YAML
+    render_pool "$n" a POOL_A 1 path-hash
+    render_pool "$n" b POOL_B $((1 % NODES + 1)) path-hash
+    render_pool "$n" c POOL_C $((2 % NODES + 1)) path-hash
+    render_pool "$n" who POOL_WHO "$(all_nodes)" weight
+    render_pool "$n" all POOL_ALL "$(all_nodes)" path-hash
+    cat <<YAML
+rules:
+  - { path_prefix: /a/, pool: a }
+  - { path_prefix: /b/, pool: b }
+  - { path_prefix: /c/, pool: c }
+  - { path_prefix: /who, pool: who }
+  - { host: a.lab, pool: a }
+  - { host: b.lab, pool: b }
+  - { host: c.lab, pool: c }
+  - { header: { name: X-Pool, value: a }, pool: a }
+  - { header: { name: X-Pool, value: b }, pool: b }
+  - { header: { name: X-Pool, value: c }, pool: c }
+default_pool: all
+retries: $(setting "$n" RETRIES 2)
+YAML
+}
+
+render_nginx_config() { # NODE
+    local n=$1 dir
+    dir=$(node_dir "$n")
+    # In a user namespace with a single user nginx runs as that user and must not try to change it.
+    ((ROOTLESS)) || echo "user root;"
+    cat <<NGINX
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 8192;
+pid $dir/nginx.master;
+error_log $dir/nginx-error.log warn;
+events { worker_connections 4096; }
+http {
+    log_format lab '\$msec \$remote_addr:\$remote_port "\$request_method \$request_uri" \$status \$body_bytes_sent \$request_length';
+    access_log $dir/access.log lab;
+    client_body_temp_path $dir/tmp-body;
+    proxy_temp_path $dir/tmp-proxy;
+    fastcgi_temp_path $dir/tmp-fastcgi;
+    uwsgi_temp_path $dir/tmp-uwsgi;
+    scgi_temp_path $dir/tmp-scgi;
+    client_max_body_size 64m;
+    default_type text/plain;
+    sendfile on;
+    tcp_nodelay on;
+    keepalive_timeout 75s;
+    # X-Close: 1 asks for an answer that says Connection: close on a connection that stays open, so that the client closes.
+    map \$http_x_close \$lab_connection { "1" close; }
+    server {
+        listen 0.0.0.0:$APP_PORT backlog=4096;
+        add_header X-Node node$n always;
+        add_header Connection \$lab_connection always;
+        location / { return 200 "node$n\n"; }
+        location = /big/100M { alias $STATE/big-100M; }
+        location /upload/ {
+            root $dir;
+            dav_methods PUT DELETE;
+            create_full_put_path on;
+        }
+    }
+}
+NGINX
+}
+
+cmd_configs() {
+    state_load
+    local n file
+    for ((n = 1; n <= NODES; n++)); do
+        for file in dtsd.yaml proxy.yaml nginx.conf; do
+            printf '# ===== %s\n' "$(node_dir "$n")/$file"
+            cat "$(node_dir "$n")/$file"
+        done
+    done
+}
+
+cmd_env() {
+    state_load
+    printf '%s=%s\n' PREFIX "$PREFIX" STATE "$STATE" NODES "$NODES" VIP "$VIP" CLIENT "$CLIENT_IP" \
+        WIRE_NET "$WIRE_NET" LINK_NET "$LINK_NET" CLUSTER_MAC "$CLUSTER_MAC" BIN "$BIN" STANDIN "$STANDIN"
+    local n
+    for ((n = 1; n <= NODES; n++)); do
+        printf 'NODE%s_DIR=%s\nNODE%s_WIRE_MAC=%s\nNODE%s_LINK_MAC=%s\n' "$n" "$(node_dir "$n")" \
+            "$n" "$(wire_mac "$n")" "$n" "$(link_mac "$n")"
+    done
+}
