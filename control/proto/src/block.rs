@@ -81,7 +81,10 @@ impl Kind {
     /// Whether the source of the handover sends this kind (the destination
     /// sends the others).
     pub fn from_source(self) -> bool {
-        matches!(self, Self::Splice | Self::Data | Self::Forward | Self::EndMark | Self::Abort)
+        matches!(
+            self,
+            Self::Splice | Self::Data | Self::Forward | Self::EndMark | Self::Abort
+        )
     }
 }
 
@@ -137,7 +140,9 @@ impl Reason {
             Self::Options => "the stack did not agree to the promised TCP options",
             Self::Incarnation => "the destination was restarted",
             Self::NoService => "no such service at the destination",
-            Self::Busy => "the destination has another connection with this client address and port",
+            Self::Busy => {
+                "the destination has another connection with this client address and port"
+            }
             Self::NoMemory => "the destination's tables are full",
             Self::Aborted => "the handover was aborted before",
             Self::Malformed => "the handover message was malformed",
@@ -331,7 +336,9 @@ pub struct LinkKey {
 
 impl std::fmt::Debug for LinkKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LinkKey").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("LinkKey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -348,7 +355,10 @@ pub fn derive_key(cluster_key: &[u8], label: &str) -> [u8; 16] {
 impl LinkKey {
     /// The link key number `id` of a cluster.
     pub fn new(id: u8, cluster_key: &[u8]) -> Self {
-        Self { id, key: derive_key(cluster_key, "link block v1") }
+        Self {
+            id,
+            key: derive_key(cluster_key, "link block v1"),
+        }
     }
 
     /// The authenticator of `payload` (its MAC field counted as zero) in `context`.
@@ -471,7 +481,10 @@ pub fn peek_client(payload: &[u8]) -> Option<SocketAddr> {
         return None;
     }
     let (raw, _) = RawFixed::ref_from_prefix(payload).ok()?;
-    Some(SocketAddr::new(from_16(raw.family, raw.client)?, raw.client_port.get()))
+    Some(SocketAddr::new(
+        from_16(raw.family, raw.client)?,
+        raw.client_port.get(),
+    ))
 }
 
 /// Parses and authenticates the block at the start of `payload`; also gives its
@@ -480,7 +493,11 @@ pub fn peek_client(payload: &[u8]) -> Option<SocketAddr> {
 /// # Errors
 /// [`BlockError`]; nothing is said about replay, which the caller judges by
 /// `counter`.
-pub fn open(payload: &[u8], keys: &[LinkKey], context: &[u8]) -> Result<(Header, Fields, usize), BlockError> {
+pub fn open(
+    payload: &[u8],
+    keys: &[LinkKey],
+    context: &[u8],
+) -> Result<(Header, Fields, usize), BlockError> {
     if !is_block(payload) {
         return Err(BlockError::Absent);
     }
@@ -490,7 +507,10 @@ pub fn open(payload: &[u8], keys: &[LinkKey], context: &[u8]) -> Result<(Header,
         return Err(BlockError::Malformed);
     }
     let kind = Kind::from_u8(raw.kind).ok_or(BlockError::Malformed)?;
-    let key = keys.iter().find(|k| k.id == raw.key_id).ok_or(BlockError::Forged)?;
+    let key = keys
+        .iter()
+        .find(|k| k.id == raw.key_id)
+        .ok_or(BlockError::Forged)?;
     let want = key.mac(context, payload);
     // Compared without an early exit, so that timing tells a forger nothing.
     let diff = want.iter().zip(&raw.mac).fold(0u8, |d, (a, b)| d | (a ^ b));
@@ -553,7 +573,9 @@ fn read_fields(mut b: &[u8]) -> Result<Fields, BlockError> {
                 });
             }
             FIELD_REASON => {
-                let &[r] = value else { return Err(BlockError::Malformed) };
+                let &[r] = value else {
+                    return Err(BlockError::Malformed);
+                };
                 f.reason = Some(Reason::from_u8(r).ok_or(BlockError::Malformed)?);
             }
             FIELD_REPLAY => {
@@ -583,7 +605,10 @@ pub struct ReplayWindow {
 
 impl Default for ReplayWindow {
     fn default() -> Self {
-        Self { newest: 0, seen: [0; 16] }
+        Self {
+            newest: 0,
+            seen: [0; 16],
+        }
     }
 }
 

@@ -46,7 +46,15 @@ fn state() -> SpliceState {
 fn sealed(kind: Kind, body: &[u8]) -> (Vec<u8>, LinkKey) {
     let key = LinkKey::new(1, b"0123456789abcdef");
     let mut p = Vec::new();
-    write(&mut p, &header(kind), &Fields { state: Some(state()), reason: Some(Reason::Busy), replay: Some(Replay::Handshake) });
+    write(
+        &mut p,
+        &header(kind),
+        &Fields {
+            state: Some(state()),
+            reason: Some(Reason::Busy),
+            replay: Some(Replay::Handshake),
+        },
+    );
     p.extend_from_slice(body);
     seal(&mut p, &key, b"ctx");
     (p, key)
@@ -68,11 +76,12 @@ fn value_bytes_value() {
 fn the_fixed_part_is_these_bytes() {
     let mut p = Vec::new();
     write(&mut p, &header(Kind::EndMark), &Fields::default());
-    let golden = "d75b010700740100000000000000000000000000000000000002000311223344556677889 9aabbccddeeff00\
+    let golden =
+        "d75b010700740100000000000000000000000000000000000002000311223344556677889 9aabbccddeeff00\
         000000000000002a04009c4000500000\
         00000000000000000000ffff0a4d00c800000000000000000000ffff0a4d0064\
         fffffff07fffffff00020000112233445566778800000007"
-        .replace([' ', '\n'], "");
+            .replace([' ', '\n'], "");
     let hex: String = p.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(hex, golden);
 }
@@ -83,10 +92,19 @@ fn every_flipped_bit_is_a_forgery_or_malformed() {
     for bit in 0..p.len() * 8 {
         let mut q = p.clone();
         q[bit / 8] ^= 1 << (bit % 8);
-        assert!(open(&q, std::slice::from_ref(&key), b"ctx").is_err(), "bit {bit}");
+        assert!(
+            open(&q, std::slice::from_ref(&key), b"ctx").is_err(),
+            "bit {bit}"
+        );
     }
-    assert_eq!(open(&p, std::slice::from_ref(&key), b"other"), Err(BlockError::Forged));
-    assert_eq!(open(&p, &[LinkKey::new(1, b"another key here")], b"ctx"), Err(BlockError::Forged));
+    assert_eq!(
+        open(&p, std::slice::from_ref(&key), b"other"),
+        Err(BlockError::Forged)
+    );
+    assert_eq!(
+        open(&p, &[LinkKey::new(1, b"another key here")], b"ctx"),
+        Err(BlockError::Forged)
+    );
 }
 
 #[test]

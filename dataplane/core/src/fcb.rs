@@ -28,8 +28,13 @@ pub enum State {
 
 impl State {
     /// Every state that a slot in use can have.
-    pub const ALL: [State; 5] =
-        [State::HalfOpen, State::Intake, State::Held, State::Served, State::Tombstone];
+    pub const ALL: [State; 5] = [
+        State::HalfOpen,
+        State::Intake,
+        State::Held,
+        State::Served,
+        State::Tombstone,
+    ];
 
     /// The name in metrics and listings.
     pub fn name(self) -> &'static str {
@@ -161,7 +166,12 @@ impl Fcb {
             state: State::Free,
             generation: 0,
             hash: 0,
-            key: FlowKey { client: zero, vip: zero, client_port: 0, port: 0 },
+            key: FlowKey {
+                client: zero,
+                vip: zero,
+                client_port: 0,
+                port: 0,
+            },
             service: 0,
             local_port: 0,
             next_hop: [0; 6],

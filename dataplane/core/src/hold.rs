@@ -52,7 +52,14 @@ impl Store {
         let n = (bytes / SLOT).max(1);
         Self {
             bytes: vec![0; n * SLOT].into_boxed_slice(),
-            meta: vec![Meta { len: 0, seq: 0, seq_end: 0 }; n],
+            meta: vec![
+                Meta {
+                    len: 0,
+                    seq: 0,
+                    seq_end: 0
+                };
+                n
+            ],
             free: (0..n as u32).rev().collect(),
         }
     }
@@ -69,14 +76,27 @@ impl Store {
 
     /// Copies a frame to the end of `list`; false when a cap is reached
     /// (`flow_max` in bytes of buffers) or the frame exceeds a buffer.
-    pub fn push(&mut self, list: &mut List, flow_max: usize, frame: &[u8], seq: u32, seq_end: u32) -> bool {
+    pub fn push(
+        &mut self,
+        list: &mut List,
+        flow_max: usize,
+        frame: &[u8],
+        seq: u32,
+        seq_end: u32,
+    ) -> bool {
         if frame.len() > SLOT || list.footprint() + SLOT > flow_max {
             return false;
         }
-        let Some(slot) = self.free.pop() else { return false };
+        let Some(slot) = self.free.pop() else {
+            return false;
+        };
         let at = slot as usize * SLOT;
         self.bytes[at..at + frame.len()].copy_from_slice(frame);
-        self.meta[slot as usize] = Meta { len: frame.len() as u16, seq, seq_end };
+        self.meta[slot as usize] = Meta {
+            len: frame.len() as u16,
+            seq,
+            seq_end,
+        };
         list.slots.push_back(slot);
         true
     }
@@ -98,7 +118,11 @@ impl Store {
         let m = self.meta[slot as usize];
         let at = slot as usize * SLOT;
         self.free.push(slot);
-        Some(Held { frame: self.bytes[at..at + m.len as usize].to_vec(), seq: m.seq, seq_end: m.seq_end })
+        Some(Held {
+            frame: self.bytes[at..at + m.len as usize].to_vec(),
+            seq: m.seq,
+            seq_end: m.seq_end,
+        })
     }
 
     /// Drops all frames of `list`; gives their number.
@@ -120,7 +144,10 @@ mod tests {
         assert!(s.push(&mut a, 2 * SLOT, b"one", 0xffff_fffe, 1));
         assert!(s.push(&mut a, 2 * SLOT, b"two", 1, 4));
         assert!(!s.push(&mut a, 2 * SLOT, b"three", 4, 9), "flow cap");
-        assert!(!s.push(&mut b, 100 * SLOT, &[0; SLOT + 1], 0, 1), "frame cap");
+        assert!(
+            !s.push(&mut b, 100 * SLOT, &[0; SLOT + 1], 0, 1),
+            "frame cap"
+        );
         assert!(s.push(&mut b, 100 * SLOT, b"x", 0, 1));
         assert!(s.push(&mut b, 100 * SLOT, b"y", 1, 2));
         assert!(!s.push(&mut b, 100 * SLOT, b"z", 2, 3), "worker cap");

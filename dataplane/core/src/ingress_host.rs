@@ -15,7 +15,13 @@ use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, PROTO_TCP};
 
 impl Shard {
-    pub(crate) fn wire_host_in<O: Output>(&mut self, v: &View, mut frame: O::Frame, now: Instant, out: &mut O) {
+    pub(crate) fn wire_host_in<O: Output>(
+        &mut self,
+        v: &View,
+        mut frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) {
         match wire::l3(frame.head()) {
             Err(_) => return self.drop_frame(Drop::Malformed),
             Ok(L3::Arp) => {
@@ -58,14 +64,25 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let Ok(s) = Segment::parse(frame.head(), ip) else { return self.drop_frame(Drop::Malformed) };
+        let Ok(s) = Segment::parse(frame.head(), ip) else {
+            return self.drop_frame(Drop::Malformed);
+        };
         let svc = &v.services[service];
-        let key = FlowKey { client: ip.dst, vip: ip.src, client_port: s.dport, port: svc.port };
-        let Some(slot) = self.find(&key) else { return self.drop_frame(Drop::HostWithoutFlow) };
+        let key = FlowKey {
+            client: ip.dst,
+            vip: ip.src,
+            client_port: s.dport,
+            port: svc.port,
+        };
+        let Some(slot) = self.find(&key) else {
+            return self.drop_frame(Drop::HostWithoutFlow);
+        };
         let f = &mut self.slots[slot as usize];
         let from_app = s.sport == svc.app_port;
         match f.state {
-            State::HalfOpen if s.sport == f.local_port => self.host_half_open(v, frame, &s, slot, now, out),
+            State::HalfOpen if s.sport == f.local_port => {
+                self.host_half_open(v, frame, &s, slot, now, out)
+            }
             State::Intake if s.sport == f.local_port => {
                 if !s.has(RST) {
                     self.store.release_below(&mut f.copies, s.ack);
@@ -75,8 +92,12 @@ impl Shard {
                 }
                 self.send_to_client(v, slot, frame, &s, now, out);
             }
-            State::Served if s.sport == f.local_port => self.host_served(v, frame, &s, slot, now, out),
-            State::Held if from_app && f.dest.is_some() => self.host_replay(v, frame.head(), &s, slot, now, out),
+            State::Served if s.sport == f.local_port => {
+                self.host_served(v, frame, &s, slot, now, out)
+            }
+            State::Held if from_app && f.dest.is_some() => {
+                self.host_replay(v, frame.head(), &s, slot, now, out)
+            }
             State::Held if s.sport == f.local_port && f.source.is_some() => {
                 if let Some(src) = &mut f.source {
                     src.swallow(frame.head(), &s);
@@ -120,7 +141,11 @@ impl Shard {
                 if !f.agreed.wscale {
                     f.agreed.client_shift = 0;
                 }
-                f.agreed.promised_shift = if f.agreed.wscale { s.opts.wscale.unwrap_or(0) } else { 0 };
+                f.agreed.promised_shift = if f.agreed.wscale {
+                    s.opts.wscale.unwrap_or(0)
+                } else {
+                    0
+                };
                 f.local_shift = f.agreed.promised_shift;
             } else {
                 // Sent again: a client's answer cannot be told from one to the first.
@@ -128,8 +153,12 @@ impl Shard {
             }
             let mut e = Edit::new(frame.head_mut(), s.l4);
             e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
-            let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else { return };
-            let Ok(s) = Segment::parse(frame.head(), &ip) else { return };
+            let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+                return;
+            };
+            let Ok(s) = Segment::parse(frame.head(), &ip) else {
+                return;
+            };
             return self.send_to_client(v, slot, frame, &s, now, out);
         }
         if s.has(RST) || f.synack_at.is_some() {
@@ -170,7 +199,10 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let svc = &v.services[f.service as usize];
         let limited = f.dest.is_none() && svc.proxy_port.is_some();
-        let o = Outgoing { port: svc.port, window_limit: limited.then_some(v.params.first_window) };
+        let o = Outgoing {
+            port: svc.port,
+            window_limit: limited.then_some(v.params.first_window),
+        };
         translate::to_wire(f, frame.head_mut(), s, o);
         f.last_seen = now;
         f.client_reset = false;

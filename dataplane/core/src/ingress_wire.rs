@@ -17,9 +17,17 @@ use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
 
 impl Shard {
-    pub(crate) fn wire_in<O: Output>(&mut self, v: &View, frame: O::Frame, now: Instant, out: &mut O) {
+    pub(crate) fn wire_in<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) {
         let bytes = frame.head();
-        let Some(eth) = wire::eth(bytes) else { return self.drop_frame(Drop::Malformed) };
+        let Some(eth) = wire::eth(bytes) else {
+            return self.drop_frame(Drop::Malformed);
+        };
         if eth.src == v.wire_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
@@ -36,14 +44,22 @@ impl Shard {
     /// ARP: requests for a VIP are answered here, by the owner of the asker's
     /// hash; everything else is the host's.
     fn wire_arp<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
-        let Some(a) = Arp::parse(frame.head()) else { return out.send(Port::WireHost, frame) };
+        let Some(a) = Arp::parse(frame.head()) else {
+            return out.send(Port::WireHost, frame);
+        };
         let vip = Addr::v4(a.tpa);
         if !v.is_vip(&vip) {
             return out.send(Port::WireHost, frame);
         }
-        if a.op == arp::REQUEST && a.spa != a.tpa && v.general.owner_of(&Addr::v4(a.spa)) == v.node {
-            let reply =
-                Arp { op: arp::REPLY, sha: v.cluster_mac, spa: a.tpa, tha: a.sha, tpa: a.spa };
+        if a.op == arp::REQUEST && a.spa != a.tpa && v.general.owner_of(&Addr::v4(a.spa)) == v.node
+        {
+            let reply = Arp {
+                op: arp::REPLY,
+                sha: v.cluster_mac,
+                spa: a.tpa,
+                tha: a.sha,
+                tpa: a.spa,
+            };
             self.emit(Port::Wire, &reply.frame(a.sha, v.wire_mac), out);
         }
         self.drop_frame(Drop::ArpConsumed);
@@ -78,7 +94,9 @@ impl Shard {
             if ip.fragment {
                 return self.drop_frame(Drop::Fragment);
             }
-            let Ok(s) = Segment::parse(frame.head(), ip) else { return self.drop_frame(Drop::Malformed) };
+            let Ok(s) = Segment::parse(frame.head(), ip) else {
+                return self.drop_frame(Drop::Malformed);
+            };
             if let Some(service) = v.service(&ip.dst, s.dport) {
                 return self.wire_service(v, frame, ip, &s, service, next_hop, now, out);
             }
@@ -88,7 +106,9 @@ impl Shard {
         } else if let Some(q) = Quote::parse(frame.head(), ip)
             && v.service(&q.flow.vip, q.flow.port).is_some()
         {
-            let Some(slot) = self.find(&q.flow) else { return self.drop_frame(Drop::NoFlow) };
+            let Some(slot) = self.find(&q.flow) else {
+                return self.drop_frame(Drop::NoFlow);
+            };
             let f = &self.slots[slot as usize];
             if !matches!(f.state, State::Intake | State::Served) {
                 return self.drop_frame(Drop::HandedOver);
@@ -121,14 +141,23 @@ impl Shard {
         if s.opts.auth {
             return self.drop_frame(Drop::TcpAuth);
         }
-        let key = FlowKey { client: ip.src, vip: ip.dst, client_port: s.sport, port: s.dport };
+        let key = FlowKey {
+            client: ip.src,
+            vip: ip.dst,
+            client_port: s.sport,
+            port: s.dport,
+        };
         let slot = self.find(&key);
         if s.has(SYN) && !s.has(ACK) {
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
         }
-        let Some(slot) = slot else { return self.drop_frame(Drop::NoFlow) };
+        let Some(slot) = slot else {
+            return self.drop_frame(Drop::NoFlow);
+        };
         let state = self.slots[slot as usize].state;
-        if matches!(state, State::Intake | State::Held) || (state == State::HalfOpen && !s.is_empty()) {
+        if matches!(state, State::Intake | State::Held)
+            || (state == State::HalfOpen && !s.is_empty())
+        {
             // What changes state, or waits in a buffer, must be what was sent.
             if !s.checksum_ok(frame.head(), ip) {
                 return self.drop_frame(Drop::BadChecksum);
@@ -166,7 +195,12 @@ impl Shard {
     ) {
         let svc = &v.services[service];
         let owner = svc.buckets.owner(&key) == v.node;
-        self.heard.note(HeardSyn { key, isn: s.seq, window: s.window, next_hop });
+        self.heard.note(HeardSyn {
+            key,
+            isn: s.seq,
+            window: s.window,
+            next_hop,
+        });
         if let Some(slot) = slot {
             let f = &mut self.slots[slot as usize];
             match f.state {
@@ -182,7 +216,11 @@ impl Shard {
                     clean_syn(&mut frame, s);
                     return self.to_wire_host(v, slot, frame, out);
                 }
-                State::HalfOpen | State::Intake | State::Served | State::Tombstone | State::Free => {
+                State::HalfOpen
+                | State::Intake
+                | State::Served
+                | State::Tombstone
+                | State::Free => {
                     if owner {
                         self.remove(slot);
                     }
@@ -272,7 +310,15 @@ impl Shard {
                 return self.drop_frame(Drop::HoldFull);
             }
             if seq::lt(f.c_acked, s.seq_end())
-                && !hold_copy(&mut self.store, &mut f.copies, &mut self.drops, max, &frame, s.seq, s.seq_end())
+                && !hold_copy(
+                    &mut self.store,
+                    &mut f.copies,
+                    &mut self.drops,
+                    max,
+                    &frame,
+                    s.seq,
+                    s.seq_end(),
+                )
             {
                 return;
             }
@@ -319,7 +365,9 @@ impl Shard {
     /// Gives a SYN to the local stack.
     fn to_wire_host<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
         let f = &self.slots[slot as usize];
-        let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else { return };
+        let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+            return;
+        };
         let bytes = frame.head_mut();
         Edit::new(bytes, ip.l4).dport(f.local_port).finish();
         wire::set_eth(bytes, v.cluster_mac, f.next_hop);

@@ -30,4 +30,8 @@ pub mod view;
 pub mod wire;
 
 #[cfg(test)]
+mod flow_tests;
+#[cfg(test)]
+mod handover_tests;
+#[cfg(test)]
 mod testkit;

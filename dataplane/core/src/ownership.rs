@@ -44,7 +44,12 @@ impl BucketTable {
                 _ => best(b as u64, members, &key),
             })
             .collect();
-        Self { owner, mask: buckets as u64 - 1, key: HashKey::new(key), policy }
+        Self {
+            owner,
+            mask: buckets as u64 - 1,
+            key: HashKey::new(key),
+            policy,
+        }
     }
 
     /// The owner of a new connection.
@@ -110,7 +115,12 @@ mod tests {
     }
 
     fn key(port: u16) -> FlowKey {
-        FlowKey { client: Addr::v4([10, 0, 0, 9]), vip: Addr::v4([10, 0, 0, 1]), client_port: port, port: 80 }
+        FlowKey {
+            client: Addr::v4([10, 0, 0, 9]),
+            vip: Addr::v4([10, 0, 0, 1]),
+            client_port: port,
+            port: 80,
+        }
     }
 
     #[test]
@@ -120,7 +130,10 @@ mod tests {
         let t = table(Policy::FlowHash, &m);
         let s: Vec<usize> = (1..=3).map(|n| t.share(n)).collect();
         assert_eq!(s.iter().sum::<usize>(), 4096);
-        assert!((1500..1780).contains(&s[0]) && (1500..1780).contains(&s[1]), "{s:?}");
+        assert!(
+            (1500..1780).contains(&s[0]) && (1500..1780).contains(&s[1]),
+            "{s:?}"
+        );
         assert!((730..910).contains(&s[2]), "{s:?}");
         m[2].weight = 0;
         assert_eq!(table(Policy::FlowHash, &m).share(3), 0);

@@ -116,7 +116,14 @@ impl Shard {
     }
 
     /// Processes a frame that came in by `port` and belongs to this worker.
-    pub fn ingress<O: Output>(&mut self, v: &View, port: Port, frame: O::Frame, now: Instant, out: &mut O) {
+    pub fn ingress<O: Output>(
+        &mut self,
+        v: &View,
+        port: Port,
+        frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) {
         match port {
             Port::Wire => self.wire_in(v, frame, now, out),
             Port::WireHost => self.wire_host_in(v, frame, now, out),
@@ -129,8 +136,17 @@ impl Shard {
     /// Does what the control thread asks; answers come by [`Self::take_events`].
     pub fn command<O: Output>(&mut self, v: &View, c: Command, now: Instant, out: &mut O) {
         match c {
-            Command::Freeze { ticket, client, local } => self.freeze(v, ticket, client, local, now),
-            Command::Splice { ticket, dest, request, client_fin } => {
+            Command::Freeze {
+                ticket,
+                client,
+                local,
+            } => self.freeze(v, ticket, client, local, now),
+            Command::Splice {
+                ticket,
+                dest,
+                request,
+                client_fin,
+            } => {
                 self.splice(v, ticket, dest, request, client_fin, now, out);
             }
             Command::Unfreeze { ticket } => {

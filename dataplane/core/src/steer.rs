@@ -20,11 +20,15 @@ pub fn worker_of_frame(view: &View, port: Port, frame: &[u8], workers: usize) ->
     if workers == 1 {
         return 0;
     }
-    let Ok(L3::Ip(ip)) = wire::l3(frame) else { return 0 };
+    let Ok(L3::Ip(ip)) = wire::l3(frame) else {
+        return 0;
+    };
     if ip.proto != PROTO_TCP || ip.fragment {
         return 0;
     }
-    let Some((sport, dport)) = tcp::ports(frame, &ip) else { return 0 };
+    let Some((sport, dport)) = tcp::ports(frame, &ip) else {
+        return 0;
+    };
     match port {
         Port::Wire => worker_of_client(view, &ip.src, sport, workers),
         Port::WireHost => worker_of_client(view, &ip.dst, dport, workers),
@@ -33,12 +37,21 @@ pub fn worker_of_frame(view: &View, port: Port, frame: &[u8], workers: usize) ->
     }
 }
 
-fn worker_of_link(view: &View, frame: &[u8], ip: &Ip, sport: u16, dport: u16, workers: usize) -> usize {
+fn worker_of_link(
+    view: &View,
+    frame: &[u8],
+    ip: &Ip,
+    sport: u16,
+    dport: u16,
+    workers: usize,
+) -> usize {
     if view.is_splice_port(dport) {
         // The source's worker chose the port so that its answers come back to it.
         return usize::from(dport - view.params.splice_ports.0) % workers;
     }
-    let Ok(s) = tcp::Segment::parse(frame, ip) else { return 0 };
+    let Ok(s) = tcp::Segment::parse(frame, ip) else {
+        return 0;
+    };
     match block::peek_client(&frame[s.data..s.end]) {
         Some(c) => worker_of_client(view, &c.ip().into(), c.port(), workers),
         None => worker_of_link_tuple(view, &ip.src, sport, workers),

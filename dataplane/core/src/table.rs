@@ -31,8 +31,16 @@ impl Table {
     /// For up to `capacity` entries at a load of at most three quarters.
     pub fn new(capacity: usize) -> Self {
         let n = (capacity * 4 / 3).div_ceil(WAYS).next_power_of_two().max(2);
-        let empty = Bucket { tags: [EMPTY; WAYS], slots: [0; WAYS], overflow: 0 };
-        Self { buckets: vec![empty; n].into_boxed_slice(), mask: n - 1, len: 0 }
+        let empty = Bucket {
+            tags: [EMPTY; WAYS],
+            slots: [0; WAYS],
+            overflow: 0,
+        };
+        Self {
+            buckets: vec![empty; n].into_boxed_slice(),
+            mask: n - 1,
+            len: 0,
+        }
     }
 
     /// Entries in the table.
@@ -150,7 +158,9 @@ mod tests {
     #[test]
     fn full_is_said() {
         let mut t = Table::new(8);
-        let took = (0..100u32).take_while(|&k| t.insert(u64::from(k) << 48, k)).count();
+        let took = (0..100u32)
+            .take_while(|&k| t.insert(u64::from(k) << 48, k))
+            .count();
         assert_eq!(took, 14);
         assert_eq!(t.find(0xdead_0000_0000_0000, |_| true), None);
     }

@@ -67,10 +67,14 @@ impl Shard {
         let old = match f.state {
             State::Free | State::Held => false,
             State::HalfOpen => idle > p.half_open,
-            State::Intake | State::Served => idle > if f.client_reset { AFTER_RESET } else { p.idle },
+            State::Intake | State::Served => {
+                idle > if f.client_reset { AFTER_RESET } else { p.idle }
+            }
             State::Tombstone => f.source.is_none() && idle > p.idle,
         };
-        if old || (f.expires.is_some_and(|t| now > t) && f.state != State::Held && f.source.is_none()) {
+        if old
+            || (f.expires.is_some_and(|t| now > t) && f.state != State::Held && f.source.is_none())
+        {
             return self.remove(slot);
         }
         if f.state == State::Tombstone && !f.reset && self.is_orphan(v, slot, now) {
@@ -83,7 +87,9 @@ impl Shard {
     /// not being served: it would wait for ever.
     fn is_orphan(&self, v: &View, slot: u32, now: Instant) -> bool {
         let f = &self.slots[slot as usize];
-        let Some((node, incarnation)) = f.peer else { return false };
+        let Some((node, incarnation)) = f.peer else {
+            return false;
+        };
         if incarnation == 0 || f.expires.is_some() || now - f.acked_at < PROGRESS {
             return false;
         }

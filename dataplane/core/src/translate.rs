@@ -83,7 +83,11 @@ pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) {
     }
     if s.has(ACK) && !s.has(RST) {
         f.c_acked = seq::max(f.c_acked, s.ack);
-        let shift = if s.has(SYN) { 0 } else { f.agreed.promised_shift };
+        let shift = if s.has(SYN) {
+            0
+        } else {
+            f.agreed.promised_shift
+        };
         let edge = s.ack.wrapping_add(u32::from(window) << shift);
         f.c_edge = seq::max(f.c_edge, edge);
     }
@@ -96,10 +100,16 @@ fn window(f: &Fcb, s: &Segment, limit: Option<u32>) -> u16 {
     if s.has(RST) || !s.has(ACK) {
         return s.window;
     }
-    let (local, promised) =
-        if s.has(SYN) { (0, 0) } else { (f.local_shift, f.agreed.promised_shift) };
+    let (local, promised) = if s.has(SYN) {
+        (0, 0)
+    } else {
+        (f.local_shift, f.agreed.promised_shift)
+    };
     let mut bytes = u32::from(s.window) << local;
     if let Some(w) = limit {
+        // One unit below W, so that the rounding below cannot pass it.
+        let shift = f.agreed.promised_shift;
+        let w = (w >> shift).saturating_sub(1) << shift;
         let edge = f.c_isn.wrapping_add(1).wrapping_add(w);
         let room = edge.wrapping_sub(s.ack) as i32;
         bytes = bytes.min(room.max(0) as u32);
@@ -138,7 +148,3 @@ fn strip_dsack(e: &mut Edit<'_>, cut: u32, at: usize, blocks: usize) {
         e.option_u8(at - 2 + i, kind::NOP);
     }
 }
-
-#[cfg(test)]
-#[path = "translate_tests.rs"]
-mod tests;

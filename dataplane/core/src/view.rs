@@ -117,7 +117,9 @@ impl View {
     /// The service at a VIP and port.
     #[inline]
     pub fn service(&self, vip: &Addr, port: u16) -> Option<usize> {
-        self.services.iter().position(|s| s.port == port && s.vip == *vip)
+        self.services
+            .iter()
+            .position(|s| s.port == port && s.vip == *vip)
     }
 
     /// The service of a frame from the host: by proxy or application port.
@@ -131,7 +133,9 @@ impl View {
     /// A proxy or application port that is no service port.
     #[inline]
     pub fn is_hidden(&self, port: u16) -> bool {
-        self.services.iter().any(|s| s.proxy_port == Some(port) || s.app_port == port)
+        self.services
+            .iter()
+            .any(|s| s.proxy_port == Some(port) || s.app_port == port)
             && !self.services.iter().any(|s| s.port == port)
     }
 

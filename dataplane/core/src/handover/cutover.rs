@@ -34,7 +34,15 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
-        if hold_copy(&mut self.store, &mut f.held, &mut self.drops, max, &frame, s.seq, s.seq_end()) {
+        if hold_copy(
+            &mut self.store,
+            &mut f.held,
+            &mut self.drops,
+            max,
+            &frame,
+            s.seq,
+            s.seq_end(),
+        ) {
             f.observe_client(s, now);
         }
         self.client_proves(v, slot, s, now, out);
@@ -42,7 +50,14 @@ impl Shard {
 
     /// The stack has the whole request: the flow is this node's now. `bare` says
     /// that no local segment follows at once which tells the client the same.
-    pub(crate) fn cut_over<O: Output>(&mut self, v: &View, slot: u32, bare: bool, now: Instant, out: &mut O) {
+    pub(crate) fn cut_over<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        bare: bool,
+        now: Instant,
+        out: &mut O,
+    ) {
         let app_port = v.services[self.slots[slot as usize].service as usize].app_port;
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_mut() else { return };
@@ -54,8 +69,13 @@ impl Shard {
         // gets the filter's, after the round trip that the client would have needed.
         d.due = now + f.rtt.max(Span::millis(1));
         let (due, flow, paper) = (d.due, d.flow, d.paper.is_some());
-        let answer = Answer::Accepted { seq: d.state.s_base, ack: d.state.cut, replay: d.replay };
-        let (c_end, handshake_done, fast) = (d.c_end(), d.handshake_done, d.replay == Replay::FastOpen);
+        let answer = Answer::Accepted {
+            seq: d.state.s_base,
+            ack: d.state.cut,
+            replay: d.replay,
+        };
+        let (c_end, handshake_done, fast) =
+            (d.c_end(), d.handshake_done, d.replay == Replay::FastOpen);
         let egress = std::mem::take(&mut d.egress);
         self.set_state(slot, State::Served);
         match (paper, fast) {
@@ -89,14 +109,21 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_ref() else { return };
         // A FIN of the client may still wait for the end of the handshake.
-        let ack = if d.replay == Replay::Handshake { d.c_end() } else { d.state.cut };
+        let ack = if d.replay == Replay::Handshake {
+            d.c_end()
+        } else {
+            d.state.cut
+        };
         let ack = seq::max(ack, f.c_acked);
         // The stack's first window starts at c_base, not at K.
         let start = d.state.c_base.wrapping_add(1);
         let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
         let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
         f.c_acked = ack;
-        f.c_edge = seq::max(f.c_edge, ack.wrapping_add(u32::from(window) << f.agreed.promised_shift));
+        f.c_edge = seq::max(
+            f.c_edge,
+            ack.wrapping_add(u32::from(window) << f.agreed.promised_shift),
+        );
         let ts_val = d.l_tsval.wrapping_add(f.tau);
         f.ts_max = seq::max(f.ts_max, ts_val);
         let frame = Tcp {
@@ -110,7 +137,10 @@ impl Shard {
             ack,
             flags: ACK,
             window,
-            opts: Build { timestamps: f.agreed.ts.then_some((ts_val, f.ts_in_order)), ..Build::default() },
+            opts: Build {
+                timestamps: f.agreed.ts.then_some((ts_val, f.ts_in_order)),
+                ..Build::default()
+            },
             payload: &[],
         }
         .frame();
@@ -126,8 +156,9 @@ impl Shard {
         let mut keepalive = false;
         while let Some(h) = self.store.pop(&mut held) {
             let Some(s) = segment(&h.frame) else { continue };
-            keepalive |= s.has(ACK) && !s.has(RST | FIN) && seq::lt(s.seq, cut) && s.seq_end() == cut
-                || s.has(ACK) && s.is_empty() && s.seq == cut.wrapping_sub(1);
+            keepalive |=
+                s.has(ACK) && !s.has(RST | FIN) && seq::lt(s.seq, cut) && s.seq_end() == cut
+                    || s.has(ACK) && s.is_empty() && s.seq == cut.wrapping_sub(1);
             if s.is_empty() && !s.has(RST | FIN) {
                 newest_ack = Some(h.frame);
             } else {
@@ -151,8 +182,17 @@ impl Shard {
 
     /// Gives the stack a held or forwarded client frame: nothing below K, nothing
     /// twice.
-    pub(crate) fn release<O: Output>(&mut self, v: &View, slot: u32, frame: &[u8], now: Instant, out: &mut O) {
-        let Some(s) = segment(frame) else { return self.drop_frame(Drop::HoldStale) };
+    pub(crate) fn release<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        frame: &[u8],
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(s) = segment(frame) else {
+            return self.drop_frame(Drop::HoldStale);
+        };
         let f = &mut self.slots[slot as usize];
         if s.has(RST) {
             return self.give(v, slot, frame, now, out);

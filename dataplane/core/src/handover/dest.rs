@@ -72,16 +72,27 @@ pub struct DestSide {
 impl DestSide {
     /// Number behind the client's last byte or FIN that the source passed on.
     pub(crate) fn c_end(&self) -> u32 {
-        self.state.cut.wrapping_add(u32::from(self.state.client_fin))
+        self.state
+            .cut
+            .wrapping_add(u32::from(self.state.client_fin))
     }
 }
 
 impl Shard {
     /// A message from a source.
-    pub(crate) fn to_destination<O: Output>(&mut self, v: &View, m: &Message<'_>, now: Instant, out: &mut O) {
+    pub(crate) fn to_destination<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        now: Instant,
+        out: &mut O,
+    ) {
         let slot = self.find(&FlowKey::new(m.header.flow.client, m.header.flow.vip));
         let mine = slot.filter(|&s| {
-            self.slots[s as usize].dest.as_ref().is_some_and(|d| d.flow == m.header.flow)
+            self.slots[s as usize]
+                .dest
+                .as_ref()
+                .is_some_and(|d| d.flow == m.header.flow)
         });
         match (m.header.kind, mine) {
             (Kind::Splice, None) => self.splice_came(v, m, slot, now, out),
@@ -106,12 +117,16 @@ impl Shard {
             return self.answer(v, m, answer, out);
         }
         let id = m.header.flow;
-        let Some(st) = m.fields.state else { return self.refuse(v, m, Reason::Malformed, now, out) };
+        let Some(st) = m.fields.state else {
+            return self.refuse(v, m, Reason::Malformed, now, out);
+        };
         let vip = id.vip.ip().into();
         let service = v.services.iter().position(|s| {
             s.vip == vip && s.port == id.vip.port() && s.app_port == m.peer.local_port
         });
-        let Some(service) = service else { return self.refuse(v, m, Reason::NoService, now, out) };
+        let Some(service) = service else {
+            return self.refuse(v, m, Reason::NoService, now, out);
+        };
         let len = st.cut.wrapping_sub(st.c_base.wrapping_add(1)) as usize;
         if len > v.params.first_window as usize || m.body.len() > len || m.seq != st.c_base {
             return self.refuse(v, m, Reason::Malformed, now, out);
@@ -168,7 +183,8 @@ impl Shard {
             // A live flow under the same name is another one only if its ISN says so;
             // then the client is done with it, for it opened this one.
             let same = f.c_isn == id.c_isn && f.s_isn == id.s_isn;
-            let live = matches!(f.state, State::Intake | State::Served | State::Held) && !f.is_over();
+            let live =
+                matches!(f.state, State::Intake | State::Served | State::Held) && !f.is_over();
             if live && same {
                 return Err(Reason::Busy);
             }
@@ -180,7 +196,9 @@ impl Shard {
 
     /// The source sent its SYN again: it has not heard our answer.
     fn splice_again<O: Output>(&mut self, v: &View, m: &Message<'_>, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
+            return;
+        };
         match d.phase {
             Phase::Gather => self.ask_for_more(v, slot, out),
             Phase::Syn | Phase::Data => {}
@@ -195,19 +213,43 @@ impl Shard {
     }
 
     fn ask_for_more<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
+            return;
+        };
         let (peer, flow) = (d.peer, d.flow);
         let head = Head {
             seq: d.state.s_base.wrapping_add(1),
-            ack: d.state.c_base.wrapping_add(1).wrapping_add(d.request.len() as u32),
+            ack: d
+                .state
+                .c_base
+                .wrapping_add(1)
+                .wrapping_add(d.request.len() as u32),
             flags: ACK,
             ..Head::default()
         };
-        self.say(v, &peer, Kind::Continue, flow, &Fields::default(), head, &[], out);
+        self.say(
+            v,
+            &peer,
+            Kind::Continue,
+            flow,
+            &Fields::default(),
+            head,
+            &[],
+            out,
+        );
     }
 
-    fn data_came<O: Output>(&mut self, v: &View, m: &Message<'_>, slot: u32, now: Instant, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+    fn data_came<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         let at = m.seq.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
         let len = d.state.cut.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
         if d.phase != Phase::Gather || at + m.body.len() > len {
@@ -226,7 +268,14 @@ impl Shard {
         }
     }
 
-    fn forward_came<O: Output>(&mut self, v: &View, m: &Message<'_>, slot: u32, now: Instant, out: &mut O) {
+    fn forward_came<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
         let f = &self.slots[slot as usize];
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
         frame.extend_from_slice(&v.cluster_mac);
@@ -234,7 +283,9 @@ impl Shard {
         frame.extend_from_slice(&wire::ETHERTYPE_IPV4.to_be_bytes());
         frame.extend_from_slice(m.body);
         // It must be what it says it is: a segment of this client to this service.
-        let Ok(L3::Ip(ip)) = wire::l3(&frame) else { return self.drop_frame(Drop::LinkStale) };
+        let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
+            return self.drop_frame(Drop::LinkStale);
+        };
         let right = ip.src == f.key.client
             && ip.dst == f.key.vip
             && ip.proto == wire::PROTO_TCP
@@ -256,8 +307,22 @@ impl Shard {
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
             d.given = Vec::new();
         }
-        let head = Head { seq: m.ack, ack: m.seq.wrapping_add(1), flags: ACK, ..Head::default() };
-        self.say(v, &m.peer, Kind::EndAck, m.header.flow, &Fields::default(), head, &[], out);
+        let head = Head {
+            seq: m.ack,
+            ack: m.seq.wrapping_add(1),
+            flags: ACK,
+            ..Head::default()
+        };
+        self.say(
+            v,
+            &m.peer,
+            Kind::EndAck,
+            m.header.flow,
+            &Fields::default(),
+            head,
+            &[],
+            out,
+        );
     }
 
     fn abort_came<O: Output>(
@@ -270,10 +335,13 @@ impl Shard {
     ) {
         let id = m.header.flow;
         if let Some(slot) = mine {
-            let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+            let Some(d) = self.slots[slot as usize].dest.as_ref() else {
+                return;
+            };
             // A payload that lies in the stack's queue may yet be executed: then
             // only the stack's own answer decides.
-            let given = d.phase == Phase::Data || (d.phase == Phase::Syn && d.replay == Replay::FastOpen);
+            let given =
+                d.phase == Phase::Data || (d.phase == Phase::Syn && d.replay == Replay::FastOpen);
             match d.phase {
                 Phase::Served => return self.send_accept(v, slot, out),
                 _ if given => return,
@@ -296,20 +364,41 @@ impl Shard {
     }
 
     /// Refuses a splice, and remembers that.
-    pub(crate) fn refuse<O: Output>(&mut self, v: &View, m: &Message<'_>, why: Reason, now: Instant, out: &mut O) {
+    pub(crate) fn refuse<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        why: Reason,
+        now: Instant,
+        out: &mut O,
+    ) {
         self.counters.refused += 1;
         self.answers.put(m.header.flow, Answer::Refused(why), now);
         self.answer(v, m, Answer::Refused(why), out);
     }
 
     /// The stack did not take the flow: refuse it and forget it.
-    pub(crate) fn refuse_slot<O: Output>(&mut self, v: &View, slot: u32, why: Reason, now: Instant, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+    pub(crate) fn refuse_slot<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        why: Reason,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
+            return;
+        };
         let (peer, flow, seq, paper) = (d.peer, d.flow, d.state.c_base, d.paper.is_some());
         self.counters.refused += 1;
         self.leave(slot);
         if paper {
-            let head = Head { seq: 0, ack: seq.wrapping_add(1), flags: RST | ACK, ..Head::default() };
+            let head = Head {
+                seq: 0,
+                ack: seq.wrapping_add(1),
+                flags: RST | ACK,
+                ..Head::default()
+            };
             return self.say_bare(v, &peer, head, &[], out);
         }
         self.answers.put(flow, Answer::Refused(why), now);
@@ -331,9 +420,15 @@ impl Shard {
     }
 
     pub(crate) fn send_accept<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
+            return;
+        };
         let (peer, flow) = (d.peer, d.flow);
-        let answer = Answer::Accepted { seq: d.state.s_base, ack: d.state.cut, replay: d.replay };
+        let answer = Answer::Accepted {
+            seq: d.state.s_base,
+            ack: d.state.cut,
+            replay: d.replay,
+        };
         let (kind, fields, head) = answer_parts(answer, 0);
         self.say(v, &peer, kind, flow, &fields, head, &[], out);
     }
@@ -352,14 +447,30 @@ impl Shard {
         {
             d.end_told = true;
             let (peer, flow) = (d.peer, d.flow);
-            let head = Head { seq: 0, ack: 0, flags: ACK, ..Head::default() };
-            self.say(v, &peer, Kind::FlowEnd, flow, &Fields::default(), head, &[], out);
+            let head = Head {
+                seq: 0,
+                ack: 0,
+                flags: ACK,
+                ..Head::default()
+            };
+            self.say(
+                v,
+                &peer,
+                Kind::FlowEnd,
+                flow,
+                &Fields::default(),
+                head,
+                &[],
+                out,
+            );
         }
     }
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         if now < d.due {
             let at = d.due;
             if !(d.phase == Phase::Served && d.handshake_done) {
@@ -400,18 +511,37 @@ fn answer_parts(a: Answer, c_base: u32) -> (Kind, Fields, Head) {
     match a {
         Answer::Accepted { seq, ack, replay } => (
             Kind::Accept,
-            Fields { replay: Some(replay), ..Fields::default() },
-            Head { seq, ack, flags: SYN | ACK, ..bare },
+            Fields {
+                replay: Some(replay),
+                ..Fields::default()
+            },
+            Head {
+                seq,
+                ack,
+                flags: SYN | ACK,
+                ..bare
+            },
         ),
         Answer::Refused(why) => (
             Kind::Refuse,
-            Fields { reason: Some(why), ..Fields::default() },
-            Head { ack: c_base.wrapping_add(1), flags: RST | ACK, ..bare },
+            Fields {
+                reason: Some(why),
+                ..Fields::default()
+            },
+            Head {
+                ack: c_base.wrapping_add(1),
+                flags: RST | ACK,
+                ..bare
+            },
         ),
         Answer::Aborted => (
             Kind::Aborted,
             Fields::default(),
-            Head { ack: c_base.wrapping_add(1), flags: RST | ACK, ..bare },
+            Head {
+                ack: c_base.wrapping_add(1),
+                flags: RST | ACK,
+                ..bare
+            },
         ),
     }
 }
@@ -450,5 +580,7 @@ impl crate::fcb::Fcb {
 pub(crate) fn to_stack<O: Output>(shard: &mut Shard, v: &View, frame: &[u8], out: &mut O) {
     shard.fragment_id = shard.fragment_id.wrapping_add(1);
     let id = shard.fragment_id;
-    crate::wire::build::fragment(frame, v.params.mtu, id, |part| shard.emit(Port::WireHost, part, out));
+    crate::wire::build::fragment(frame, v.params.mtu, id, |part| {
+        shard.emit(Port::WireHost, part, out)
+    });
 }

@@ -103,13 +103,26 @@ impl Shard {
         let mut payload = Vec::with_capacity(v.params.mtu);
         block::write(&mut payload, &header, fields);
         payload.extend_from_slice(body);
-        let c = context(&v.link, &to.addr, to.local_port, to.port, (head.seq, head.ack, head.flags));
+        let c = context(
+            &v.link,
+            &to.addr,
+            to.local_port,
+            to.port,
+            (head.seq, head.ack, head.flags),
+        );
         block::seal(&mut payload, &v.keys[0], &c);
         self.say_bare(v, to, head, &payload, out);
     }
 
     /// Sends a segment of a splice connection without a block.
-    pub(crate) fn say_bare<O: Output>(&mut self, v: &View, to: &Peer, head: Head, payload: &[u8], out: &mut O) {
+    pub(crate) fn say_bare<O: Output>(
+        &mut self,
+        v: &View,
+        to: &Peer,
+        head: Head,
+        payload: &[u8],
+        out: &mut O,
+    ) {
         let f = Tcp {
             eth_dst: to.mac,
             eth_src: v.link_mac,
@@ -159,16 +172,25 @@ impl Shard {
         v.params.mtu - 40 - opts.bytes().1 - b.len()
     }
 
-    pub(crate) fn link_in<O: Output>(&mut self, v: &View, frame: O::Frame, now: Instant, out: &mut O) {
-        let Some(eth) = wire::eth(frame.head()) else { return self.drop_frame(Drop::Malformed) };
+    pub(crate) fn link_in<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(eth) = wire::eth(frame.head()) else {
+            return self.drop_frame(Drop::Malformed);
+        };
         if eth.src == v.link_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
         match wire::l3(frame.head()) {
             Err(_) => self.drop_frame(Drop::Malformed),
             Ok(L3::Ip(ip)) if ip.dst == v.link && ip.proto == PROTO_TCP && !ip.fragment => {
-                let ours = wire::tcp::ports(frame.head(), &ip)
-                    .is_some_and(|(_, d)| v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d));
+                let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
+                    v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
+                });
                 if ours {
                     self.link_message(v, frame.head(), now, out);
                 } else {
@@ -183,7 +205,9 @@ impl Shard {
         if let Ok(L3::Ip(ip)) = wire::l3(frame.head())
             && ip.proto == PROTO_TCP
             && let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
-            && (v.is_app_port(sport) || v.is_hidden(sport) || v.is_splice_port(sport) && v.is_app_port(dport))
+            && (v.is_app_port(sport)
+                || v.is_hidden(sport)
+                || v.is_splice_port(sport) && v.is_app_port(dport))
         {
             return self.drop_frame(Drop::HostWithoutFlow);
         }
@@ -191,11 +215,19 @@ impl Shard {
     }
 
     /// A segment of a splice connection, from the link or from this node.
-    pub(crate) fn link_message<O: Output>(&mut self, v: &View, bytes: &[u8], now: Instant, out: &mut O) {
+    pub(crate) fn link_message<O: Output>(
+        &mut self,
+        v: &View,
+        bytes: &[u8],
+        now: Instant,
+        out: &mut O,
+    ) {
         let (Ok(L3::Ip(ip)), Some(eth)) = (wire::l3(bytes), wire::eth(bytes)) else {
             return self.drop_frame(Drop::Malformed);
         };
-        let Ok(s) = Segment::parse(bytes, &ip) else { return self.drop_frame(Drop::Malformed) };
+        let Ok(s) = Segment::parse(bytes, &ip) else {
+            return self.drop_frame(Drop::Malformed);
+        };
         if !s.checksum_ok(bytes, &ip) {
             return self.drop_frame(Drop::BadChecksum);
         }
@@ -213,7 +245,14 @@ impl Shard {
                     port: s.sport,
                     local_port: s.dport,
                 };
-                let m = Message { header, fields, body: &payload[n..], ack: s.ack, seq: s.seq, peer };
+                let m = Message {
+                    header,
+                    fields,
+                    body: &payload[n..],
+                    ack: s.ack,
+                    seq: s.seq,
+                    peer,
+                };
                 self.judge(v, &m, &ip, now, out);
             }
         }
@@ -226,7 +265,9 @@ impl Shard {
             None => true,
             Some(member) => {
                 member.link != ip.src
-                    || member.known.is_some_and(|(_, newest)| h.sender_incarnation < newest)
+                    || member
+                        .known
+                        .is_some_and(|(_, newest)| h.sender_incarnation < newest)
             }
         };
         if stranger || h.flow.client.is_ipv4() != h.flow.vip.is_ipv4() {
@@ -235,7 +276,8 @@ impl Shard {
         let stream = (h.sender, h.sender_incarnation, h.worker);
         if !self.windows.contains_key(&stream) {
             // An earlier incarnation of the sender is dead, and so are its counters.
-            self.windows.retain(|k, _| k.0 != h.sender || k.1 >= h.sender_incarnation);
+            self.windows
+                .retain(|k, _| k.0 != h.sender || k.1 >= h.sender_incarnation);
         }
         if !self.windows.entry(stream).or_default().accept(h.counter) {
             return self.drop_frame(Drop::BlockReplayed);

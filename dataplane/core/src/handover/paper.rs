@@ -53,7 +53,8 @@ impl Aliases {
     /// Forgets the splice connection of a destination that ends.
     pub(crate) fn forget(&mut self, _slot: u32, d: &DestSide) {
         if d.paper.is_some() {
-            self.map.remove(&(d.peer.addr, d.peer.port, d.peer.local_port));
+            self.map
+                .remove(&(d.peer.addr, d.peer.port, d.peer.local_port));
         }
     }
 }
@@ -74,7 +75,9 @@ impl Shard {
         if v.is_splice_port(s.dport) {
             return self.bare_to_source(v, ip, s, now, out);
         }
-        let Some(member) = v.member_at(&ip.src) else { return self.drop_frame(Drop::LinkStranger) };
+        let Some(member) = v.member_at(&ip.src) else {
+            return self.drop_frame(Drop::LinkStranger);
+        };
         let alias = (ip.src, s.sport, s.dport);
         let peer = Peer {
             node: member.id,
@@ -100,7 +103,8 @@ impl Shard {
             return self.drop_frame(Drop::LinkStranger);
         };
         let service = v.services.iter().position(|x| x.app_port == s.dport);
-        let Some(service) = service.filter(|_| v.params.paper_form && s.opts.timestamps.is_none()) else {
+        let Some(service) = service.filter(|_| v.params.paper_form && s.opts.timestamps.is_none())
+        else {
             self.drop_frame(Drop::PaperForm);
             return self.bare_refuse(v, &peer, s.seq, out);
         };
@@ -129,7 +133,11 @@ impl Shard {
     }
 
     fn bare_refuse<O: Output>(&mut self, v: &View, peer: &Peer, seq: u32, out: &mut O) {
-        let head = Head { ack: seq.wrapping_add(1), flags: RST | ACK, ..Head::default() };
+        let head = Head {
+            ack: seq.wrapping_add(1),
+            flags: RST | ACK,
+            ..Head::default()
+        };
         self.say_bare(v, peer, head, &[], out);
     }
 
@@ -156,7 +164,10 @@ impl Shard {
         };
         let slot = self.find(&key);
         if let Some(slot) = slot
-            && self.slots[slot as usize].dest.as_ref().is_some_and(|d| d.flow == id)
+            && self.slots[slot as usize]
+                .dest
+                .as_ref()
+                .is_some_and(|d| d.flow == id)
         {
             // The SYN again: our SYN-ACK may be lost.
             return self.paper_accept(v, slot, out);
@@ -199,7 +210,10 @@ impl Shard {
             egress: Vec::new(),
             given: Vec::new(),
             end_told: false,
-            paper: Some(PaperSide { acked: s.seq.wrapping_add(1), ..PaperSide::default() }),
+            paper: Some(PaperSide {
+                acked: s.seq.wrapping_add(1),
+                ..PaperSide::default()
+            }),
         }));
         self.set_state(slot, State::Held);
         self.begin_replay(v, slot, now, out);
@@ -209,7 +223,9 @@ impl Shard {
     pub(crate) fn paper_accept<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_ref() else { return };
-        let Some(window) = d.paper.and_then(|p| p.synack) else { return };
+        let Some(window) = d.paper.and_then(|p| p.synack) else {
+            return;
+        };
         // The paper tells nothing of the promised shift: equal nodes promise alike.
         f.agreed.promised_shift = f.local_shift;
         let peer = d.peer;
@@ -218,7 +234,10 @@ impl Shard {
             ack: d.state.c_base.wrapping_add(1),
             flags: SYN | ACK,
             window,
-            opts: Build { mss: Some(d.state.mss), ..Build::default() },
+            opts: Build {
+                mss: Some(d.state.mss),
+                ..Build::default()
+            },
         };
         self.say_bare(v, &peer, head, &[], out);
     }
@@ -233,7 +252,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         if d.paper.is_none() {
             return self.drop_frame(Drop::LinkStale);
         }
@@ -275,8 +296,17 @@ impl Shard {
     }
 
     /// The stack's answer to the source's data.
-    pub(crate) fn paper_host<O: Output>(&mut self, v: &View, s: &Segment, slot: u32, now: Instant, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+    pub(crate) fn paper_host<O: Output>(
+        &mut self,
+        v: &View,
+        s: &Segment,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         let (peer, base) = (d.peer, d.state.s_base);
         if s.has(RST) {
             let c_base = d.state.c_base;
@@ -311,16 +341,38 @@ impl Shard {
         let (cut, ack, window) = (d.state.cut, d.l_isn.wrapping_add(1), f.client_window);
         self.cut_over(v, slot, true, now, out);
         // The source's window 0 must not outlive the cut over.
-        let open = ClientSegment { seq: cut, ack, flags: ACK, window, opts: Build::default() };
+        let open = ClientSegment {
+            seq: cut,
+            ack,
+            flags: ACK,
+            window,
+            opts: Build::default(),
+        };
         self.play(v, slot, open, &[], out);
         self.paper_end_ack(v, slot, out);
     }
 
     fn paper_end_ack<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
-        let (peer, seq, ack) =
-            (d.peer, d.state.s_base.wrapping_add(1), d.state.cut.wrapping_add(1));
-        self.say_bare(v, &peer, Head { seq, ack, flags: ACK, ..Head::default() }, &[], out);
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
+            return;
+        };
+        let (peer, seq, ack) = (
+            d.peer,
+            d.state.s_base.wrapping_add(1),
+            d.state.cut.wrapping_add(1),
+        );
+        self.say_bare(
+            v,
+            &peer,
+            Head {
+                seq,
+                ack,
+                flags: ACK,
+                ..Head::default()
+            },
+            &[],
+            out,
+        );
     }
 }
 
@@ -346,7 +398,9 @@ pub struct HeardSyn {
 
 impl Default for Heard {
     fn default() -> Self {
-        Self { slots: vec![None; 4096].into_boxed_slice() }
+        Self {
+            slots: vec![None; 4096].into_boxed_slice(),
+        }
     }
 }
 

@@ -25,11 +25,16 @@ impl Shard {
         out: &mut O,
     ) {
         let slot = self.ports.slot(s.dport);
-        let Some(slot) = slot else { return self.drop_frame(Drop::LinkStale) };
+        let Some(slot) = slot else {
+            return self.drop_frame(Drop::LinkStale);
+        };
         let Some(src) = self.slots[slot as usize].source.as_mut() else {
             return self.drop_frame(Drop::LinkStale);
         };
-        if !src.peer.is_some_and(|p| p.addr == ip.src && p.port == s.sport) {
+        if !src
+            .peer
+            .is_some_and(|p| p.addr == ip.src && p.port == s.sport)
+        {
             return self.drop_frame(Drop::LinkStranger);
         }
         if !v.params.paper_form {
@@ -78,15 +83,23 @@ impl Shard {
     }
 
     fn bare_reset<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
+        let Some(src) = self.slots[slot as usize].source.as_ref() else {
+            return;
+        };
         let Some(peer) = src.peer else { return };
-        let head = Head { seq: src.state.c_base.wrapping_add(1), flags: RST, ..Head::default() };
+        let head = Head {
+            seq: src.state.c_base.wrapping_add(1),
+            flags: RST,
+            ..Head::default()
+        };
         self.say_bare(v, &peer, head, &[], out);
     }
 
     /// Sends what the peer has not acknowledged, and the end mark behind it.
     pub(crate) fn send_paper<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_mut() else { return };
+        let Some(src) = self.slots[slot as usize].source.as_mut() else {
+            return;
+        };
         let Some(peer) = src.peer else { return };
         let (st, mut at) = (src.state, src.acked);
         let request = std::mem::take(&mut src.request);
@@ -125,7 +138,13 @@ impl Shard {
     }
 
     /// No end in time. Part of the request may have been executed.
-    pub(crate) fn paper_gives_up<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+    pub(crate) fn paper_gives_up<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
         self.bare_reset(v, slot, out);
         self.outcome_unknown(v, slot, now);
     }

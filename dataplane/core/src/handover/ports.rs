@@ -14,8 +14,13 @@ pub struct SplicePorts {
 impl SplicePorts {
     /// The share of `worker` of `workers` in the range, both ends included.
     pub fn new((first, last): (u16, u16), worker: usize, workers: usize) -> Self {
-        let free = (first..=last).filter(|p| usize::from(p - first) % workers == worker).collect();
-        Self { free, used: hashbrown::HashMap::new() }
+        let free = (first..=last)
+            .filter(|p| usize::from(p - first) % workers == worker)
+            .collect();
+        Self {
+            free,
+            used: hashbrown::HashMap::new(),
+        }
     }
 
     /// The port that rested longest, for the handover of `slot`.

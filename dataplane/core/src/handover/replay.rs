@@ -6,7 +6,6 @@
 
 use super::dest::{Phase, to_stack};
 use crate::drops::Drop;
-use crate::fcb::State;
 use crate::frame::Output;
 use crate::seq;
 use crate::shard::Shard;
@@ -25,11 +24,23 @@ const SYN_TRIES: u32 = 3;
 
 impl Shard {
     /// The request is here, whole: give it to the stack.
-    pub(crate) fn begin_replay<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+    pub(crate) fn begin_replay<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         d.phase = Phase::Syn;
         let fast = v.params.replay == dts_config::Replay::FastOpen && d.paper.is_none();
-        d.replay = if fast { Replay::FastOpen } else { Replay::Handshake };
+        d.replay = if fast {
+            Replay::FastOpen
+        } else {
+            Replay::Handshake
+        };
         // The source's patience with us is two thirds of the deadline.
         d.due = now + Span(v.params.deadline.0 * 2 / 5);
         let due = d.due;
@@ -38,7 +49,9 @@ impl Shard {
     }
 
     fn replay_syn<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         d.tries += 1;
         let st = d.state;
         let window = if d.paper.is_some() {
@@ -57,7 +70,13 @@ impl Shard {
             wscale: st.wscale.then_some(st.client_shift),
             splice: None,
         };
-        let head = ClientSegment { seq: st.c_base, ack: 0, flags: SYN, window, opts };
+        let head = ClientSegment {
+            seq: st.c_base,
+            ack: 0,
+            flags: SYN,
+            window,
+            opts,
+        };
         self.play(v, slot, head, &payload, out);
         if let Some(d) = &mut self.slots[slot as usize].dest
             && d.replay == Replay::FastOpen
@@ -69,7 +88,9 @@ impl Shard {
     /// Gives the stack the request bytes that it has not acknowledged, with the ACK
     /// that completes the handshake.
     pub(crate) fn replay_data<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         let st = d.state;
         let request = std::mem::take(&mut d.request);
         let head = ClientSegment {
@@ -77,7 +98,10 @@ impl Shard {
             ack: d.l_isn.wrapping_add(1),
             flags: ACK | PSH | if st.client_fin { FIN } else { 0 },
             window: st.window,
-            opts: Build { timestamps: st.timestamps.then_some((st.ts_recent, d.l_tsval)), ..Build::default() },
+            opts: Build {
+                timestamps: st.timestamps.then_some((st.ts_recent, d.l_tsval)),
+                ..Build::default()
+            },
         };
         self.play(v, slot, head, &request, out);
         if let Some(d) = &mut self.slots[slot as usize].dest {
@@ -95,11 +119,14 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         match d.phase {
             Phase::Syn if s.has(SYN) && s.has(ACK) => self.replay_synack(v, s, slot, now, out),
             Phase::Syn if s.has(RST) => {
-                let named = s.has(ACK) && s.ack.wrapping_sub(d.state.c_base.wrapping_add(1)) <= 0xffff;
+                let named =
+                    s.has(ACK) && s.ack.wrapping_sub(d.state.c_base.wrapping_add(1)) <= 0xffff;
                 if named {
                     self.refuse_slot(v, slot, Reason::NobodyListens, now, out);
                 }
@@ -117,7 +144,14 @@ impl Shard {
         self.drop_frame(Drop::ReplayConsumed);
     }
 
-    fn replay_synack<O: Output>(&mut self, v: &View, s: &Segment, slot: u32, now: Instant, out: &mut O) {
+    fn replay_synack<O: Output>(
+        &mut self,
+        v: &View,
+        s: &Segment,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_mut() else { return };
         let st = d.state;
@@ -126,7 +160,8 @@ impl Shard {
         if acked > len {
             return;
         }
-        if (st.timestamps && s.opts.timestamps.is_none()) || (st.wscale && s.opts.wscale.is_none()) {
+        if (st.timestamps && s.opts.timestamps.is_none()) || (st.wscale && s.opts.wscale.is_none())
+        {
             self.kill_half_open(v, slot, out);
             return self.refuse_slot(v, slot, Reason::Options, now, out);
         }
@@ -135,8 +170,16 @@ impl Shard {
         d.l_window = u32::from(s.window);
         f.delta = st.s_base.wrapping_sub(s.seq);
         // The destination's first TSval is the highest that the client has seen.
-        f.tau = if st.timestamps { st.ts_max.wrapping_sub(d.l_tsval) } else { 0 };
-        f.local_shift = if st.wscale { s.opts.wscale.unwrap_or(0) } else { 0 };
+        f.tau = if st.timestamps {
+            st.ts_max.wrapping_sub(d.l_tsval)
+        } else {
+            0
+        };
+        f.local_shift = if st.wscale {
+            s.opts.wscale.unwrap_or(0)
+        } else {
+            0
+        };
         if let Some(p) = d.paper.as_mut() {
             p.synack = Some(s.window);
             d.phase = Phase::Data;
@@ -169,11 +212,17 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
         let paper = d.paper.is_some();
         if s.has(SYN) {
             self.drop_frame(Drop::ReplayConsumed);
-            return if !paper { self.replay_data(v, slot, out) } else { self.paper_accept(v, slot, out) };
+            return if !paper {
+                self.replay_data(v, slot, out)
+            } else {
+                self.paper_accept(v, slot, out)
+            };
         }
         if paper {
             self.drop_frame(Drop::ReplayConsumed);
@@ -197,7 +246,9 @@ impl Shard {
 
     /// Ends a half-open replay at the stack, at the two numbers where it may be.
     pub(crate) fn kill_half_open<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else { return };
+        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
+            return;
+        };
         if d.phase != Phase::Syn {
             return;
         }
@@ -210,10 +261,18 @@ impl Shard {
 
     /// The client's acknowledgement completes the replayed handshake by itself; a
     /// FIN that it sent before the cut goes first.
-    pub(crate) fn complete_handshake<O: Output>(&mut self, v: &View, slot: u32, s: &Segment, out: &mut O) {
+    pub(crate) fn complete_handshake<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        s: &Segment,
+        out: &mut O,
+    ) {
         let f = &mut self.slots[slot as usize];
         let (ack, window) = (translate::host_ack(f, s.ack), s.window);
-        let Some(d) = f.dest.as_mut().filter(|d| !d.handshake_done) else { return };
+        let Some(d) = f.dest.as_mut().filter(|d| !d.handshake_done) else {
+            return;
+        };
         if !s.has(ACK) || s.has(RST) {
             return;
         }
@@ -236,7 +295,11 @@ impl Shard {
     /// The stack repeats its SYN-ACK although the client's round trip is over: the
     /// ACK got lost between us.
     pub(crate) fn answer_synack<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        if self.slots[slot as usize].dest.as_ref().is_some_and(|d| d.handshake_done) {
+        if self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .is_some_and(|d| d.handshake_done)
+        {
             self.finish_handshake(v, slot, out);
         }
     }
@@ -260,13 +323,23 @@ impl Shard {
             ack,
             flags: ACK | fin,
             window,
-            opts: Build { timestamps: st.timestamps.then_some((ts, d.l_tsval)), ..Build::default() },
+            opts: Build {
+                timestamps: st.timestamps.then_some((ts, d.l_tsval)),
+                ..Build::default()
+            },
         };
         self.play(v, slot, head, &[], out);
     }
 
     /// Gives the stack a segment that looks as if it came from the client.
-    pub(crate) fn play<O: Output>(&mut self, v: &View, slot: u32, head: ClientSegment, payload: &[u8], out: &mut O) {
+    pub(crate) fn play<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        head: ClientSegment,
+        payload: &[u8],
+        out: &mut O,
+    ) {
         let f = &self.slots[slot as usize];
         let frame = Tcp {
             eth_dst: v.cluster_mac,
@@ -285,12 +358,6 @@ impl Shard {
         .frame();
         to_stack(self, v, &frame, out);
     }
-
-    /// Whether the FCB takes part as a destination that has not cut over.
-    pub(crate) fn is_replaying(&self, slot: u32) -> bool {
-        let f = &self.slots[slot as usize];
-        f.state == State::Held && f.dest.is_some()
-    }
 }
 
 /// The TCP header of a segment that the filter sends in the client's name.
@@ -306,6 +373,12 @@ pub(crate) struct ClientSegment {
 impl ClientSegment {
     /// A bare RST.
     pub(crate) fn reset(seq: u32) -> Self {
-        Self { seq, ack: 0, flags: RST, window: 0, opts: Build::default() }
+        Self {
+            seq,
+            ack: 0,
+            flags: RST,
+            window: 0,
+            opts: Build::default(),
+        }
     }
 }

@@ -73,7 +73,10 @@ pub struct SourceSide {
 impl SourceSide {
     /// Keeps the newest acknowledgement, or the RST, of a frozen socket.
     pub(crate) fn swallow(&mut self, frame: &[u8], s: &Segment) {
-        let had_rst = self.swallowed.as_deref().is_some_and(|f| flags_of(f) & RST != 0);
+        let had_rst = self
+            .swallowed
+            .as_deref()
+            .is_some_and(|f| flags_of(f) & RST != 0);
         if !had_rst || s.has(RST) {
             self.swallowed = Some(frame.to_vec());
         }
@@ -95,13 +98,24 @@ const END_MARKS: u32 = 8;
 
 impl Shard {
     /// Step 2. The answer is [`Event::Frozen`] or [`Event::Failed`].
-    pub(crate) fn freeze(&mut self, v: &View, ticket: u64, client: SocketAddr, local: SocketAddr, now: Instant) {
+    pub(crate) fn freeze(
+        &mut self,
+        v: &View,
+        ticket: u64,
+        client: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) {
         let vip = local.ip().into();
-        let service = v.services.iter().find(|s| s.vip == vip && s.proxy_port == Some(local.port()));
-        let slot = service.and_then(|s| {
-            self.find(&FlowKey::new(client, SocketAddr::new(local.ip(), s.port)))
-        });
-        let Some(slot) = slot else { return self.fail(ticket, Fail::NoFlow) };
+        let service = v
+            .services
+            .iter()
+            .find(|s| s.vip == vip && s.proxy_port == Some(local.port()));
+        let slot = service
+            .and_then(|s| self.find(&FlowKey::new(client, SocketAddr::new(local.ip(), s.port))));
+        let Some(slot) = slot else {
+            return self.fail(ticket, Fail::NoFlow);
+        };
         let f = &mut self.slots[slot as usize];
         match f.state {
             State::Intake if !f.reset => {}
@@ -174,7 +188,10 @@ impl Shard {
         if dest.port() != v.services[f.service as usize].app_port {
             return Err(Fail::BadDestination);
         }
-        let (mac, incarnation) = member.known.filter(|_| member.alive).ok_or(Fail::Unreachable)?;
+        let (mac, incarnation) = member
+            .known
+            .filter(|_| member.alive)
+            .ok_or(Fail::Unreachable)?;
         if request.len() > v.params.first_window as usize {
             return Err(Fail::TooLarge);
         }
@@ -217,7 +234,11 @@ impl Shard {
             client_ack: f.client_ack,
             // The TSval of a segment from above a hole would make the stack reject
             // the delayed one (RFC 7323, section 5.3); an older one is always safe.
-            ts_recent: if f.c_nxt == c_end { f.ts_in_order } else { f.ts_echoed },
+            ts_recent: if f.c_nxt == c_end {
+                f.ts_in_order
+            } else {
+                f.ts_echoed
+            },
             rtt_us: f.rtt.as_micros().min(u64::from(u32::MAX)) as u32,
             last_ack: f.c_acked,
             window: f.client_window,
@@ -238,9 +259,14 @@ impl Shard {
     fn send_splice<O: Output>(&mut self, v: &View, slot: u32, _now: Instant, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         let Some(src) = f.source.as_mut() else { return };
-        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
+            return;
+        };
         let st = src.state;
-        let fields = Fields { state: Some(st), ..Fields::default() };
+        let fields = Fields {
+            state: Some(st),
+            ..Fields::default()
+        };
         let opts = Build {
             mss: Some(st.mss),
             sack_permitted: st.sack,
@@ -255,8 +281,22 @@ impl Shard {
         let n = Self::room(v, &opts, &fields).min(src.request.len());
         // The request leaves the FCB while it is sent, and comes back.
         let request = std::mem::take(&mut src.request);
-        let head = Head { seq: st.c_base, flags: SYN, opts, ..Head::default() };
-        self.say(v, &peer, Kind::Splice, flow, &fields, head, &request[..n], out);
+        let head = Head {
+            seq: st.c_base,
+            flags: SYN,
+            opts,
+            ..Head::default()
+        };
+        self.say(
+            v,
+            &peer,
+            Kind::Splice,
+            flow,
+            &fields,
+            head,
+            &request[..n],
+            out,
+        );
         if let Some(src) = &mut self.slots[slot as usize].source {
             src.request = request;
         }
@@ -264,8 +304,12 @@ impl Shard {
 
     /// Sends the request bytes from what the destination has acknowledged.
     fn send_data<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_mut() else { return };
-        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let Some(src) = self.slots[slot as usize].source.as_mut() else {
+            return;
+        };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
+            return;
+        };
         let (st, mut at) = (src.state, src.acked);
         let request = std::mem::take(&mut src.request);
         let room = Self::room(v, &Build::default(), &Fields::default());
@@ -277,7 +321,16 @@ impl Shard {
                 flags: ACK | PSH,
                 ..Head::default()
             };
-            self.say(v, &peer, Kind::Data, flow, &Fields::default(), head, &request[at..at + n], out);
+            self.say(
+                v,
+                &peer,
+                Kind::Data,
+                flow,
+                &Fields::default(),
+                head,
+                &request[at..at + n],
+                out,
+            );
             at += n;
         }
         if let Some(src) = &mut self.slots[slot as usize].source {
@@ -286,8 +339,12 @@ impl Shard {
     }
 
     fn send_plain<O: Output>(&mut self, v: &View, slot: u32, kind: Kind, flags: u8, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
-        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let Some(src) = self.slots[slot as usize].source.as_ref() else {
+            return;
+        };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
+            return;
+        };
         let head = Head {
             seq: src.state.cut,
             ack: src.state.s_base.wrapping_add(1),
@@ -298,7 +355,13 @@ impl Shard {
     }
 
     /// A message from a destination.
-    pub(crate) fn to_source<O: Output>(&mut self, v: &View, m: &Message<'_>, now: Instant, out: &mut O) {
+    pub(crate) fn to_source<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        now: Instant,
+        out: &mut O,
+    ) {
         if m.header.kind == Kind::FlowEnd {
             return self.flow_ended(v, m, now);
         }
@@ -307,7 +370,10 @@ impl Shard {
         let (Some(slot), Some(src)) = (slot, src.filter(|s| s.flow == Some(m.header.flow))) else {
             return self.drop_frame(Drop::LinkStale);
         };
-        let undecided = matches!(src.phase, Phase::Splicing | Phase::Aborting | Phase::Unknown);
+        let undecided = matches!(
+            src.phase,
+            Phase::Splicing | Phase::Aborting | Phase::Unknown
+        );
         match m.header.kind {
             Kind::Accept if undecided => {
                 src.replay = m.fields.replay;
@@ -323,7 +389,10 @@ impl Shard {
                 }
             }
             Kind::Refuse if undecided => {
-                let reason = m.fields.reason.unwrap_or(dts_proto::block::Reason::Malformed);
+                let reason = m
+                    .fields
+                    .reason
+                    .unwrap_or(dts_proto::block::Reason::Malformed);
                 self.give_up(v, slot, Fail::Refused(reason), now, out);
             }
             Kind::Aborted if undecided => self.give_up(v, slot, Fail::Aborted, now, out),
@@ -362,10 +431,18 @@ impl Shard {
 
     /// Sends a client's frame to the destination, in pieces that fit.
     fn forward_held<O: Output>(&mut self, v: &View, slot: u32, frame: Vec<u8>, out: &mut O) {
-        let Ok(L3::Ip(ip)) = wire::l3(&frame) else { return };
-        let Ok(s) = Segment::parse(&frame, &ip) else { return };
-        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
-        let (Some(peer), Some(flow)) = (src.peer, src.flow) else { return };
+        let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
+            return;
+        };
+        let Ok(s) = Segment::parse(&frame, &ip) else {
+            return;
+        };
+        let Some(src) = self.slots[slot as usize].source.as_ref() else {
+            return;
+        };
+        let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
+            return;
+        };
         let headers = s.data - wire::ETH_LEN;
         let room = Self::room(v, &Build::default(), &Fields::default()) - headers;
         let head = Head {
@@ -383,9 +460,20 @@ impl Shard {
             let last = at >= s.len();
             if !last {
                 // The FIN belongs behind the last byte.
-                edit::Edit::new(&mut piece, s.l4).flags(s.flags & !(FIN | PSH)).finish();
+                edit::Edit::new(&mut piece, s.l4)
+                    .flags(s.flags & !(FIN | PSH))
+                    .finish();
             }
-            self.say(v, &peer, Kind::Forward, flow, &Fields::default(), head, &piece[wire::ETH_LEN..], out);
+            self.say(
+                v,
+                &peer,
+                Kind::Forward,
+                flow,
+                &Fields::default(),
+                head,
+                &piece[wire::ETH_LEN..],
+                out,
+            );
             if last {
                 return;
             }
@@ -395,18 +483,34 @@ impl Shard {
     /// Step 8: the end mark was acknowledged, or nobody answers it any more.
     pub(crate) fn bury(&mut self, slot: u32, now: Instant) {
         let f = &mut self.slots[slot as usize];
-        let Some(mut src) = f.source.take() else { return };
+        let Some(mut src) = f.source.take() else {
+            return;
+        };
         src.steps.buried = now - src.started;
         self.ports.give_back(src.port);
         if self.tickets.remove(&src.ticket).is_some() {
             let node = src.peer.map_or(0, |p| p.node);
-            self.events.push(Event::Done { ticket: src.ticket, node, replay: src.replay, steps: src.steps });
+            self.events.push(Event::Done {
+                ticket: src.ticket,
+                node,
+                replay: src.replay,
+                steps: src.steps,
+            });
         }
     }
 
     /// Refused or aborted: the flow lives on here.
-    pub(crate) fn give_up<O: Output>(&mut self, v: &View, slot: u32, fail: Fail, now: Instant, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
+    pub(crate) fn give_up<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        fail: Fail,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(src) = self.slots[slot as usize].source.as_ref() else {
+            return;
+        };
         let (ticket, phase) = (src.ticket, src.phase);
         if phase == Phase::Unknown {
             // The proxy was told that nobody knows, and its socket is gone: the
@@ -445,7 +549,13 @@ impl Shard {
 
     /// Resets the client of a flow that nobody can serve, and keeps answering it
     /// with RST for a while.
-    pub(crate) fn reset_client<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+    pub(crate) fn reset_client<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
         let f = &mut self.slots[slot as usize];
         if let Some(src) = f.source.take() {
             self.tickets.remove(&src.ticket);
@@ -480,9 +590,17 @@ impl Shard {
     }
 
     /// The deadlines and retransmissions of a source.
-    pub(crate) fn source_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+    pub(crate) fn source_timer<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
         let p = v.params;
-        let Some(src) = self.slots[slot as usize].source.as_mut() else { return };
+        let Some(src) = self.slots[slot as usize].source.as_mut() else {
+            return;
+        };
         let deadline = src.started + p.deadline;
         // A third of the time is for the abort and its answer.
         let abort_at = src.started + Span(p.deadline.0 / 3 * 2);
@@ -492,7 +610,9 @@ impl Shard {
             src.retry_at = now + Span(RETRY.0 << src.tries.min(RETRY_MOST));
         }
         match src.phase {
-            Phase::Frozen if now >= deadline => return self.give_up(v, slot, Fail::Aborted, now, out),
+            Phase::Frozen if now >= deadline => {
+                return self.give_up(v, slot, Fail::Aborted, now, out);
+            }
             Phase::Frozen => return self.wake(slot, deadline),
             Phase::Splicing if now >= abort_at => {
                 src.phase = Phase::Aborting;
@@ -502,7 +622,11 @@ impl Shard {
             }
             Phase::Splicing if due => {
                 self.send_splice(v, slot, now, out);
-                if self.slots[slot as usize].source.as_ref().is_some_and(|s| s.acked > 0) {
+                if self.slots[slot as usize]
+                    .source
+                    .as_ref()
+                    .is_some_and(|s| s.acked > 0)
+                {
                     self.send_data(v, slot, out);
                 }
             }
@@ -533,7 +657,9 @@ impl Shard {
     }
 
     pub(crate) fn outcome_unknown(&mut self, v: &View, slot: u32, now: Instant) {
-        let Some(src) = self.slots[slot as usize].source.as_mut() else { return };
+        let Some(src) = self.slots[slot as usize].source.as_mut() else {
+            return;
+        };
         src.phase = Phase::Unknown;
         let ticket = src.ticket;
         let at = src.started + v.params.unknown_deadline;
@@ -544,12 +670,25 @@ impl Shard {
 
     /// A client's segment that acknowledges a byte which only the destination can
     /// have sent proves that it accepted.
-    pub(crate) fn client_proves<O: Output>(&mut self, v: &View, slot: u32, s: &Segment, now: Instant, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_ref() else { return };
-        let waits = matches!(src.phase, Phase::Splicing | Phase::Aborting | Phase::Unknown);
+    pub(crate) fn client_proves<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        s: &Segment,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let Some(src) = self.slots[slot as usize].source.as_ref() else {
+            return;
+        };
+        let waits = matches!(
+            src.phase,
+            Phase::Splicing | Phase::Aborting | Phase::Unknown
+        );
         let first = src.state.s_base.wrapping_add(1);
         let valid = s.has(ACK) && seq::lt(first, s.ack) && s.ack.wrapping_sub(first) < 1 << 30;
-        let in_window = seq::le(src.state.cut, s.seq) && s.seq.wrapping_sub(src.state.cut) < 1 << 20;
+        let in_window =
+            seq::le(src.state.cut, s.seq) && s.seq.wrapping_sub(src.state.cut) < 1 << 20;
         // In a handover of the node to itself the two ends see the same client.
         let remote = src.peer.is_some_and(|p| p.addr != v.link);
         if waits && valid && in_window && remote {
@@ -560,7 +699,9 @@ impl Shard {
     /// The destination says that a flow ended: its tombstone's time begins.
     fn flow_ended(&mut self, v: &View, m: &Message<'_>, now: Instant) {
         let id = m.header.flow;
-        let Some(slot) = self.find(&FlowKey::new(id.client, id.vip)) else { return };
+        let Some(slot) = self.find(&FlowKey::new(id.client, id.vip)) else {
+            return;
+        };
         let f = &mut self.slots[slot as usize];
         if f.state == State::Tombstone && f.c_isn == id.c_isn && f.s_isn == id.s_isn {
             f.expires.get_or_insert(now + v.params.tombstone);

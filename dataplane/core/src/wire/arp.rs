@@ -43,13 +43,23 @@ impl Arp {
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let (r, _) = Raw::ref_from_prefix(frame.get(ETH_LEN..)?).ok()?;
         let right = (r.htype.get(), r.ptype.get(), r.hlen, r.plen) == (1, 0x0800, 6, 4);
-        right.then_some(Self { op: r.op.get(), sha: r.sha, spa: r.spa, tha: r.tha, tpa: r.tpa })
+        right.then_some(Self {
+            op: r.op.get(),
+            sha: r.sha,
+            spa: r.spa,
+            tha: r.tha,
+            tpa: r.tpa,
+        })
     }
 
     /// The frame, padded to the Ethernet minimum of 60 bytes (without FCS).
     pub fn frame(&self, dst: Mac, src: Mac) -> [u8; 60] {
         let mut f = [0u8; 60];
-        let e = EthHdr { dst, src, ethertype: ETHERTYPE_ARP.into() };
+        let e = EthHdr {
+            dst,
+            src,
+            ethertype: ETHERTYPE_ARP.into(),
+        };
         f[..ETH_LEN].copy_from_slice(e.as_bytes());
         let r = Raw {
             htype: 1.into(),
@@ -73,7 +83,13 @@ mod tests {
 
     #[test]
     fn value_bytes_value_and_short_ones() {
-        let a = Arp { op: REPLY, sha: [2; 6], spa: [10, 0, 0, 1], tha: [4; 6], tpa: [10, 0, 0, 2] };
+        let a = Arp {
+            op: REPLY,
+            sha: [2; 6],
+            spa: [10, 0, 0, 1],
+            tha: [4; 6],
+            tpa: [10, 0, 0, 2],
+        };
         let f = a.frame([4; 6], [9; 6]);
         assert_eq!(Arp::parse(&f), Some(a));
         assert_eq!(f[..12], [4, 4, 4, 4, 4, 4, 9, 9, 9, 9, 9, 9]);

@@ -59,10 +59,21 @@ impl Tcp<'_> {
     pub fn frame(&self) -> Vec<u8> {
         let (opts, n) = self.opts.bytes();
         let mut f = Vec::with_capacity(MAX_HEADERS + self.payload.len());
-        let eth = EthHdr { dst: self.eth_dst, src: self.eth_src, ethertype: ETHERTYPE_IPV4.into() };
+        let eth = EthHdr {
+            dst: self.eth_dst,
+            src: self.eth_src,
+            ethertype: ETHERTYPE_IPV4.into(),
+        };
         f.extend_from_slice(eth.as_bytes());
         let tcp_len = 20 + n + self.payload.len();
-        let ip = ipv4(self.src.octets_v4(), self.dst.octets_v4(), PROTO_TCP, tcp_len, 0, 0x4000);
+        let ip = ipv4(
+            self.src.octets_v4(),
+            self.dst.octets_v4(),
+            PROTO_TCP,
+            tcp_len,
+            0,
+            0x4000,
+        );
         f.extend_from_slice(ip.as_bytes());
         let l4 = f.len();
         let tcp = TcpHdr {
@@ -137,7 +148,11 @@ mod tests {
                 sack_permitted: true,
                 timestamps: Some((1, 0)),
                 wscale: Some(7),
-                splice: Some(SpliceOption { client: [10, 77, 0, 200], port: 40000, init_seq: 0xaabb_ccdd }),
+                splice: Some(SpliceOption {
+                    client: [10, 77, 0, 200],
+                    port: 40000,
+                    init_seq: 0xaabb_ccdd,
+                }),
             },
             payload,
         }
@@ -146,7 +161,11 @@ mod tests {
     /// The paper's SYN: figure 5 and table 1, beside the client's SYN options.
     #[test]
     fn splice_syn_golden_bytes() {
-        let hex: String = tcp(b"").frame().iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String = tcp(b"")
+            .frame()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         let golden = "02000000000102000000000208004500004800004000400623\
             c20a4d01010a4d0102ee48005001020304000000 00d002000063c40000\
             020405b40402080a000000010000000001030307200c0a4d00c89c40aabbccdd";
@@ -168,11 +187,18 @@ mod tests {
         t.ack = 77;
         let f = t.frame();
         let p = etherparse::PacketHeaders::from_ethernet_slice(&f).unwrap();
-        let Some(etherparse::NetHeaders::Ipv4(ip, _)) = p.net else { panic!("no IPv4") };
+        let Some(etherparse::NetHeaders::Ipv4(ip, _)) = p.net else {
+            panic!("no IPv4")
+        };
         assert_eq!(ip.header_checksum, ip.calc_header_checksum());
-        let Some(etherparse::TransportHeader::Tcp(h)) = p.transport else { panic!("no TCP") };
+        let Some(etherparse::TransportHeader::Tcp(h)) = p.transport else {
+            panic!("no TCP")
+        };
         assert_eq!(h.checksum, h.calc_checksum_ipv4(&ip, b"hello").unwrap());
-        assert_eq!((h.source_port, h.destination_port, h.acknowledgment_number), (61000, 80, 77));
+        assert_eq!(
+            (h.source_port, h.destination_port, h.acknowledgment_number),
+            (61000, 80, 77)
+        );
         let Ok(L3::Ip(ip)) = l3(&f) else { panic!() };
         let s = Segment::parse(&f, &ip).unwrap();
         assert!(s.checksum_ok(&f, &ip));

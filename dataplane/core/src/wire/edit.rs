@@ -16,7 +16,11 @@ impl<'a> Edit<'a> {
     /// Opens the segment at `l4` of `frame`, which has been parsed.
     #[inline]
     pub fn new(frame: &'a mut [u8], l4: usize) -> Self {
-        Self { frame, l4, delta: Delta::default() }
+        Self {
+            frame,
+            l4,
+            delta: Delta::default(),
+        }
     }
 
     #[inline]
@@ -87,7 +91,12 @@ impl<'a> Edit<'a> {
     #[inline]
     pub fn peek_option_u32(&self, at: usize) -> u32 {
         let at = self.l4 + 20 + at;
-        u32::from_be_bytes([self.frame[at], self.frame[at + 1], self.frame[at + 2], self.frame[at + 3]])
+        u32::from_be_bytes([
+            self.frame[at],
+            self.frame[at + 1],
+            self.frame[at + 2],
+            self.frame[at + 3],
+        ])
     }
 
     /// Writes the checksum.
@@ -129,7 +138,10 @@ fn foreign_options(o: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
                         return Some((at, o.len() - at));
                     }
                     i += len;
-                    if !matches!(k, kind::MSS | kind::WSCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS) {
+                    if !matches!(
+                        k,
+                        kind::MSS | kind::WSCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS
+                    ) {
                         return Some((at, len));
                     }
                 }
@@ -171,7 +183,8 @@ pub fn write_tcp_checksum(frame: &mut [u8], l4: usize, end: usize) {
     src.copy_from_slice(&frame[ETH_LEN + 12..ETH_LEN + 16]);
     dst.copy_from_slice(&frame[ETH_LEN + 16..ETH_LEN + 20]);
     frame[l4 + 16..l4 + 18].fill(0);
-    let s = checksum::pseudo_v4(src, dst, super::PROTO_TCP, end - l4) + checksum::sum(&frame[l4..end]);
+    let s =
+        checksum::pseudo_v4(src, dst, super::PROTO_TCP, end - l4) + checksum::sum(&frame[l4..end]);
     let c = !checksum::fold(s);
     frame[l4 + 16..l4 + 18].copy_from_slice(&c.to_be_bytes());
 }

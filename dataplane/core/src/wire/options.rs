@@ -108,7 +108,9 @@ impl Options {
                 (kind::WSCALE, 3) => r.wscale = Some(v[0].min(14)),
                 (kind::SACK_PERMITTED, 2) => r.sack_permitted = true,
                 (kind::TIMESTAMPS, 10) => r.timestamps = Some((be32(v), be32(&v[4..]), i + 2)),
-                (kind::SACK, n) if n >= 10 && (n - 2) % 8 == 0 => r.sack = Some((i + 2, (n - 2) / 8)),
+                (kind::SACK, n) if n >= 10 && (n - 2) % 8 == 0 => {
+                    r.sack = Some((i + 2, (n - 2) / 8))
+                }
                 (kind::SPLICE, SpliceOption::LEN) => {
                     r.splice = Some(SpliceOption {
                         client: [v[0], v[1], v[2], v[3]],
@@ -159,7 +161,11 @@ impl Build {
         }
         if let Some((val, ecr)) = self.timestamps {
             // SACK permitted fills the two bytes that would otherwise be padding.
-            put(if self.sack_permitted { &[kind::SACK_PERMITTED, 2] } else { &[kind::NOP, kind::NOP] });
+            put(if self.sack_permitted {
+                &[kind::SACK_PERMITTED, 2]
+            } else {
+                &[kind::NOP, kind::NOP]
+            });
             put(&[kind::TIMESTAMPS, 10]);
             put(&val.to_be_bytes());
             put(&ecr.to_be_bytes());
@@ -183,14 +189,25 @@ mod tests {
 
     #[test]
     fn option_32_is_the_papers_table_1() {
-        let s = SpliceOption { client: [192, 0, 2, 7], port: 0x1234, init_seq: 0xdead_beef };
-        assert_eq!(s.bytes(), [32, 12, 192, 0, 2, 7, 0x12, 0x34, 0xde, 0xad, 0xbe, 0xef]);
+        let s = SpliceOption {
+            client: [192, 0, 2, 7],
+            port: 0x1234,
+            init_seq: 0xdead_beef,
+        };
+        assert_eq!(
+            s.bytes(),
+            [32, 12, 192, 0, 2, 7, 0x12, 0x34, 0xde, 0xad, 0xbe, 0xef]
+        );
         assert_eq!(Options::parse(&s.bytes()).splice, Some(s));
     }
 
     #[test]
     fn value_bytes_value_and_all_fit() {
-        let splice = SpliceOption { client: [1, 2, 3, 4], port: 5, init_seq: 6 };
+        let splice = SpliceOption {
+            client: [1, 2, 3, 4],
+            port: 5,
+            init_seq: 6,
+        };
         for bits in 0..32u8 {
             let b = Build {
                 mss: (bits & 1 != 0).then_some(1460),
@@ -202,7 +219,10 @@ mod tests {
             let (bytes, n) = b.bytes();
             assert_eq!(n % 4, 0);
             let o = Options::parse(&bytes[..n]);
-            assert_eq!((o.mss, o.sack_permitted, o.wscale, o.splice), (b.mss, b.sack_permitted, b.wscale, b.splice));
+            assert_eq!(
+                (o.mss, o.sack_permitted, o.wscale, o.splice),
+                (b.mss, b.sack_permitted, b.wscale, b.splice)
+            );
             assert_eq!(o.timestamps.map(|(v, e, _)| (v, e)), b.timestamps);
         }
     }

@@ -120,7 +120,12 @@ impl Segment {
 
     /// Whether the TCP checksum is right.
     pub fn checksum_ok(&self, frame: &[u8], ip: &Ip) -> bool {
-        let s = checksum::pseudo_v4(ip.src.octets_v4(), ip.dst.octets_v4(), ip.proto, self.end - self.l4);
+        let s = checksum::pseudo_v4(
+            ip.src.octets_v4(),
+            ip.dst.octets_v4(),
+            ip.proto,
+            self.end - self.l4,
+        );
         checksum::fold(s + checksum::sum(&frame[self.l4..self.end])) == 0xffff
     }
 }
@@ -129,5 +134,8 @@ impl Segment {
 #[inline]
 pub fn ports(frame: &[u8], ip: &Ip) -> Option<(u16, u16)> {
     let b = frame.get(ip.l4..ip.end)?.first_chunk::<4>()?;
-    Some((u16::from_be_bytes([b[0], b[1]]), u16::from_be_bytes([b[2], b[3]])))
+    Some((
+        u16::from_be_bytes([b[0], b[1]]),
+        u16::from_be_bytes([b[2], b[3]]),
+    ))
 }

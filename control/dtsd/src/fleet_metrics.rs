@@ -1,0 +1,194 @@
+//! What the data plane counts, read at each scrape.
+
+use dts_core::drops::Drop;
+use dts_core::fcb::State;
+use dts_core::frame::Port;
+use dts_core::view::View;
+use dts_worker::{PortSnapshot, WorkerSnapshot};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use std::sync::Arc;
+
+/// The data plane at a moment.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Every worker's counters.
+    pub workers: Vec<WorkerSnapshot>,
+    /// The drivers' counters.
+    pub ports: [PortSnapshot; 4],
+    /// Who is a member, and heard of.
+    pub view: Arc<View>,
+}
+
+/// Where samples come from; `None` while the data plane is not up.
+pub type Source = Arc<dyn Fn() -> Option<Sample> + Send + Sync>;
+
+/// The collector over a [`Source`].
+pub struct FleetCollector {
+    source: Source,
+    // `desc` returns references.
+    descs: Vec<Desc>,
+}
+
+impl FleetCollector {
+    /// A collector that samples at each scrape.
+    ///
+    /// # Errors
+    /// A metric has an invalid name, which a test would find.
+    pub fn new(source: Source) -> prometheus::Result<Self> {
+        let descs = Families::new()?.desc();
+        Ok(Self { source, descs })
+    }
+}
+
+impl Collector for FleetCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        // The names are the same ones that `new` has checked.
+        let (Some(sample), Ok(families)) = ((self.source)(), Families::new()) else {
+            return Vec::new();
+        };
+        families.fill(&sample);
+        families.collect()
+    }
+}
+
+macro_rules! families {
+    ($($field:ident: $kind:ident, $name:literal, $help:literal, [$($label:literal),*];)*) => {
+        /// Every metric, empty; made anew for each scrape.
+        struct Families { $($field: $kind,)* }
+
+        impl Families {
+            fn new() -> prometheus::Result<Self> {
+                Ok(Self { $($field: $kind::new(Opts::new($name, $help), &[$($label),*])?,)* })
+            }
+
+            fn desc(&self) -> Vec<Desc> {
+                let mut all = Vec::new();
+                $(all.extend(self.$field.desc().into_iter().cloned());)*
+                all
+            }
+
+            fn collect(&self) -> Vec<MetricFamily> {
+                let mut all = Vec::new();
+                $(all.extend(self.$field.collect());)*
+                all
+            }
+        }
+    };
+}
+
+families! {
+    rx_packets: IntCounterVec, "dts_port_rx_packets_total", "Frames received.", ["port", "worker"];
+    rx_bytes: IntCounterVec, "dts_port_rx_bytes_total", "Bytes received, FCS not counted.", ["port", "worker"];
+    tx_packets: IntCounterVec, "dts_port_tx_packets_total", "Frames sent.", ["port", "worker"];
+    tx_bytes: IntCounterVec, "dts_port_tx_bytes_total", "Bytes sent, FCS not counted.", ["port", "worker"];
+    missed: IntCounterVec, "dts_port_rx_missed_packets_total",
+        "Frames that the device dropped because no descriptor or no buffer was free.", ["port"];
+    errors: IntCounterVec, "dts_port_errors_total", "Frames that the device reports as bad.", ["port", "direction"];
+    up: IntGaugeVec, "dts_port_up", "1 if the link is up.", ["port"];
+    drops: IntCounterVec, "dts_drops_total", "Frames that ended here, by reason.", ["reason", "worker"];
+    replays: IntCounterVec, "dts_replays_total",
+        "Handovers that this node accepted as destination, by replay.", ["replay"];
+    refusals: IntCounterVec, "dts_refusals_total", "Handovers that this node refused as destination.", ["worker"];
+    opened: IntCounterVec, "dts_connections_opened_total", "Connections that were opened at this intake.", ["worker"];
+    resets: IntCounterVec, "dts_resets_total",
+        "Clients that were reset: their handover has an unknown outcome, or their node is gone.", ["reason", "worker"];
+    flows: IntGaugeVec, "dts_flows", "Flow entries in use, by state.", ["state", "worker"];
+    ring_used: IntGaugeVec, "dts_ring_used", "Frames that wait in the ring from other workers.", ["worker"];
+    ring_capacity: IntGaugeVec, "dts_ring_capacity", "Frames that fit into that ring.", ["worker"];
+    mbufs_used: IntGaugeVec, "dts_mempool_used", "Packet buffers in use.", ["worker"];
+    mbufs_capacity: IntGaugeVec, "dts_mempool_capacity", "Packet buffers in all.", ["worker"];
+    hold_used: IntGaugeVec, "dts_hold_buffers_used", "Buffers for held frames in use.", ["worker"];
+    hold_capacity: IntGaugeVec, "dts_hold_buffers_capacity", "Buffers for held frames in all.", ["worker"];
+    tx_waiting: IntGaugeVec, "dts_tx_waiting", "Frames that no driver has taken yet.", ["worker"];
+    loops: IntCounterVec, "dts_worker_loops_total", "Turns of the worker's loop, by what they found.", ["found", "worker"];
+    sleeps: IntCounterVec, "dts_worker_sleeps_total", "Sleeps of an idle worker.", ["worker"];
+    peers: IntGaugeVec, "dts_peers", "Other members, by state.", ["state"];
+}
+
+fn set(vec: &IntGaugeVec, labels: &[&str], value: u64) {
+    vec.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+fn add(vec: &IntCounterVec, labels: &[&str], value: u64) {
+    vec.with_label_values(labels).inc_by(value);
+}
+
+impl Families {
+    fn fill(&self, sample: &Sample) {
+        sample.workers.iter().for_each(|w| self.worker(w));
+        for (port, s) in Port::ALL.iter().zip(&sample.ports) {
+            let port = port.name();
+            add(&self.missed, &[port], s.eth.rx_missed + s.eth.rx_nombuf);
+            add(&self.errors, &[port, "rx"], s.eth.rx_errors);
+            add(&self.errors, &[port, "tx"], s.eth.tx_errors);
+            set(&self.up, &[port], u64::from(s.up));
+        }
+        let mut states = [("alive", 0), ("dead", 0), ("gone", 0), ("unknown", 0)];
+        for m in sample.view.members.iter().filter(|m| m.id != sample.view.node) {
+            let state = peer_state(m);
+            for (name, count) in &mut states {
+                *count += u64::from(*name == state);
+            }
+        }
+        for (name, count) in states {
+            set(&self.peers, &[name], count);
+        }
+    }
+
+    fn worker(&self, w: &WorkerSnapshot) {
+        let number = w.worker.to_string();
+        let number = number.as_str();
+        for (port, c) in Port::ALL.iter().zip(&w.ports) {
+            let labels = [port.name(), number];
+            add(&self.rx_packets, &labels, c.rx_packets);
+            add(&self.rx_bytes, &labels, c.rx_bytes);
+            add(&self.tx_packets, &labels, c.tx_packets);
+            add(&self.tx_bytes, &labels, c.tx_bytes);
+        }
+        for why in Drop::ALL {
+            add(&self.drops, &[why.name(), number], w.drops.get(*why));
+        }
+        add(&self.replays, &["fast_open"], w.counters.replay_fast_open);
+        add(&self.replays, &["handshake"], w.counters.replay_handshake);
+        add(&self.replays, &["paper"], w.counters.replay_paper);
+        add(&self.refusals, &[number], w.counters.refused);
+        add(&self.opened, &[number], w.counters.opened);
+        add(&self.resets, &["orphan", number], w.counters.orphan_resets);
+        add(&self.resets, &["unknown", number], w.counters.unknown_resets);
+        for (state, count) in State::ALL.iter().zip(w.states) {
+            set(&self.flows, &[state.name(), number], count);
+        }
+        set(&self.ring_used, &[number], w.ring);
+        set(&self.ring_capacity, &[number], w.ring_capacity);
+        set(&self.mbufs_used, &[number], w.mbufs_used);
+        set(&self.mbufs_capacity, &[number], w.mbufs_capacity);
+        set(&self.hold_used, &[number], w.hold_used);
+        set(&self.hold_capacity, &[number], w.hold_capacity);
+        set(&self.tx_waiting, &[number], w.tx_waiting);
+        add(&self.loops, &["work", number], w.busy_loops);
+        add(&self.loops, &["nothing", number], w.loops.saturating_sub(w.busy_loops));
+        add(&self.sleeps, &[number], w.sleeps);
+    }
+}
+
+/// A member's state as a word: `alive`, `dead`, `gone`, or `unknown` as long as
+/// it has not been heard of.
+#[must_use]
+pub fn peer_state(m: &dts_core::view::Member) -> &'static str {
+    match (m.alive, m.gone, m.known.is_some()) {
+        (true, ..) => "alive",
+        (false, true, _) => "gone",
+        (false, false, true) => "dead",
+        (false, false, false) => "unknown",
+    }
+}
+
+#[cfg(test)]
+#[path = "fleet_metrics_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+//! What the control thread counts itself: handovers, RPCs, hellos.
+
+use crate::history::{Outcome, StepTimes};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Upper bounds in seconds, 50 us to 1 s; the deadline of a handover is among
+/// them.
+const BUCKETS: [f64; 15] = [
+    50e-6, 100e-6, 200e-6, 300e-6, 500e-6, 750e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 150e-3,
+    300e-3, 1.0,
+];
+
+/// Values of the `result` label of `dts_rpc_requests_total`.
+const RPC_RESULTS: [&str; 5] = ["done", "failed", "malformed", "denied", "overload"];
+
+fn counters(name: &str, help: &str, label: &str, values: &[&str]) -> prometheus::Result<IntCounterVec> {
+    let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    for value in values {
+        vec.with_label_values(&[*value]);
+    }
+    Ok(vec)
+}
+
+/// Handovers for which this node was asked.
+#[derive(Debug)]
+pub struct HandoverMetrics {
+    results: IntCounterVec,
+    duration: Histogram,
+    steps: HistogramVec,
+}
+
+impl HandoverMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let names = Outcome::ALL.map(Outcome::name);
+        let results = counters(
+            "dts_handovers_total",
+            "Handovers that this node was asked for, by result.",
+            "result",
+            &names,
+        )?;
+        let duration = Histogram::with_opts(
+            HistogramOpts::new(
+                "dts_handover_duration_seconds",
+                "From the receipt of a request to its answer, for handovers that were accepted.",
+            )
+            .buckets(BUCKETS.to_vec()),
+        )?;
+        let steps = HistogramVec::new(
+            HistogramOpts::new(
+                "dts_handover_step_seconds",
+                "Time that each step took, for handovers that were accepted.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["step"],
+        )?;
+        for (name, _) in StepTimes::default().named() {
+            steps.with_label_values(&[name]);
+        }
+        registry.register(Box::new(results.clone()))?;
+        registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(steps.clone()))?;
+        Ok(Self { results, duration, steps })
+    }
+
+    /// Counts one that has ended, with its duration and steps where they are
+    /// known; times of failures would blur the histograms and are left out.
+    pub fn count(&self, outcome: Outcome, times: Option<(Duration, &StepTimes)>) {
+        self.results.with_label_values(&[outcome.name()]).inc();
+        let Some((took, steps)) = times.filter(|_| outcome == Outcome::Accepted) else {
+            return;
+        };
+        self.duration.observe(took.as_secs_f64());
+        let mut before = 0;
+        for (name, at) in steps.named() {
+            if let Some(at) = at {
+                let step = Duration::from_micros(at.saturating_sub(before));
+                self.steps.with_label_values(&[name]).observe(step.as_secs_f64());
+                before = at;
+            }
+        }
+    }
+}
+
+/// Requests on the RPC socket.
+#[derive(Debug)]
+pub struct RpcMetrics(IntCounterVec);
+
+impl RpcMetrics {
+    /// Counts one request, or one connection that was refused.
+    pub fn count(&self, result: &'static str) {
+        self.0.with_label_values(&[result]).inc();
+    }
+
+    /// The count so far.
+    #[must_use]
+    pub fn get(&self, result: &'static str) -> u64 {
+        self.0.with_label_values(&[result]).get()
+    }
+}
+
+/// Hellos from other nodes.
+#[derive(Debug)]
+pub struct PeerMetrics(IntCounterVec);
+
+impl PeerMetrics {
+    /// Counts one hello.
+    pub fn count(&self, result: &'static str) {
+        self.0.with_label_values(&[result]).inc();
+    }
+
+    /// The count so far.
+    #[must_use]
+    pub fn get(&self, result: &'static str) -> u64 {
+        self.0.with_label_values(&[result]).get()
+    }
+}
+
+/// The registry and what is counted by hand.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Everything that `/metrics` shows.
+    pub registry: Registry,
+    /// See [`HandoverMetrics`].
+    pub handovers: Arc<HandoverMetrics>,
+    /// See [`RpcMetrics`].
+    pub rpc: Arc<RpcMetrics>,
+    /// See [`PeerMetrics`].
+    pub peers: Arc<PeerMetrics>,
+}
+
+impl Metrics {
+    /// All counters at 0.
+    ///
+    /// # Errors
+    /// Two metrics of one name, which a test would find.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let handovers = Arc::new(HandoverMetrics::new(&registry)?);
+        let rpc = counters(
+            "dts_rpc_requests_total",
+            "Requests on the RPC socket, by result.",
+            "result",
+            &RPC_RESULTS,
+        )?;
+        registry.register(Box::new(rpc.clone()))?;
+        let hellos = counters(
+            "dts_peer_hello_total",
+            "Hellos from other nodes, by result.",
+            "result",
+            &crate::peers::RESULTS,
+        )?;
+        registry.register(Box::new(hellos.clone()))?;
+        let build = IntGaugeVec::new(
+            Opts::new("dts_build_info", "Always 1; the labels say what is running."),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(build))?;
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process))?;
+        let (rpc, peers) = (Arc::new(RpcMetrics(rpc)), Arc::new(PeerMetrics(hellos)));
+        Ok(Self { registry, handovers, rpc, peers })
+    }
+
+    /// The text of `/metrics`.
+    ///
+    /// # Errors
+    /// A metric that Prometheus would not take.
+    pub fn text(&self) -> prometheus::Result<String> {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}

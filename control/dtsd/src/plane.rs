@@ -1,0 +1,151 @@
+//! How control threads talk to the data plane: commands go to a worker, and one
+//! thread brings what all workers report to whoever waits for it.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use dts_core::command::{Command, Event};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The data plane as the handover code sees it.
+pub trait Plane: Send + Sync {
+    /// How many workers there are.
+    fn workers(&self) -> usize;
+    /// Which of them has the flows of this client.
+    fn worker_of(&self, client: SocketAddr) -> usize;
+    /// Queues a command.
+    ///
+    /// # Errors
+    /// The worker's queue is full, or the data plane has stopped; the command
+    /// comes back.
+    fn command(&self, worker: usize, command: Command) -> Result<(), Command>;
+}
+
+/// Brings events to the threads that wait for them.
+#[derive(Debug, Default)]
+pub struct Dispatcher {
+    waiting: Mutex<HashMap<u64, Sender<Event>>>,
+    last_ticket: AtomicU64,
+}
+
+impl Dispatcher {
+    /// A new ticket, and the place where its events arrive. At most `events`
+    /// wait there unread; more are lost.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, events: usize) -> Waiter {
+        let ticket = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, receiver) = bounded(events);
+        self.lock().insert(ticket, sender);
+        Waiter { ticket, receiver, dispatcher: Arc::clone(self) }
+    }
+
+    /// Serves until every sender of `events` is gone.
+    pub fn run(&self, events: &Receiver<(usize, Event)>) {
+        for (_, event) in events {
+            self.deliver(event);
+        }
+    }
+
+    /// An event that nobody waits for any more is dropped: its handover has
+    /// been answered.
+    pub fn deliver(&self, event: Event) {
+        let waiting = self.lock();
+        if let Some(sender) = waiting.get(&ticket_of(&event)) {
+            let _ = sender.try_send(event);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Sender<Event>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ticket_of(event: &Event) -> u64 {
+    match event {
+        Event::Frozen { ticket, .. }
+        | Event::Done { ticket, .. }
+        | Event::Failed { ticket, .. }
+        | Event::Flows { ticket, .. } => *ticket,
+    }
+}
+
+/// The end of one ticket; dropping it ends the ticket.
+#[derive(Debug)]
+pub struct Waiter {
+    /// What commands name this by.
+    pub ticket: u64,
+    receiver: Receiver<Event>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Waiter {
+    /// The next event, or `None` at the deadline.
+    #[must_use]
+    pub fn next(&self, deadline: Instant) -> Option<Event> {
+        match self.receiver.recv_deadline(deadline) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.dispatcher.lock().remove(&self.ticket);
+    }
+}
+
+/// Asks every worker for up to `limit` flows and waits at most `patience` for
+/// all answers; a worker that does not answer is left out.
+#[must_use]
+pub fn flows(
+    plane: &dyn Plane,
+    dispatcher: &Arc<Dispatcher>,
+    limit: usize,
+    patience: Duration,
+) -> Vec<dts_core::command::FlowInfo> {
+    let waiter = dispatcher.open(plane.workers());
+    let deadline = Instant::now() + patience;
+    let ask = |&worker: &usize| {
+        plane.command(worker, Command::Flows { ticket: waiter.ticket, limit }).is_ok()
+    };
+    let asked = (0..plane.workers()).filter(ask).count();
+    let mut all = Vec::new();
+    for _ in 0..asked {
+        match waiter.next(deadline) {
+            Some(Event::Flows { flows, .. }) => all.extend(flows),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    all.truncate(limit);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dts_core::command::Fail;
+
+    #[test]
+    fn events_reach_their_own_waiter() {
+        let dispatcher = Arc::new(Dispatcher::default());
+        let (a, b) = (dispatcher.open(2), dispatcher.open(2));
+        assert_ne!(a.ticket, b.ticket);
+        dispatcher.deliver(Event::Failed { ticket: b.ticket, fail: Fail::Busy });
+        let now = Instant::now();
+        assert!(a.next(now).is_none());
+        let event = b.next(now).unwrap();
+        assert!(matches!(event, Event::Failed { fail: Fail::Busy, .. }));
+    }
+
+    #[test]
+    fn a_ticket_ends_with_its_waiter() {
+        let dispatcher = Arc::new(Dispatcher::default());
+        let ticket = dispatcher.open(1).ticket;
+        assert!(dispatcher.lock().is_empty());
+        dispatcher.deliver(Event::Failed { ticket, fail: Fail::Busy });
+    }
+}

@@ -1,0 +1,33 @@
+//! What unit tests share.
+
+use dts_config::Config;
+use std::net::{TcpListener, TcpStream};
+
+/// A valid configuration of node 1 of 2.
+pub(crate) fn config() -> Config {
+    let text = r#"
+node: 1
+cluster:
+  name: test
+  key: "000102030405060708090a0b0c0d0e0f"
+  mac: "02:00:5e:00:00:64"
+  members:
+    - { id: 1, name: node1, link: 127.0.0.1 }
+    - { id: 2, name: node2, link: 127.0.0.2 }
+services:
+  - { name: web, vip: 10.77.0.100, port: 80, proxy_port: 8001 }
+ports:
+  wire: { device: "net_ring0", host: { device: "net_ring1", addresses: [10.77.0.1/24] } }
+  link: { device: "net_ring2", host: { device: "net_ring3" } }
+workers: { cores: [0] }
+"#;
+    dts_config::parse(text, "test.yaml").expect("the test's own configuration is valid")
+}
+
+/// A client's socket and the accepted one.
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("backlog");
+    let (server, _) = listener.accept().expect("a client waits");
+    (client, server)
+}

@@ -1,0 +1,211 @@
+//! Where a worker's frames go: its transmit queues, or rings to other workers.
+
+use std::collections::VecDeque;
+
+use dpdk::{Burst, Mbuf, Mempool, Producer, TxQueue};
+use dts_core::drops::{Drop, Drops};
+use dts_core::frame::{Output, Pool, Port};
+
+use crate::packet::{Packet, Passage};
+use crate::stats::Traffic;
+
+/// One transmit queue and what its driver has not taken yet.
+pub(crate) struct Tx {
+    queue: TxQueue,
+    /// The oldest frames.
+    burst: Burst,
+    /// What does not fit there, behind them. Never grows beyond `backlog_max`.
+    backlog: VecDeque<Mbuf>,
+    backlog_max: usize,
+}
+
+impl Tx {
+    pub(crate) fn new(queue: TxQueue, backlog_max: usize) -> Self {
+        let backlog = VecDeque::with_capacity(backlog_max);
+        Self {
+            queue,
+            burst: Burst::new(),
+            backlog,
+            backlog_max,
+        }
+    }
+
+    /// Queues a frame; false where it had to be dropped.
+    #[inline]
+    fn push(&mut self, mbuf: Mbuf, traffic: &mut Traffic) -> bool {
+        let mbuf = if self.backlog.is_empty() {
+            match self.burst.push(mbuf) {
+                Ok(()) => return true,
+                Err(mbuf) => {
+                    self.flush(traffic);
+                    mbuf
+                }
+            }
+        } else {
+            mbuf
+        };
+        // `flush` leaves a backlog only behind a full burst.
+        let Err(mbuf) = self.burst.push(mbuf) else {
+            return true;
+        };
+        if self.backlog.len() == self.backlog_max {
+            return false;
+        }
+        self.backlog.push_back(mbuf);
+        true
+    }
+
+    /// Gives the driver what it takes.
+    fn flush(&mut self, traffic: &mut Traffic) {
+        while !self.burst.is_empty() {
+            let before = bytes(&self.burst);
+            let taken = self.queue.burst(&mut self.burst);
+            traffic.packets += taken as u64;
+            traffic.bytes += before - bytes(&self.burst);
+            while !self.burst.is_full()
+                && let Some(mbuf) = self.backlog.pop_front()
+            {
+                if let Err(mbuf) = self.burst.push(mbuf) {
+                    self.backlog.push_front(mbuf);
+                }
+            }
+            if taken == 0 {
+                break;
+            }
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.burst.len() + self.backlog.len()
+    }
+}
+
+fn bytes(burst: &Burst) -> u64 {
+    burst.iter().map(|m| u64::from(m.pkt_len())).sum()
+}
+
+/// How a worker sends on a port.
+pub(crate) enum Route {
+    /// By a queue of its own.
+    Own(Box<Tx>),
+    /// By the ring of the worker that has a queue.
+    Via(usize),
+}
+
+/// The way to another worker.
+struct Lane {
+    producer: Producer,
+    burst: Burst,
+}
+
+impl Lane {
+    fn flush(&mut self, drops: &mut Drops) {
+        self.producer.enqueue_burst(&mut self.burst);
+        for _ in 0..self.burst.clear() {
+            drops.count(Drop::RingFull);
+        }
+    }
+}
+
+/// A worker's [`Output`].
+pub(crate) struct Egress {
+    pool: Mempool,
+    routes: [Route; 4],
+    lanes: Vec<Lane>,
+    /// Sent frames by port.
+    pub(crate) sent: [Traffic; 4],
+    /// What ended here.
+    pub(crate) drops: Drops,
+}
+
+impl Egress {
+    /// `producers` are the rings of all workers in their order.
+    pub(crate) fn new(pool: Mempool, routes: [Route; 4], producers: Vec<Producer>) -> Self {
+        let lanes = producers.into_iter().map(|producer| Lane {
+            producer,
+            burst: Burst::new(),
+        });
+        Self {
+            pool,
+            routes,
+            lanes: lanes.collect(),
+            sent: Default::default(),
+            drops: Drops::default(),
+        }
+    }
+
+    /// Sends a frame that another worker processed.
+    #[inline]
+    pub(crate) fn send_mbuf(&mut self, port: Port, mbuf: Mbuf) {
+        match &mut self.routes[port.index()] {
+            Route::Own(tx) => {
+                if !tx.push(mbuf, &mut self.sent[port.index()]) {
+                    self.drops.count(Drop::TxFull);
+                }
+            }
+            &mut Route::Via(worker) => self.pass(worker, Passage::Out(port), mbuf),
+        }
+    }
+
+    /// Puts a frame on the way to another worker.
+    #[inline]
+    pub(crate) fn pass(&mut self, worker: usize, passage: Passage, mut mbuf: Mbuf) {
+        // A worker number comes from the same modulus that made the lanes; a
+        // wrong one would be our own mistake, and must not take the node down.
+        let Some(lane) = self.lanes.get_mut(worker) else {
+            debug_assert!(false, "no worker {worker}");
+            return self.drops.count(Drop::RingFull);
+        };
+        mbuf.set_tag(passage.tag());
+        if let Err(mbuf) = lane.burst.push(mbuf) {
+            lane.flush(&mut self.drops);
+            // `flush` leaves the burst empty.
+            let _ = lane.burst.push(mbuf);
+        }
+    }
+
+    /// The end of a loop: everything leaves that can.
+    pub(crate) fn flush(&mut self) {
+        for (route, sent) in self.routes.iter_mut().zip(&mut self.sent) {
+            if let Route::Own(tx) = route
+                && !tx.burst.is_empty()
+            {
+                tx.flush(sent);
+            }
+        }
+        for lane in &mut self.lanes {
+            if !lane.burst.is_empty() {
+                lane.flush(&mut self.drops);
+            }
+        }
+    }
+
+    /// Frames that no driver has taken yet.
+    pub(crate) fn waiting(&self) -> usize {
+        let waiting = |r: &Route| match r {
+            Route::Own(tx) => tx.waiting(),
+            Route::Via(_) => 0,
+        };
+        self.routes.iter().map(waiting).sum()
+    }
+}
+
+impl Pool for Egress {
+    type Frame = Packet;
+
+    fn frame(&mut self, bytes: &[u8]) -> Option<Packet> {
+        self.pool.alloc_from(bytes).and_then(Packet::contiguous)
+    }
+}
+
+impl Output for Egress {
+    #[inline]
+    fn send(&mut self, port: Port, frame: Packet) {
+        self.send_mbuf(port, frame.into_mbuf());
+    }
+
+    #[inline]
+    fn hand_off(&mut self, worker: usize, port: Port, frame: Packet) {
+        self.pass(worker, Passage::In(port), frame.into_mbuf());
+    }
+}

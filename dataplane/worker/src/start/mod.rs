@@ -1,0 +1,360 @@
+//! From a configuration to started ports, or to one error that names the key to
+//! blame, with nothing left half-started.
+
+mod devargs;
+mod env;
+mod mac;
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use dpdk::{DevInfo, Eal, HEADROOM, Mempool, PortConf, hotplug};
+use dts_config::{Config, Idle};
+use dts_core::frame::Port;
+use dts_core::wire::Mac;
+
+use crate::stats::PortSnapshot;
+use devargs::Kind;
+
+/// What keeps the data plane from starting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct StartError {
+    /// The configuration key that asked for it, as `ports.wire.device`.
+    pub path: String,
+    /// Why it cannot be, in one line.
+    pub reason: String,
+}
+
+impl StartError {
+    pub(crate) fn new(path: impl Into<String>, reason: impl Display) -> Self {
+        Self {
+            path: path.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn of_port(port: Port, reason: impl Display) -> Self {
+        Self::new(format!("{}.device", key(port)), reason)
+    }
+}
+
+/// The configuration key of a port.
+fn key(port: Port) -> &'static str {
+    match port {
+        Port::Wire => "ports.wire",
+        Port::WireHost => "ports.wire.host",
+        Port::Link => "ports.link",
+        Port::LinkHost => "ports.link.host",
+    }
+}
+
+/// Packet buffers that a thread keeps for itself.
+const POOL_CACHE: u32 = 256;
+/// Descriptors of a queue, at most.
+const DESCRIPTORS: u32 = 1024;
+/// `net_tap` sets a buffer aside per descriptor and shows all of them to the
+/// kernel with each frame; one frame needs one.
+const TAP_DESCRIPTORS: u16 = 16;
+/// Ethernet header, two VLAN tags and FCS.
+const FRAME_OVERHEAD: u16 = 14 + 8 + 4;
+
+/// One started port.
+struct Device {
+    port: dpdk::Port,
+    info: DevInfo,
+    queues: u16,
+}
+
+/// The environment, with four started ports and a packet pool per worker.
+///
+/// The calling thread and all threads that it starts keep the real-time signals
+/// of `net_tap` blocked; workers unblock them for themselves. Dropping it closes
+/// the ports; [`Opened::close`] ends the EAL too.
+pub struct Opened {
+    // Ports go before the pools from which they have buffers.
+    devices: [Device; 4],
+    pub(crate) pools: Vec<Mempool>,
+    eal: Eal,
+    runtime: env::RuntimeDir,
+    pub(crate) cores: Vec<u16>,
+    pub(crate) idle: Idle,
+    pub(crate) idle_sleep: Duration,
+    pub(crate) flows: usize,
+    pub(crate) hold: usize,
+    pub(crate) mbufs: usize,
+    /// The wire NIC's own address, which the node's frames bear there.
+    pub wire_mac: Mac,
+    /// The node's address on the link, which the link twin bears.
+    pub link_mac: Mac,
+}
+
+/// Starts the EAL, attaches the four devices, and starts them.
+///
+/// Call it before any other thread exists: the calling thread's signal mask and
+/// the EAL's own threads depend on it. It returns with the calling thread's core
+/// affinity as it was. The EAL's log goes to `tracing` (target `dpdk`, level
+/// debug); errors quote it.
+///
+/// # Errors
+/// The first thing that is missing or refused, with the key that asked for it.
+/// Nothing is left behind then; but the EAL starts only once per process, so a
+/// second call works only if the first one failed before that.
+pub fn open(config: &Config) -> Result<Opened, StartError> {
+    env::check(config)?;
+    let (eal, runtime) = env::start(config)?;
+    // What was opened on the way is closed when `bring_up` returns without it.
+    match bring_up(config) {
+        Ok((devices, pools, wire_mac, link_mac)) => Ok(Opened {
+            devices,
+            pools,
+            eal,
+            runtime,
+            cores: config.workers.cores.clone(),
+            idle: config.workers.idle,
+            idle_sleep: config.workers.idle_sleep,
+            flows: config.memory.flows as usize,
+            hold: config.memory.hold_kib as usize * 1024,
+            mbufs: config.memory.mbufs as usize,
+            wire_mac,
+            link_mac,
+        }),
+        Err(error) => {
+            // There is nothing to add to the first error.
+            let _ = eal.cleanup();
+            drop(runtime);
+            Err(error)
+        }
+    }
+}
+
+type Up = ([Device; 4], Vec<Mempool>, Mac, Mac);
+
+fn bring_up(config: &Config) -> Result<Up, StartError> {
+    let workers = config.workers.cores.len();
+    let mtu = config.ports.wire.mtu.max(config.ports.link.mtu);
+    let count = config.memory.mbufs;
+    let pools = (0..workers)
+        .map(|w| {
+            let cache = POOL_CACHE.min(count / 4);
+            Mempool::new(&format!("dts_pool{w}"), count, cache, data_room(mtu), None)
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| {
+            let need = (u64::from(count) * u64::from(data_room(mtu)) * workers as u64) >> 20;
+            let have = config.memory.megabytes;
+            let hint = format!(
+                "{workers} x {count} packet buffers take {need} MiB, memory.megabytes is {have}"
+            );
+            StartError::new("memory.mbufs", format!("{e}; {hint}"))
+        })?;
+
+    // NICs first: the twins' addresses follow from theirs.
+    let mut nics = Vec::new();
+    for port in [Port::Wire, Port::Link] {
+        let opened = hotplug::attach_one(&conf(config, port).device)
+            .map_err(|e| StartError::of_port(port, e))?;
+        nics.push(opened);
+    }
+    let [wire_nic, link_nic] = take(nics);
+    let wire_mac = mac::wire(config, &wire_nic)?;
+    let link_mac = mac::link(config, &link_nic)?;
+    let twin = |port: Port, mac: Mac| -> Result<dpdk::Port, StartError> {
+        let text = devargs::twin(
+            &device_string(config, port),
+            mac,
+            wanted_queues(config, port),
+        );
+        let opened = hotplug::attach_one(&text).map_err(|e| StartError::of_port(port, e))?;
+        mac::set_twin(port, &opened, mac)?;
+        Ok(opened)
+    };
+    let wire_host = twin(Port::WireHost, config.cluster.mac.0)?;
+    let link_host = twin(Port::LinkHost, link_mac)?;
+
+    let mut devices = Vec::new();
+    for (port, opened) in Port::ALL
+        .into_iter()
+        .zip([wire_nic, wire_host, link_nic, link_host])
+    {
+        devices.push(configure(config, port, opened, &pools)?);
+    }
+    for (port, d) in Port::ALL.into_iter().zip(&devices) {
+        d.port.start().map_err(|e| StartError::of_port(port, e))?;
+        // Frames for the VIP come to an address that no NIC has, and the link
+        // twin's address need not be the NIC's. Devices in memory have no such
+        // mode, and some drivers want to be started first.
+        if matches!(port, Port::Wire | Port::Link) {
+            let result = d.port.set_promiscuous(true);
+            if Kind::of_driver(&d.info.driver).is_network() {
+                result.map_err(|e| StartError::of_port(port, e))?;
+            }
+        }
+    }
+    Ok((take(devices), pools, wire_mac, link_mac))
+}
+
+/// A vector of known length as an array.
+fn take<T, const N: usize>(v: Vec<T>) -> [T; N] {
+    match v.try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("one entry per port was pushed"),
+    }
+}
+
+fn conf(config: &Config, port: Port) -> &dts_config::PortConfig {
+    match port {
+        Port::Wire | Port::WireHost => &config.ports.wire,
+        Port::Link | Port::LinkHost => &config.ports.link,
+    }
+}
+
+fn device_string(config: &Config, port: Port) -> String {
+    let conf = conf(config, port);
+    match port {
+        Port::Wire | Port::Link => conf.device.clone(),
+        Port::WireHost | Port::LinkHost => conf.host.device.clone(),
+    }
+}
+
+/// Queues that are worth asking for: more than one per worker help nobody.
+fn wanted_queues(config: &Config, port: Port) -> u16 {
+    let workers = u16::try_from(config.workers.cores.len()).unwrap_or(u16::MAX);
+    conf(config, port).queues.min(workers).max(1)
+}
+
+/// Bytes of a packet buffer: one holds any frame of this MTU, so that frames are
+/// in one piece, and is a multiple of what NICs count in.
+fn data_room(mtu: u16) -> u16 {
+    HEADROOM + (mtu + FRAME_OVERHEAD).next_multiple_of(1024).max(2048)
+}
+
+fn configure(
+    config: &Config,
+    port: Port,
+    opened: dpdk::Port,
+    pools: &[Mempool],
+) -> Result<Device, StartError> {
+    let fail = |e: dpdk::Error| StartError::of_port(port, e);
+    let info = opened.info().map_err(fail)?;
+    let mtu = conf(config, port).mtu;
+    if mtu > info.max_mtu {
+        let reason = format!(
+            "{mtu} is more than {} ({}) can do: {}",
+            opened.name(),
+            info.driver,
+            info.max_mtu
+        );
+        let path = match port {
+            Port::Wire | Port::WireHost => "ports.wire.mtu",
+            Port::Link | Port::LinkHost => "ports.link.mtu",
+        };
+        return Err(StartError::new(path, reason));
+    }
+    // As many each way: net_tap and net_af_packet have pairs.
+    let queues = wanted_queues(config, port)
+        .min(info.max_rx_queues)
+        .min(info.max_tx_queues);
+    // Half of a pool at most waits in descriptors of all ports.
+    let share = (config.memory.mbufs / 16).clamp(32, DESCRIPTORS);
+    let desc = 1u16 << share.ilog2();
+    opened
+        .configure(&PortConf {
+            rx_queues: queues,
+            tx_queues: queues,
+            rx_desc: if info.driver == "net_tap" {
+                TAP_DESCRIPTORS
+            } else {
+                desc
+            },
+            tx_desc: desc,
+            mtu,
+            // No offload: checksums are judged by stacks, a virtio peer must not
+            // leave them unfinished, and frames come in one piece.
+            rx_offloads: 0,
+            tx_offloads: 0,
+            ..PortConf::default()
+        })
+        .map_err(fail)?;
+    // Queue q takes its buffers from pool q modulo workers, its poller's.
+    opened.setup_queues(pools).map_err(fail)?;
+    Ok(Device {
+        port: opened,
+        info,
+        queues,
+    })
+}
+
+impl Opened {
+    /// Queues each way of a port.
+    pub fn queues(&self, port: Port) -> u16 {
+        self.devices[port.index()].queues
+    }
+
+    /// The driver's name of a port, as `net_tap`.
+    pub fn driver(&self, port: Port) -> &str {
+        &self.devices[port.index()].info.driver
+    }
+
+    /// True if the link of a port is up, as far as its driver tells.
+    pub fn link_up(&self, port: Port) -> bool {
+        self.port(port).link_up().unwrap_or(false)
+    }
+
+    pub(crate) fn port(&self, port: Port) -> &dpdk::Port {
+        &self.devices[port.index()].port
+    }
+
+    pub(crate) fn has_tap(&self) -> bool {
+        self.devices.iter().any(|d| d.info.driver == "net_tap")
+    }
+
+    pub(crate) fn snapshot(&self, port: Port) -> PortSnapshot {
+        let d = &self.devices[port.index()];
+        let link = d.port.link().ok();
+        PortSnapshot {
+            device: d.port.name().to_owned(),
+            driver: d.info.driver.clone(),
+            queues: d.queues,
+            up: link.is_some_and(|l| l.up),
+            mbps: link.and_then(|l| l.mbps),
+            eth: d.port.stats().unwrap_or_default(),
+        }
+    }
+
+    /// Closes the ports, frees the pools and ends the EAL.
+    ///
+    /// # Errors
+    /// The first thing that could not be ended; the others are all the same.
+    pub fn close(self) -> Result<(), dpdk::Error> {
+        let Opened {
+            devices,
+            pools,
+            eal,
+            runtime,
+            ..
+        } = self;
+        let mut result = Ok(());
+        for device in devices {
+            result = result.and(device.port.detach());
+        }
+        drop(pools);
+        result = result.and(eal.cleanup());
+        drop(runtime);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_holds_a_frame() {
+        for mtu in [576, 1500, 2022, 2023, 9000] {
+            assert!(data_room(mtu) - HEADROOM >= mtu + FRAME_OVERHEAD);
+        }
+        assert_eq!(data_room(1500), dpdk::DEFAULT_DATA_ROOM);
+        assert_eq!(data_room(9000), 9216 + HEADROOM);
+    }
+}

@@ -1,0 +1,236 @@
+//! What a worker counts, and how others read it.
+//!
+//! A worker counts in plain integers. About every millisecond it stores them in
+//! a [`Block`] of its own, which the control thread reads: no counter is ever
+//! written by two threads, and no cache line either.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use dts_core::drops::{Drop, Drops};
+use dts_core::shard::Counters;
+
+/// Frames and their bytes (without FCS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Frames through one port, as one worker counted them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Frames received by this worker's queues, steered on or not.
+    pub rx_packets: u64,
+    /// Their bytes, without FCS.
+    pub rx_bytes: u64,
+    /// Frames that the driver took from this worker.
+    pub tx_packets: u64,
+    /// Their bytes, without FCS.
+    pub tx_bytes: u64,
+}
+
+/// One worker at a moment, at most about a millisecond old.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerSnapshot {
+    /// Its number, from 0.
+    pub worker: usize,
+    /// The core that it is pinned to.
+    pub core: u16,
+    /// Traffic, by [`Port::index`](dts_core::frame::Port::index).
+    pub ports: [PortCounters; 4],
+    /// Dropped frames.
+    pub drops: Drops,
+    /// What else the shard counts.
+    pub counters: Counters,
+    /// FCBs by state, in the order of `State::ALL`; at most a second old.
+    pub states: [u64; 5],
+    /// FCBs in use.
+    pub flows: u64,
+    /// Buffers for held frames that are in use.
+    pub hold_used: u64,
+    /// Buffers for held frames in all.
+    pub hold_capacity: u64,
+    /// Frames in the ring from other workers.
+    pub ring: u64,
+    /// Frames that fit into that ring.
+    pub ring_capacity: u64,
+    /// Frames that no driver has taken yet.
+    pub tx_waiting: u64,
+    /// Turns of the loop.
+    pub loops: u64,
+    /// Turns that found something to do.
+    pub busy_loops: u64,
+    /// Sleeps of an idle worker.
+    pub sleeps: u64,
+    /// Packet buffers outside the worker's pool: in queues, rings and tables.
+    pub mbufs_used: u64,
+    /// Packet buffers of the worker's pool.
+    pub mbufs_capacity: u64,
+}
+
+/// One port at a moment, as its driver tells.
+#[derive(Clone, Debug, Default)]
+pub struct PortSnapshot {
+    /// The device's name.
+    pub device: String,
+    /// Its driver.
+    pub driver: String,
+    /// Queues each way.
+    pub queues: u16,
+    /// True if the link is up.
+    pub up: bool,
+    /// Its speed in Mbit/s, where the driver knows it.
+    pub mbps: Option<u32>,
+    /// The driver's counters; all 0 where it has none.
+    pub eth: dpdk::PortStats,
+}
+
+macro_rules! block {
+    ($($name:ident),*) => {
+        /// The shared form of a [`WorkerSnapshot`].
+        pub(crate) struct Block {
+            ports: [[AtomicU64; 4]; 4],
+            drops: [AtomicU64; Drop::COUNT],
+            counters: [AtomicU64; COUNTERS],
+            states: [AtomicU64; 5],
+            $($name: AtomicU64,)*
+        }
+
+        impl Default for Block {
+            fn default() -> Self {
+                Self {
+                    ports: Default::default(),
+                    drops: zeroes(),
+                    counters: zeroes(),
+                    states: zeroes(),
+                    $($name: AtomicU64::new(0),)*
+                }
+            }
+        }
+
+        impl Block {
+            /// Publishes all but `worker`, `core` and the pool, which the reader
+            /// knows better. Only the one worker calls it.
+            pub(crate) fn store(&self, s: &WorkerSnapshot) {
+                for (to, from) in self.ports.iter().zip(&s.ports) {
+                    let PortCounters { rx_packets, rx_bytes, tx_packets, tx_bytes } = *from;
+                    put(to, &[rx_packets, rx_bytes, tx_packets, tx_bytes]);
+                }
+                put(&self.drops, &s.drops.0);
+                put(&self.counters, &array(&s.counters));
+                put(&self.states, &s.states);
+                $(self.$name.store(s.$name, Relaxed);)*
+            }
+
+            /// The last published values.
+            pub(crate) fn load(&self) -> WorkerSnapshot {
+                let mut s = WorkerSnapshot::default();
+                for (to, from) in s.ports.iter_mut().zip(&self.ports) {
+                    let [rx_packets, rx_bytes, tx_packets, tx_bytes] = get(from);
+                    *to = PortCounters { rx_packets, rx_bytes, tx_packets, tx_bytes };
+                }
+                s.drops = Drops(get(&self.drops));
+                s.counters = counters(get(&self.counters));
+                s.states = get(&self.states);
+                $(s.$name = self.$name.load(Relaxed);)*
+                s
+            }
+        }
+    };
+}
+
+block!(
+    flows,
+    hold_used,
+    hold_capacity,
+    ring,
+    ring_capacity,
+    tx_waiting,
+    loops,
+    busy_loops,
+    sleeps
+);
+
+fn zeroes<const N: usize>() -> [AtomicU64; N] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+fn put<const N: usize>(to: &[AtomicU64; N], from: &[u64; N]) {
+    for (to, &from) in to.iter().zip(from) {
+        to.store(from, Relaxed);
+    }
+}
+
+fn get<const N: usize>(from: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|i| from[i].load(Relaxed))
+}
+
+macro_rules! counters {
+    ($($name:ident),*) => {
+        const COUNTERS: usize = [$(stringify!($name)),*].len();
+
+        // No `..` in either: a counter that is new there must be added here.
+        fn array(c: &Counters) -> [u64; COUNTERS] {
+            let &Counters { $($name),* } = c;
+            [$($name),*]
+        }
+
+        fn counters(a: [u64; COUNTERS]) -> Counters {
+            let [$($name),*] = a;
+            Counters { $($name),* }
+        }
+    };
+}
+
+counters!(
+    opened,
+    asked,
+    replay_fast_open,
+    replay_handshake,
+    replay_paper,
+    refused,
+    unknown_resets,
+    orphan_resets
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_keeps_every_value() {
+        let block = Block::default();
+        let mut next = 0;
+        let mut n = || {
+            next += 1;
+            next
+        };
+        let mut s = WorkerSnapshot::default();
+        for p in &mut s.ports {
+            *p = PortCounters {
+                rx_packets: n(),
+                rx_bytes: n(),
+                tx_packets: n(),
+                tx_bytes: n(),
+            };
+        }
+        s.drops.0.fill_with(&mut n);
+        s.counters = counters(std::array::from_fn(|_| n()));
+        s.states.fill_with(&mut n);
+        for field in [
+            &mut s.flows,
+            &mut s.hold_used,
+            &mut s.hold_capacity,
+            &mut s.ring,
+            &mut s.ring_capacity,
+            &mut s.tx_waiting,
+            &mut s.loops,
+            &mut s.busy_loops,
+            &mut s.sleeps,
+        ] {
+            *field = n();
+        }
+        block.store(&s);
+        assert_eq!(format!("{:?}", block.load()), format!("{s:?}"));
+    }
+}

@@ -1,0 +1,247 @@
+//! One worker's loop.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use crossbeam::channel::{Receiver, Sender, TrySendError};
+use crossbeam::utils::CachePadded;
+use dpdk::{Burst, Mbuf, Ring, RxQueue};
+use dts_config::Idle;
+use dts_core::command::{Command, Event};
+use dts_core::drops::Drop;
+use dts_core::frame::{Frame, Port};
+use dts_core::shard::Shard;
+use dts_core::steer;
+use dts_core::time::{Instant, Span};
+use dts_core::view::View;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
+
+use crate::egress::Egress;
+use crate::packet::{Packet, Passage};
+use crate::stats::{Block, Traffic, WorkerSnapshot};
+
+/// How often timers run and counters are published.
+const TICK: Span = Span::millis(1);
+/// How often the FCBs are counted by state, which walks them all.
+const CENSUS: Span = Span::secs(1);
+/// Turns between two looks at the command queue.
+const COMMAND_TURNS: u64 = 4;
+/// Commands per look.
+const COMMANDS: usize = 16;
+/// Bursts that are taken from the ring in one turn.
+const RING_BURSTS: usize = 4;
+/// Empty turns before an idle worker sleeps.
+const PATIENCE: u32 = 64;
+
+/// The clock that all workers and the control thread share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(std::time::Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        // 64 bits of nanoseconds last 584 years.
+        Instant(self.0.elapsed().as_nanos() as u64)
+    }
+}
+
+/// All that one worker owns.
+pub(crate) struct Worker {
+    pub(crate) number: usize,
+    pub(crate) workers: usize,
+    pub(crate) clock: Clock,
+    pub(crate) rx: Vec<(Port, RxQueue)>,
+    pub(crate) ring: Ring,
+    pub(crate) egress: Egress,
+    pub(crate) shard: Shard,
+    pub(crate) views: Cache<Arc<ArcSwap<View>>, Arc<View>>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) events: Sender<(usize, Event)>,
+    pub(crate) unsent: VecDeque<Event>,
+    pub(crate) block: Arc<CachePadded<Block>>,
+    pub(crate) received: [Traffic; 4],
+    pub(crate) counts: WorkerSnapshot,
+    pub(crate) idle: Idle,
+    pub(crate) idle_sleep: Duration,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Works until `stop`. What it has not sent by then is freed with it.
+    pub(crate) fn run(mut self) {
+        let mut burst = Burst::new();
+        let (mut next_tick, mut next_census) = (Instant(0), Instant(0));
+        let mut empty = 0;
+        while !self.stop.load(Relaxed) {
+            let mut busy = false;
+            let mut rx = std::mem::take(&mut self.rx);
+            for (port, queue) in &mut rx {
+                if queue.burst(&mut burst) > 0 {
+                    busy = true;
+                    self.receive(*port, &mut burst);
+                }
+            }
+            self.rx = rx;
+            busy |= self.drain_ring(&mut burst);
+            if self.counts.loops.is_multiple_of(COMMAND_TURNS) && !self.commands.is_empty() {
+                busy = true;
+                self.obey();
+            }
+            let now = self.clock.now();
+            if now >= next_tick || self.shard.next_timer().is_some_and(|t| now >= t) {
+                next_tick = now + TICK;
+                let view = self.views.load();
+                self.shard.tick(view, now, &mut self.egress);
+                let census = now >= next_census;
+                if census {
+                    next_census = now + CENSUS;
+                }
+                self.publish(census);
+            }
+            self.report();
+            self.egress.flush();
+
+            self.counts.loops += 1;
+            if busy {
+                self.counts.busy_loops += 1;
+                empty = 0;
+            } else {
+                empty += 1;
+                // What the driver did not take is no reason to spin: it is
+                // offered again after the sleep.
+                if empty > PATIENCE && self.idle == Idle::Backoff {
+                    self.sleep(now);
+                } else {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        self.egress.flush();
+        self.publish(true);
+    }
+
+    /// A burst from a port: each frame is processed here or handed on.
+    fn receive(&mut self, port: Port, burst: &mut Burst) {
+        let now = self.clock.now();
+        let view = self.views.load();
+        let traffic = &mut self.received[port.index()];
+        traffic.packets += burst.len() as u64;
+        for mbuf in &*burst {
+            mbuf.prefetch();
+            traffic.bytes += u64::from(mbuf.pkt_len());
+        }
+        for mbuf in burst.drain() {
+            let Some(packet) = Packet::contiguous(mbuf) else {
+                self.egress.drops.count(Drop::Malformed);
+                continue;
+            };
+            let worker = steer::worker_of_frame(view, port, packet.head(), self.workers);
+            if worker == self.number {
+                self.shard
+                    .ingress(view, port, packet, now, &mut self.egress);
+            } else {
+                self.egress
+                    .pass(worker, Passage::In(port), packet.into_mbuf());
+            }
+        }
+    }
+
+    /// What other workers have for this one. True if there was anything.
+    fn drain_ring(&mut self, burst: &mut Burst) -> bool {
+        for round in 0..RING_BURSTS {
+            if self.ring.dequeue_burst(burst) == 0 {
+                return round > 0;
+            }
+            let now = self.clock.now();
+            let view = self.views.load();
+            burst.iter().for_each(Mbuf::prefetch);
+            for mbuf in burst.drain() {
+                match Passage::of(mbuf.tag()) {
+                    Passage::Out(port) => self.egress.send_mbuf(port, mbuf),
+                    Passage::In(port) => {
+                        // It was contiguous when it went into the ring.
+                        if let Some(packet) = Packet::contiguous(mbuf) {
+                            self.shard
+                                .ingress(view, port, packet, now, &mut self.egress);
+                        }
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn obey(&mut self) {
+        let now = self.clock.now();
+        let view = self.views.load();
+        for command in self.commands.try_iter().take(COMMANDS) {
+            self.shard.command(view, command, now, &mut self.egress);
+        }
+    }
+
+    /// Tells the control thread what happened; it must not make a worker wait.
+    fn report(&mut self) {
+        self.unsent.extend(self.shard.take_events());
+        while let Some(event) = self.unsent.pop_front() {
+            match self.events.try_send((self.number, event)) {
+                Ok(()) => {}
+                Err(TrySendError::Full((_, event))) => {
+                    self.unsent.push_front(event);
+                    break;
+                }
+                // Nobody listens any more: the node is stopping.
+                Err(TrySendError::Disconnected(_)) => self.unsent.clear(),
+            }
+        }
+    }
+
+    fn publish(&mut self, census: bool) {
+        let c = &mut self.counts;
+        for (to, (rx, tx)) in c
+            .ports
+            .iter_mut()
+            .zip(self.received.iter().zip(&self.egress.sent))
+        {
+            (to.rx_packets, to.rx_bytes) = (rx.packets, rx.bytes);
+            (to.tx_packets, to.tx_bytes) = (tx.packets, tx.bytes);
+        }
+        let of_shard = self.shard.drops.0.iter();
+        for (to, (a, b)) in c.drops.0.iter_mut().zip(of_shard.zip(&self.egress.drops.0)) {
+            *to = a + b;
+        }
+        c.counters = self.shard.counters.clone();
+        c.flows = self.shard.flows() as u64;
+        if census {
+            c.states = self.shard.count_states();
+        }
+        let (used, capacity) = self.shard.hold_use();
+        (c.hold_used, c.hold_capacity) = (used as u64, capacity as u64);
+        (c.ring, c.ring_capacity) = (self.ring.len() as u64, self.ring.capacity() as u64);
+        c.tx_waiting = self.egress.waiting() as u64;
+        self.block.store(c);
+    }
+
+    /// Sleeps for the configured time, but not beyond the next deadline. The
+    /// signal by which a TAP announces a frame ends the sleep early.
+    fn sleep(&mut self, now: Instant) {
+        let mut span = self.idle_sleep;
+        if let Some(deadline) = self.shard.next_timer() {
+            span = span.min(Duration::from_nanos((deadline - now).0));
+        }
+        if span.is_zero() {
+            return;
+        }
+        self.counts.sleeps += 1;
+        let flags = ClockNanosleepFlags::empty();
+        // Only an interruption can end it early, and that is welcome.
+        let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &TimeSpec::from(span));
+    }
+}

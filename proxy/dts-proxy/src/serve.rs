@@ -1,0 +1,236 @@
+//! Connections, from accept to close.
+
+use crate::balance::candidates;
+use crate::config::Config;
+use crate::handover::{Daemon, Failed};
+use crate::{BadHead, Scanner};
+use dts_proto::rpc::FailCode;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// Handovers at once, each with a thread and a connection to the daemon. More
+/// than are needed for throughput, because one whose destination has died
+/// occupies its place until the daemon's deadline.
+const HANDOVERS: usize = 128;
+
+/// Read at most this much at once: what has arrived behind the head is better
+/// left to the daemon.
+const CHUNK: usize = 4096;
+
+/// How long handovers that are under way may still take after a stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What became of the connections so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Accepted.
+    pub accepted: AtomicU64,
+    /// Moved to a destination.
+    pub moved: AtomicU64,
+    /// Closed by the client, or failed, before the head was complete.
+    pub gone: AtomicU64,
+    /// Head not complete within `limits.head_timeout_ms`.
+    pub slow: AtomicU64,
+    /// Head invalid or too large.
+    pub bad: AtomicU64,
+    /// Outcome unknown.
+    pub unknown: AtomicU64,
+    /// Not moved for any other reason.
+    pub failed: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Listens on the configured address.
+///
+/// # Errors
+/// What the kernel says.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+struct Shared {
+    config: Config,
+    daemon: Daemon,
+    handovers: Semaphore,
+    counters: Arc<Counters>,
+    random: RandomState,
+}
+
+/// Serves until `stop` becomes true, then waits for the handovers under way.
+pub async fn serve(
+    config: Config,
+    listener: TcpListener,
+    counters: Arc<Counters>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let limit = config.limits.connections;
+    let places = Arc::new(Semaphore::new(limit as usize));
+    let shared = Arc::new(Shared {
+        daemon: Daemon::new(config.rpc_socket.clone()),
+        handovers: Semaphore::new(HANDOVERS),
+        random: RandomState::new(),
+        counters,
+        config,
+    });
+    loop {
+        // A place first: what cannot be served yet waits in the backlog.
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let number = shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                let shared = Arc::clone(&shared);
+                let stop = stop.clone();
+                tokio::spawn(async move {
+                    connection(&shared, stream, peer, number, stop).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // The client gave up, or descriptors ran out: then a pause, or
+                // this loop would spin until some are back.
+                tracing::warn!(%error, "accept");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    if timeout(GRACE, places.acquire_many(limit)).await.is_err() {
+        tracing::warn!("handovers still under way at the end");
+    }
+}
+
+async fn connection(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    number: u64,
+    mut stop: watch::Receiver<bool>,
+) {
+    let counters = &shared.counters;
+    let limits = &shared.config.limits;
+    let draw = shared.random.hash_one(number);
+    let head = tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => return,
+        head = timeout(limits.head_timeout, read_head(shared, &stream, draw)) => head,
+    };
+    let (request, candidates) = match head {
+        Ok(Ok(head)) => head,
+        Ok(Err(HeadError::Io(error))) => {
+            count(&counters.gone);
+            tracing::debug!(%peer, %error, "closed before its request was complete");
+            return;
+        }
+        Ok(Err(HeadError::Bad(error))) => {
+            count(&counters.bad);
+            tracing::debug!(%peer, %error, "bad request");
+            return;
+        }
+        Err(_) => {
+            count(&counters.slow);
+            tracing::debug!(%peer, "request not complete in time");
+            return;
+        }
+    };
+    let Ok(place) = shared.handovers.acquire().await else {
+        return;
+    };
+    // Out of this process's epoll set before its descriptor travels.
+    let Ok(socket) = stream.into_std() else {
+        return count(&counters.failed);
+    };
+    let asking = Arc::clone(shared);
+    let asked = tokio::task::spawn_blocking(move || {
+        let result = asking
+            .daemon
+            .handover(socket.as_fd(), &candidates, &request);
+        // Closed by being dropped, whatever the result: nothing is ever
+        // written, and after an unknown outcome the daemon ends it.
+        drop(socket);
+        result
+    });
+    let result = asked.await;
+    drop(place);
+    match result {
+        Ok(Ok((dest, done))) => {
+            count(&counters.moved);
+            tracing::debug!(%peer, %dest, node = done.node, replay = %done.replay,
+                micros = done.micros, "moved");
+        }
+        Ok(Err(Failed { tried, error })) => {
+            if error.code() == Some(FailCode::Unknown) {
+                count(&counters.unknown);
+            } else {
+                count(&counters.failed);
+            }
+            tracing::info!(%peer, tried, %error, "not moved");
+        }
+        Err(error) => {
+            count(&counters.failed);
+            tracing::error!(%peer, %error, "handover");
+        }
+    }
+}
+
+enum HeadError {
+    Io(io::Error),
+    Bad(BadHead),
+}
+
+/// Reads until the head is complete: all bytes read, and where to go.
+async fn read_head(
+    shared: &Shared,
+    stream: &TcpStream,
+    draw: u64,
+) -> Result<(Vec<u8>, Vec<SocketAddr>), HeadError> {
+    let config = &shared.config;
+    let mut scanner = Scanner::new(config.protocol);
+    let mut buffer = Vec::new();
+    loop {
+        let len = buffer.len();
+        let room = CHUNK.min(config.limits.head_bytes - len);
+        if room == 0 {
+            return Err(HeadError::Bad(BadHead::TooLarge));
+        }
+        stream.readable().await.map_err(HeadError::Io)?;
+        buffer.resize(len + room, 0);
+        let got = match stream.try_read(&mut buffer[len..]) {
+            Ok(0) => return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(HeadError::Io(error)),
+        };
+        buffer.truncate(len + got);
+        if scanner.advance(&buffer).map_err(HeadError::Bad)? {
+            let head = scanner.head(&buffer).map_err(HeadError::Bad)?;
+            let candidates = candidates(config, &head, draw);
+            return Ok((buffer, candidates));
+        }
+    }
+}
