@@ -659,6 +659,41 @@ fn a_handover_to_the_node_itself_is_the_same_code() {
 }
 
 #[test]
+fn a_refused_handover_to_the_node_itself_leaves_the_flow_as_it_was() {
+    let mut q = Pair::frozen(1000, 9000, GET);
+    let k = q.k();
+    q.splice_to(1, false);
+    q.a.tx(Port::WireHost);
+    q.a.rx(Port::WireHost, host(8080, 0, k, RST | ACK, 0, Build::default(), b""));
+    assert!(matches!(q.a.events()[..], [Event::Failed { fail: Fail::Refused(_), .. }]));
+    q.a.rx(Port::Wire, client(k, 9001, ACK | PSH, ts(150, 5010), &[b'u'; 1400]));
+    let h = q.a.one(Port::WireHost);
+    assert_eq!((h.seg.dport, h.seg.ack, h.payload.len()), (8001, 9001, 1400));
+    q.a.rx(Port::WireHost, host(8001, 9001, k + 1400, ACK, 400, ts(5060, 150), b""));
+    let w = q.a.one(Port::Wire);
+    assert_eq!((w.seg.seq, w.seg.ack, w.seg.ts_val()), (9001, k + 1400, Some(5060)));
+}
+
+#[test]
+fn copies_are_released_in_a_handover_to_the_node_itself() {
+    let mut a = established(1000, 9000);
+    let k = 1001 + GET.len() as u32;
+    a.rx(Port::Wire, client(1001, 9001, ACK | PSH, ts(130, 5000), GET));
+    a.rx(Port::Wire, client(k, 9001, ACK | PSH, ts(131, 5000), b"late"));
+    a.tx(Port::WireHost);
+    a.command(Command::Freeze { ticket: 1, client: sock(CLIENT, CPORT), local: sock(VIP, 8001) });
+    a.events();
+    a.rx(Port::Wire, client(k + 4, 9001, ACK | PSH, ts(132, 5000), b"r"));
+    let mut p = Pair { a, b: Node::new(view(2, 1)), c: 1000, req: GET.to_vec() };
+    p.splice_to(1, false);
+    p.a.tx(Port::WireHost);
+    p.a.rx(Port::WireHost, host(8080, 50, k, SYN | ACK, 65_160, synack_opts(777, 130), b""));
+    let mut got: Vec<_> = p.a.tx(Port::WireHost).iter().map(|f| seen(f)).map(|s| (s.seg.seq, s.payload)).collect();
+    got.sort();
+    assert_eq!(got, [(k, b"late".to_vec()), (k + 4, b"r".to_vec())]);
+}
+
+#[test]
 fn silence_is_refused_and_the_half_open_socket_reset() {
     let mut p = Pair::frozen(1000, 9000, GET);
     p.splice_to(2, false);

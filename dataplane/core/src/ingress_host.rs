@@ -38,12 +38,16 @@ impl Shard {
                     if vip {
                         return self.drop_frame(Drop::Fragment);
                     }
-                } else if let Some((sport, _)) = wire::tcp::ports(frame.head(), &ip) {
+                } else if let Ok(s) = Segment::parse(frame.head(), &ip) {
+                    let sport = s.sport;
                     if vip && let Some(service) = v.service_of_local(&ip.src, sport) {
                         return self.host_flow(v, frame, &ip, service, now, out);
                     }
                     if v.is_hidden(sport) || (vip && v.service(&ip.src, sport).is_some()) {
                         return self.drop_frame(Drop::HostWithoutFlow);
+                    }
+                    if vip && s.has(SYN) && !s.has(ACK) {
+                        return self.drop_frame(Drop::HostFromVip);
                     }
                 }
             }

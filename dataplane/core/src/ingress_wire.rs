@@ -304,7 +304,7 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let proxied = v.services[f.service as usize].proxy_port.is_some();
         if proxied && s.seq_len() > 0 && !s.has(RST) {
-            if seq::lt(f.c_edge, s.seq_end()) {
+            if seq::lt(f.c_edge, s.seq_end().wrapping_sub(u32::from(s.has(FIN)))) {
                 // Beyond what was promised: a stack would not take it either, and
                 // a copy of it would push out one that counts.
                 return self.drop_frame(Drop::HoldFull);
@@ -342,6 +342,9 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         f.next_hop = next_hop;
         f.observe_client(s, now);
+        if let Some(d) = f.dest.as_mut() {
+            d.note_taken(s);
+        }
         self.complete_handshake(v, slot, s, out);
         self.forward(v, slot, frame, s, out);
         self.check_end(v, slot, now, out);

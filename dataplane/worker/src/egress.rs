@@ -9,9 +9,22 @@ use dts_core::frame::{Output, Pool, Port};
 use crate::packet::{Packet, Passage};
 use crate::stats::Traffic;
 
+/// What takes frames from the front of a burst.
+pub(crate) trait Sink {
+    /// How many it took; the others stay, in order.
+    fn take(&mut self, burst: &mut Burst) -> usize;
+}
+
+impl Sink for TxQueue {
+    #[inline]
+    fn take(&mut self, burst: &mut Burst) -> usize {
+        self.burst(burst)
+    }
+}
+
 /// One transmit queue and what its driver has not taken yet.
-pub(crate) struct Tx {
-    queue: TxQueue,
+pub(crate) struct Tx<Q = TxQueue> {
+    queue: Q,
     /// The oldest frames.
     burst: Burst,
     /// What does not fit there, behind them. Never grows beyond `backlog_max`.
@@ -19,8 +32,8 @@ pub(crate) struct Tx {
     backlog_max: usize,
 }
 
-impl Tx {
-    pub(crate) fn new(queue: TxQueue, backlog_max: usize) -> Self {
+impl<Q: Sink> Tx<Q> {
+    pub(crate) fn new(queue: Q, backlog_max: usize) -> Self {
         let backlog = VecDeque::with_capacity(backlog_max);
         Self {
             queue,
@@ -59,7 +72,7 @@ impl Tx {
     fn flush(&mut self, traffic: &mut Traffic) {
         while !self.burst.is_empty() {
             let before = bytes(&self.burst);
-            let taken = self.queue.burst(&mut self.burst);
+            let taken = self.queue.take(&mut self.burst);
             traffic.packets += taken as u64;
             traffic.bytes += before - bytes(&self.burst);
             while !self.burst.is_full()
@@ -207,5 +220,88 @@ impl Output for Egress {
     #[inline]
     fn hand_off(&mut self, worker: usize, port: Port, frame: Packet) {
         self.pass(worker, Passage::In(port), frame.into_mbuf());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dpdk::{DEFAULT_DATA_ROOM, Eal, Ring};
+
+    /// A driver with this much room.
+    struct Slow {
+        room: usize,
+        took: Vec<u8>,
+    }
+
+    impl Sink for Slow {
+        fn take(&mut self, burst: &mut Burst) -> usize {
+            let n = self.room.min(burst.len());
+            let mut rest = Burst::new();
+            for (i, mbuf) in burst.drain().enumerate() {
+                if i < n {
+                    self.took.push(mbuf.data()[0]);
+                } else {
+                    rest.push(mbuf).unwrap();
+                }
+            }
+            burst.take_from(&mut rest);
+            self.room -= n;
+            n
+        }
+    }
+
+    /// One test, because the EAL starts once per process.
+    #[test]
+    fn full_queues_and_rings() {
+        let options = ["--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "16", "--lcores", "0"];
+        let _eal = Eal::init(&options.map(str::to_owned)).unwrap();
+        let pool = Mempool::new("egress", 255, 0, DEFAULT_DATA_ROOM, None).unwrap();
+        backlog(&pool);
+        rings(&pool);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    fn backlog(pool: &Mempool) {
+        let mut sent = Traffic::default();
+        let mut tx = Tx::new(Slow { room: 10, took: Vec::new() }, 20);
+        let mut refused = 0;
+        for n in 0..100u8 {
+            refused += usize::from(!tx.push(pool.alloc_from(&[n; 60]).unwrap(), &mut sent));
+        }
+        // 10 sent, 64 in the burst, 20 behind it.
+        assert_eq!((refused, tx.waiting(), sent.packets, sent.bytes), (6, 84, 10, 600));
+        assert_eq!(pool.in_use(), 84);
+        tx.flush(&mut sent);
+        assert_eq!(sent.packets, 10, "no room, no change");
+        tx.queue.room = 70;
+        tx.flush(&mut sent);
+        assert_eq!((tx.waiting(), sent.packets, sent.bytes), (14, 80, 4800));
+        assert!(tx.push(pool.alloc_from(&[200; 60]).unwrap(), &mut sent));
+        tx.queue.room = 100;
+        tx.flush(&mut sent);
+        assert_eq!((tx.waiting(), pool.in_use()), (0, 0));
+        let order: Vec<u8> = (0..94).chain([200]).collect();
+        assert_eq!(tx.queue.took, order);
+    }
+
+    fn rings(pool: &Mempool) {
+        let mut ring = Ring::new("egress", 70).unwrap();
+        let routes = [Port::Wire, Port::WireHost, Port::Link, Port::LinkHost].map(|_| Route::Via(0));
+        let mut egress = Egress::new(pool.clone(), routes, vec![ring.producer()]);
+        for n in 0..80 {
+            let frame = egress.frame(&[n; 60]).unwrap();
+            if n % 2 == 0 {
+                egress.send(Port::Link, frame);
+            } else {
+                egress.hand_off(0, Port::Link, frame);
+            }
+        }
+        egress.flush();
+        assert_eq!((ring.len(), egress.drops.get(Drop::RingFull), pool.in_use()), (70, 10, 70));
+        let mut burst = Burst::new();
+        ring.dequeue_burst(&mut burst);
+        let passages: Vec<Passage> = burst.iter().take(2).map(|m| Passage::of(m.tag())).collect();
+        assert_eq!(passages, [Passage::Out(Port::Link), Passage::In(Port::Link)]);
     }
 }

@@ -219,7 +219,11 @@ impl Shard {
             return self.drop_frame(Drop::NoBuffer);
         };
         debug_assert_eq!(copy.head().len(), frame.len());
-        self.slots[slot as usize].observe_client(&s, now);
+        let f = &mut self.slots[slot as usize];
+        f.observe_client(&s, now);
+        if let Some(d) = f.dest.as_mut() {
+            d.note_taken(&s);
+        }
         self.complete_handshake(v, slot, &s, out);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);

@@ -11,7 +11,7 @@ use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
 use crate::view::View;
-use crate::wire::tcp::{ACK, RST, SYN};
+use crate::wire::tcp::{ACK, RST, SYN, Segment};
 use crate::wire::{self, L3};
 use dts_proto::block::{Fields, FlowId, Kind, Reason, Replay, SpliceState};
 
@@ -63,6 +63,8 @@ pub struct DestSide {
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,
+    /// End of what the stack was given in order.
+    pub taken: u32,
     /// The source was told that the flow ended.
     pub end_told: bool,
     /// The source speaks the paper's bare form.
@@ -70,6 +72,13 @@ pub struct DestSide {
 }
 
 impl DestSide {
+    /// Notes that the stack was given `s`.
+    pub(crate) fn note_taken(&mut self, s: &Segment) {
+        if seq::le(s.seq, self.taken) && seq::lt(self.taken, s.seq_end()) {
+            self.taken = s.seq_end();
+        }
+    }
+
     /// Number behind the client's last byte or FIN that the source passed on.
     pub(crate) fn c_end(&self) -> u32 {
         self.state
@@ -153,6 +162,7 @@ impl Shard {
             handshake_done: false,
             egress: Vec::new(),
             given: Vec::new(),
+            taken: st.cut.wrapping_add(u32::from(st.client_fin)),
             end_told: false,
             paper: None,
         }));
@@ -294,7 +304,7 @@ impl Shard {
             return self.drop_frame(Drop::LinkStale);
         }
         if let Ok(s) = wire::tcp::Segment::parse(&frame, &ip)
-            && seq::le(s.seq_end(), f.c_nxt)
+            && f.dest.as_ref().is_some_and(|d| seq::le(s.seq_end(), d.taken))
             && !s.has(RST)
         {
             // Heard here as well, since the splice.
@@ -410,7 +420,11 @@ impl Shard {
     pub(crate) fn leave(&mut self, slot: u32) {
         let f = &mut self.slots[slot as usize];
         if f.source.is_some() {
-            // The source of a handover to itself goes on with the flow.
+            // The source of a handover to itself goes on with the flow, in the
+            // proxy's numbers.
+            f.delta = 0;
+            f.tau = 0;
+            f.local_shift = f.agreed.promised_shift;
             if let Some(d) = f.dest.take() {
                 self.aliases.forget(slot, &d);
             }
@@ -565,10 +579,13 @@ impl crate::fcb::Fcb {
         self.cut = st.cut;
         self.client_ack = seq::max(st.client_ack, st.s_base);
         self.client_window = st.window;
-        self.c_nxt = st.cut.wrapping_add(u32::from(st.client_fin));
-        self.c_fin = st.client_fin.then_some(self.c_nxt);
+        let c_end = st.cut.wrapping_add(u32::from(st.client_fin));
+        self.c_fin = st.client_fin.then_some(c_end);
+        if self.source.is_none() {
+            self.c_nxt = c_end;
+            self.c_edge = st.last_ack;
+        }
         self.c_acked = st.last_ack;
-        self.c_edge = st.last_ack;
         self.ts_in_order = st.ts_recent;
         self.ts_max = st.ts_max;
         self.rtt = Span::micros(u64::from(st.rtt_us));

@@ -209,6 +209,7 @@ impl Shard {
             handshake_done: true,
             egress: Vec::new(),
             given: Vec::new(),
+            taken: st.cut,
             end_told: false,
             paper: Some(PaperSide {
                 acked: s.seq.wrapping_add(1),

@@ -116,6 +116,7 @@ cluster:
 ports:
   wire: {{ device: net_ring0, host: {{ device: net_ring1 }} }}
   link: {{ device: net_ring2, host: {{ device: net_ring3 }} }}
+services: []
 workers: {{ cores: [0] }}
 "
         );
