@@ -117,7 +117,7 @@ impl Handovers {
         let (client, local, dest) = (canonical(client), canonical(local), canonical(dest));
         let mut course = Course::default();
         let end = self.conduct(&socket, client, local, dest, passed, start, &mut course);
-        self.record(start, client, local, dest, course, &end);
+        self.record(start, client, local, dest, &course, &end);
         let micros = course.steps.accepted_us.unwrap_or_else(|| micros_since(start));
         match end.code {
             Some(code) => Answer::Failed { code, reason: end.reason },
@@ -221,7 +221,7 @@ impl Handovers {
         client: SocketAddr,
         local: SocketAddr,
         dest: SocketAddr,
-        course: Course,
+        course: &Course,
         end: &End,
     ) {
         let view = self.view.load();
@@ -320,7 +320,7 @@ fn failed(fail: Fail) -> End {
 
 /// What a failure of the data plane means to a proxy.
 #[must_use]
-pub const fn verdict(fail: Fail) -> (Outcome, FailCode, &'static str) {
+pub fn verdict(fail: Fail) -> (Outcome, FailCode, &'static str) {
     use Outcome as O;
     match fail {
         Fail::NoFlow => (O::NotEligible, FailCode::NotEligible, "the data plane has no such connection"),

@@ -254,7 +254,16 @@ mod tests {
     /// One test, because the EAL starts once per process.
     #[test]
     fn full_queues_and_rings() {
-        let options = ["--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "16", "--lcores", "0"];
+        let options = [
+            "--no-huge",
+            "--no-shconf",
+            "--no-telemetry",
+            "--no-pci",
+            "-m",
+            "16",
+            "--lcores",
+            "0",
+        ];
         let _eal = Eal::init(&options.map(str::to_owned)).unwrap();
         let pool = Mempool::new("egress", 255, 0, DEFAULT_DATA_ROOM, None).unwrap();
         backlog(&pool);
@@ -264,13 +273,22 @@ mod tests {
 
     fn backlog(pool: &Mempool) {
         let mut sent = Traffic::default();
-        let mut tx = Tx::new(Slow { room: 10, took: Vec::new() }, 20);
+        let mut tx = Tx::new(
+            Slow {
+                room: 10,
+                took: Vec::new(),
+            },
+            20,
+        );
         let mut refused = 0;
         for n in 0..100u8 {
             refused += usize::from(!tx.push(pool.alloc_from(&[n; 60]).unwrap(), &mut sent));
         }
         // 10 sent, 64 in the burst, 20 behind it.
-        assert_eq!((refused, tx.waiting(), sent.packets, sent.bytes), (6, 84, 10, 600));
+        assert_eq!(
+            (refused, tx.waiting(), sent.packets, sent.bytes),
+            (6, 84, 10, 600)
+        );
         assert_eq!(pool.in_use(), 84);
         tx.flush(&mut sent);
         assert_eq!(sent.packets, 10, "no room, no change");
@@ -287,7 +305,8 @@ mod tests {
 
     fn rings(pool: &Mempool) {
         let mut ring = Ring::new("egress", 70).unwrap();
-        let routes = [Port::Wire, Port::WireHost, Port::Link, Port::LinkHost].map(|_| Route::Via(0));
+        let routes =
+            [Port::Wire, Port::WireHost, Port::Link, Port::LinkHost].map(|_| Route::Via(0));
         let mut egress = Egress::new(pool.clone(), routes, vec![ring.producer()]);
         for n in 0..80 {
             let frame = egress.frame(&[n; 60]).unwrap();
@@ -298,10 +317,16 @@ mod tests {
             }
         }
         egress.flush();
-        assert_eq!((ring.len(), egress.drops.get(Drop::RingFull), pool.in_use()), (70, 10, 70));
+        assert_eq!(
+            (ring.len(), egress.drops.get(Drop::RingFull), pool.in_use()),
+            (70, 10, 70)
+        );
         let mut burst = Burst::new();
         ring.dequeue_burst(&mut burst);
         let passages: Vec<Passage> = burst.iter().take(2).map(|m| Passage::of(m.tag())).collect();
-        assert_eq!(passages, [Passage::Out(Port::Link), Passage::In(Port::Link)]);
+        assert_eq!(
+            passages,
+            [Passage::Out(Port::Link), Passage::In(Port::Link)]
+        );
     }
 }

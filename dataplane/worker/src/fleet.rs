@@ -141,6 +141,8 @@ impl Fleet {
                         };
                         // A spawner that does not wait has failed, and stops us.
                         let _ = ready.send(Ok(()));
+                        // It waits for the end of the last sender.
+                        drop(ready);
                         // It takes the queues along before the lcore ends.
                         worker.run();
                     });

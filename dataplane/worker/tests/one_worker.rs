@@ -35,7 +35,7 @@ fn frames_go_their_ways() {
         to_node.clone(),
     ];
     let devices = [
-        files.device(Port::Wire, &[wire.clone()]),
+        files.device(Port::Wire, std::slice::from_ref(&wire)),
         files.device(Port::WireHost, &[vec![from_node.clone()]]),
         files.device(Port::Link, &[vec![on_link.clone()]]),
         files.device(Port::LinkHost, &[vec![to_link.clone()]]),
@@ -45,7 +45,7 @@ fn frames_go_their_ways() {
     assert_eq!(opened.driver(Port::Wire), "net_pcap");
     assert!(opened.link_up(Port::Link));
     assert_eq!(opened.link_mac[0] & 3, 2, "a local unicast address");
-    let (wire_mac, link_mac) = (opened.wire_mac, opened.link_mac);
+    let wire_mac = opened.wire_mac;
     let views = Arc::new(ArcSwap::from_pointee(view(&opened)));
     let (events, inbox) = channel::unbounded();
     let fleet = Fleet::spawn(opened, views, events).unwrap();
@@ -146,5 +146,4 @@ fn frames_go_their_ways() {
     let link = files.sent(Port::Link, 0);
     assert_eq!(link.len(), 1);
     assert_eq!(link[0][12..], to_link[12..]);
-    let _ = link_mac;
 }

@@ -25,16 +25,36 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         "memory.hugepages",
         "1048576 MiB of hugepages are needed",
     ),
-    ("core", |c| c.workers.cores = vec![1000], "workers.cores.0", "core 1000 is not among"),
-    ("nic", |c| c.ports.wire.device = "net_pcap0,iface=dts-none".into(), "ports.wire.device", "dts-none"),
+    (
+        "core",
+        |c| c.workers.cores = vec![1000],
+        "workers.cores.0",
+        "core 1000 is not among",
+    ),
+    (
+        "nic",
+        |c| c.ports.wire.device = "net_pcap0,iface=dts-none".into(),
+        "ports.wire.device",
+        "dts-none",
+    ),
     (
         "twin",
         |c| c.ports.link.host.device = "net_pcap3,rx_pcap=/none/at.all".into(),
         "ports.link.host.device",
         "/none/at.all",
     ),
-    ("driver", |c| c.ports.link.device = "net_nothing0".into(), "ports.link.device", "net_nothing0"),
-    ("buffers", |c| c.memory.mbufs = 1 << 20, "memory.mbufs", "memory.megabytes is 64"),
+    (
+        "driver",
+        |c| c.ports.link.device = "net_nothing0".into(),
+        "ports.link.device",
+        "net_nothing0",
+    ),
+    (
+        "buffers",
+        |c| c.memory.mbufs = 1 << 20,
+        "memory.mbufs",
+        "memory.megabytes is 64",
+    ),
     (
         "address",
         // The address that the first capture device bears.
@@ -55,9 +75,13 @@ fn every_mistake_has_its_key() {
             .env(CASE, name)
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {text}");
-        assert!(text.contains(&format!("case {name}: {path}: ")), "{name}: {text}");
+        assert!(
+            text.contains(&format!("case {name}: {path}: ")),
+            "{name}: {text}"
+        );
     }
 }
 
@@ -66,10 +90,15 @@ fn child(case: &str) {
     let files = Files::new();
     let mut config = config(&Port::ALL.map(|p| files.device(p, &[vec![]])), 1, 1);
     change(&mut config);
-    let Err(error) = start::open(&config) else { panic!("it started") };
+    let Err(error) = start::open(&config) else {
+        panic!("it started")
+    };
     println!("case {case}: {error}");
     assert_eq!(error.path, *path, "{error}");
-    assert!(error.reason.contains(words) && !error.reason.contains('\n'), "{error}");
+    assert!(
+        error.reason.contains(words) && !error.reason.contains('\n'),
+        "{error}"
+    );
     // The EAL is down, and it goes down only when every port and pool is gone.
     let after = dpdk::Mempool::new("after", 63, 0, 2048, None);
     assert!(matches!(after, Err(dpdk::Error::NotRunning)), "{after:?}");

@@ -1,0 +1,26 @@
+//! The DTS daemon: it starts the data plane and is its control thread.
+//!
+//! [`daemon::run`] is its whole life. Handovers come in by [`rpc_server`] and are
+//! conducted by [`handover`], which talks to the workers through [`plane`];
+//! [`peers`] says and hears hellos; [`admin`] tells operators and Prometheus.
+
+pub mod admin;
+pub mod daemon;
+pub mod drain;
+pub mod fleet_metrics;
+pub mod handover;
+pub mod hello;
+pub mod history;
+pub mod logging;
+pub mod metrics;
+pub mod peers;
+pub mod plane;
+pub mod routes;
+pub mod rpc_server;
+pub mod snapshot;
+pub mod sockets;
+pub mod threads;
+pub mod twins;
+
+#[cfg(test)]
+mod testkit;

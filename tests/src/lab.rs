@@ -1,0 +1,388 @@
+//! A lab of `deploy/lab`: raised, asked, and taken down when dropped.
+
+use crate::client::Connection;
+use crate::metrics::Metrics;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// How to raise a lab.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Prefix of all its names.
+    pub prefix: &'static str,
+    /// Settings for `lab up --config`, one KEY=VALUE per line.
+    pub overlay: &'static str,
+    /// The program `labclient` of this crate.
+    pub client: &'static str,
+    /// Where captures and the overlay are written.
+    pub scratch: &'static str,
+}
+
+/// A handover as its source's `/v1/handovers` tells it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Handover {
+    /// Seconds since the epoch.
+    pub time: f64,
+    /// Client address and port.
+    pub client: String,
+    /// Source node.
+    pub source: u16,
+    /// Destination node.
+    pub destination: Option<u16>,
+    /// `accepted`, `refused`, ...
+    pub outcome: String,
+    /// `fast-open`, `handshake`, `paper`; `None` unless accepted.
+    pub replay: Option<String>,
+    /// From request to answer, microseconds.
+    pub duration_us: u64,
+    /// Why it failed.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A lab that is up.
+#[derive(Debug)]
+pub struct Lab {
+    setup: Setup,
+    facts: HashMap<String, String>,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/lab/lab")
+}
+
+/// The daemons beside the test's own program, unless DTS_BIN says otherwise.
+#[must_use]
+pub fn bin_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("DTS_BIN") {
+        return dir.into();
+    }
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.ancestors().nth(2).map_or_else(PathBuf::new, Path::to_owned)
+}
+
+fn lab_command(prefix: &str) -> Command {
+    let mut command = Command::new(script());
+    command.args(["--prefix", prefix]).env("DTS_BIN", bin_dir()).stdin(Stdio::null());
+    command
+}
+
+/// Runs `command`; its standard output, or what it said when it failed.
+fn output(command: &mut Command) -> Result<String, String> {
+    let done = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    if done.status.success() {
+        return Ok(text);
+    }
+    Err(format!("{command:?}: {}: {}{}", done.status, String::from_utf8_lossy(&done.stderr), text))
+}
+
+impl Lab {
+    /// Raises a lab of three nodes, after taking down what an earlier run may have
+    /// left.
+    ///
+    /// # Errors
+    /// What the lab said: privileges, tools or programs are missing, or a node did
+    /// not become ready.
+    pub fn up(setup: &Setup) -> Result<Self, String> {
+        fs::create_dir_all(setup.scratch).map_err(|e| format!("{}: {e}", setup.scratch))?;
+        let overlay = Path::new(setup.scratch).join(format!("{}.overlay", setup.prefix));
+        fs::write(&overlay, setup.overlay).map_err(|e| format!("{}: {e}", overlay.display()))?;
+        output(lab_command(setup.prefix).arg("down"))?;
+        let mut lab = Self { setup: setup.clone(), facts: HashMap::new() };
+        output(lab_command(setup.prefix).args(["up", "--nodes", "3", "--config"]).arg(&overlay))?;
+        let env = output(lab_command(setup.prefix).arg("env"))?;
+        lab.facts = env.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
+        Ok(lab)
+    }
+
+    /// A line of `lab env`.
+    ///
+    /// # Panics
+    /// There is no such fact.
+    #[must_use]
+    pub fn fact(&self, key: &str) -> &str {
+        self.facts.get(key).unwrap_or_else(|| panic!("the lab has no fact {key}"))
+    }
+
+    /// The name of one of the lab's network namespaces: `client`, `sw`, `nodeN`.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> String {
+        format!("{}{name}", self.setup.prefix)
+    }
+
+    /// The directory of a node's configuration and logs.
+    #[must_use]
+    pub fn dir(&self, node: u16) -> PathBuf {
+        self.fact(&format!("NODE{node}_DIR")).into()
+    }
+
+    /// The node whose wire frames bear this source address, 0 for none.
+    #[must_use]
+    pub fn node_of_mac(&self, mac: &str) -> u16 {
+        (1..=3).find(|n| self.fact(&format!("NODE{n}_WIRE_MAC")) == mac).unwrap_or(0)
+    }
+
+    /// Runs a command of the lab script.
+    ///
+    /// # Panics
+    /// It failed.
+    pub fn lab(&self, arguments: &[&str]) -> String {
+        output(lab_command(self.setup.prefix).args(arguments)).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = lab_command(self.setup.prefix);
+        command.args(["exec", name, "--"]).args(arguments);
+        command
+    }
+
+    /// Runs a program in a namespace; its standard output.
+    ///
+    /// # Panics
+    /// It failed.
+    pub fn exec(&self, name: &str, arguments: &[&str]) -> String {
+        output(&mut self.command(name, arguments)).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Runs a program in a namespace, whatever it says.
+    ///
+    /// # Panics
+    /// It could not be started.
+    pub fn try_exec(&self, name: &str, arguments: &[&str]) -> Output {
+        self.command(name, arguments).output().unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
+    }
+
+    /// Starts a program in a namespace; it is killed when the guard is dropped.
+    ///
+    /// # Panics
+    /// It could not be started.
+    pub fn spawn(&self, name: &str, arguments: &[&str]) -> Running {
+        let mut command = self.command(name, arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running(Some(child.unwrap_or_else(|e| panic!("{arguments:?}: {e}"))))
+    }
+
+    /// Makes connections with the test client; see its `Plan` for the arguments.
+    ///
+    /// # Panics
+    /// The client failed.
+    pub fn load(&self, arguments: &[&str]) -> Vec<Connection> {
+        connections(&self.exec("client", &self.client(arguments)))
+    }
+
+    /// The same in the background.
+    pub fn start_load(&self, arguments: &[&str]) -> Running {
+        self.spawn("client", &self.client(arguments))
+    }
+
+    fn client<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
+        [&[self.setup.client], arguments].concat()
+    }
+
+    /// A node's counters.
+    ///
+    /// # Panics
+    /// It does not answer.
+    #[must_use]
+    pub fn metrics(&self, node: u16) -> Metrics {
+        let url = "http://127.0.0.1:9464/metrics";
+        Metrics::parse(&self.exec(&format!("node{node}"), &["curl", "-sf", "-m", "5", url]))
+    }
+
+    /// The sum of a counter over all nodes.
+    #[must_use]
+    pub fn total(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        (1..=3).map(|n| self.metrics(n).sum(name, labels) as u64).sum()
+    }
+
+    /// The handovers that a node was asked for, newest first.
+    ///
+    /// # Panics
+    /// It does not answer, or something else than a list.
+    #[must_use]
+    pub fn handovers(&self, node: u16) -> Vec<Handover> {
+        let socket = self.dir(node).join("admin.sock");
+        let socket = socket.to_str().expect("a lab path is ASCII");
+        let url = "http://dtsd/v1/handovers?limit=1000";
+        let text = self.exec(&format!("node{node}"), &["curl", "-sf", "-m", "5", "--unix-socket", socket, url]);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/handovers: {e}: {text}"))
+    }
+
+    /// The newest handover of a client port, whoever was its source.
+    #[must_use]
+    pub fn handover_of_port(&self, port: u16) -> Option<Handover> {
+        let end = format!(":{port}");
+        let all = (1..=3).flat_map(|n| self.handovers(n)).filter(|h| h.client.ends_with(&end));
+        all.max_by(|a, b| a.time.total_cmp(&b.time))
+    }
+
+    /// How often each path that contains `part` was executed, by the access logs of
+    /// all nodes.
+    ///
+    /// # Panics
+    /// A log cannot be read.
+    #[must_use]
+    pub fn executed(&self, part: &str) -> BTreeMap<String, Vec<u16>> {
+        let mut nodes: BTreeMap<String, Vec<u16>> = BTreeMap::new();
+        for node in 1..=3 {
+            let log = self.dir(node).join("access.log");
+            let text = fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+            let paths = text.lines().filter_map(|l| l.split('"').nth(1)?.split(' ').nth(1));
+            for path in paths.filter(|p| p.contains(part)) {
+                nodes.entry(path.to_owned()).or_default().push(node);
+            }
+        }
+        nodes
+    }
+
+    /// Captures on an interface while `during` runs; the file is left for those who
+    /// look into a failure.
+    ///
+    /// # Panics
+    /// The capture failed.
+    pub fn capture<T>(&self, name: &str, interface: &str, file: &str, during: impl FnOnce() -> T) -> (PathBuf, T) {
+        let path = Path::new(self.setup.scratch).join(format!("{}-{file}.pcap", self.setup.prefix));
+        let (at, text) = (format!("{name}:{interface}"), path.to_str().expect("a UTF-8 path"));
+        let stop = StopCapture { lab: self, at: &at, file: text };
+        self.lab(&["capture", &at, text]);
+        let result = during();
+        std::mem::forget(stop);
+        self.lab(&["capture", &at, text, "stop"]);
+        (path, result)
+    }
+
+    /// Stops a role of a node until the guard is dropped.
+    pub fn without(&self, node: u16, role: &'static str) -> Stopped<'_> {
+        let stopped = Stopped { lab: self, node, role, paused: false };
+        self.lab(&["stop", &node.to_string(), role]);
+        stopped
+    }
+
+    /// Kills a role of a node (SIGKILL); it is started when the guard is dropped.
+    pub fn killed(&self, node: u16, role: &'static str) -> Stopped<'_> {
+        let stopped = Stopped { lab: self, node, role, paused: false };
+        self.lab(&["kill", &node.to_string(), role]);
+        stopped
+    }
+
+    /// Pauses a role of a node (SIGSTOP) until the guard is dropped.
+    pub fn paused(&self, node: u16, role: &'static str) -> Stopped<'_> {
+        let stopped = Stopped { lab: self, node, role, paused: true };
+        self.lab(&["kill", &node.to_string(), role, "STOP"]);
+        stopped
+    }
+
+    /// Drops frames that come in at a port of the switch and match an nftables
+    /// expression, until the guard is dropped. Ports: `wN` and `lN`, the node's end
+    /// of wire and link, and `wc`, the client's.
+    ///
+    /// # Panics
+    /// nftables refused.
+    pub fn lose(&self, port: &'static str, matching: &str) -> Losing<'_> {
+        let rules = format!(
+            "add table netdev lose_{port}; add chain netdev lose_{port} in {{ type filter hook ingress device \"{port}\" \
+             priority 0; }}; add rule netdev lose_{port} in {matching} drop"
+        );
+        let losing = Losing { lab: self, port };
+        self.exec("sw", &["nft", &rules]);
+        losing
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = output(lab_command(self.setup.prefix).arg("down")) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+fn connections(text: &str) -> Vec<Connection> {
+    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("labclient said {l:?}: {e}"))).collect()
+}
+
+/// A program that runs in a namespace.
+#[derive(Debug)]
+pub struct Running(Option<Child>);
+
+impl Running {
+    /// Waits for its end; the connections that it reports.
+    ///
+    /// # Panics
+    /// It failed.
+    pub fn connections(mut self) -> Vec<Connection> {
+        let child = self.0.take().expect("taken once only");
+        let done = child.wait_with_output().unwrap_or_else(|e| panic!("labclient: {e}"));
+        assert!(done.status.success(), "labclient: {}", String::from_utf8_lossy(&done.stderr));
+        connections(&String::from_utf8_lossy(&done.stdout))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // `lab exec` becomes the program, so this reaches it.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A role that does not run.
+#[derive(Debug)]
+pub struct Stopped<'a> {
+    lab: &'a Lab,
+    node: u16,
+    role: &'static str,
+    paused: bool,
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        let node = self.node.to_string();
+        let mut command = lab_command(self.lab.setup.prefix);
+        if self.paused {
+            command.args(["kill", &node, self.role, "CONT"]);
+        } else {
+            command.args(["start", &node, self.role]);
+        }
+        if let Err(error) = output(&mut command) {
+            // A panic here would hide the one that may be under way; the next test
+            // will notice.
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A cable that loses frames.
+#[derive(Debug)]
+pub struct Losing<'a> {
+    lab: &'a Lab,
+    port: &'static str,
+}
+
+impl Drop for Losing<'_> {
+    fn drop(&mut self) {
+        let rule = format!("delete table netdev lose_{}", self.port);
+        if let Err(error) = output(&mut self.lab.command("sw", &["nft", &rule])) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// Ends a capture whose body panicked.
+struct StopCapture<'a> {
+    lab: &'a Lab,
+    at: &'a str,
+    file: &'a str,
+}
+
+impl Drop for StopCapture<'_> {
+    fn drop(&mut self) {
+        let _ = output(lab_command(self.lab.setup.prefix).args(["capture", self.at, self.file, "stop"]));
+    }
+}

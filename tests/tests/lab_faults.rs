@@ -1,0 +1,274 @@
+//! Destinations that refuse, die, stop or cannot be heard. One node owns every
+//! SYN, so that the source of each handover is known: node 2. Pool a is nodes 1
+//! and 3, pool b is node 1 alone, pool c is node 3.
+
+use dts_tests::capture::Capture;
+use dts_tests::client::{Connection, Outcome};
+use dts_tests::lab::{Lab, Setup};
+use dts_tests::suite::{self, Group};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SETUP: Setup = Setup {
+    prefix: "dtsf",
+    overlay: "POLICY=designated\nDESIGNATED=2\nPOOL_A=1,3\nPOOL_B=1\nPOOL_C=3\nDEADLINE_MS=150\nUNKNOWN_MS=2000\n",
+    client: env!("CARGO_BIN_EXE_labclient"),
+    scratch: env!("CARGO_TARGET_TMPDIR"),
+};
+/// The node that owns every SYN.
+const SOURCE: u16 = 2;
+/// When the client of an unknown outcome is reset, counted from the freeze.
+const UNKNOWN_MS: f64 = 2000.0;
+/// What a busy machine may add to any deadline.
+const MARGIN_MS: f64 = 1000.0;
+/// A splice SYN to node 1, as an nftables expression.
+const SPLICE_TO_1: &str = "ip daddr 10.77.1.1 tcp flags & (syn | ack | rst) == syn";
+/// Every link message to node 1.
+const TO_1: &str = "ip daddr 10.77.1.1 ip protocol tcp";
+/// Every link message from node 1.
+const FROM_1: &str = "ip saddr 10.77.1.1 ip protocol tcp";
+
+fn main() -> ExitCode {
+    suite::main(vec![Group {
+        setup: SETUP,
+        cases: vec![
+            ("a_refused_handover_goes_to_another_node", a_refused_handover_goes_to_another_node),
+            ("a_refusal_by_the_only_node_ends_the_connection", a_refusal_by_the_only_node_ends_the_connection),
+            ("an_aborted_handover_goes_to_another_node", an_aborted_handover_goes_to_another_node),
+            ("an_unknown_outcome_resets_the_client_at_its_deadline", an_unknown_outcome_resets_the_client_at_its_deadline),
+            ("a_stopped_destination_executes_nothing_twice", a_stopped_destination_executes_nothing_twice),
+            ("a_destination_that_wakes_in_time_is_no_loss", a_destination_that_wakes_in_time_is_no_loss),
+            ("a_lost_accept_is_proved_by_the_client", a_lost_accept_is_proved_by_the_client),
+            ("lost_first_frames_are_sent_again", lost_first_frames_are_sent_again),
+            ("a_dead_daemon_at_the_destination", a_dead_daemon_at_the_destination),
+            ("a_destination_killed_under_load", a_destination_killed_under_load),
+            ("a_restarted_owner_serves", a_restarted_owner_serves),
+        ],
+    }])
+}
+
+fn outcomes(connections: &[Connection]) -> BTreeMap<Outcome, usize> {
+    let mut counts = BTreeMap::new();
+    for c in connections {
+        *counts.entry(c.outcome).or_default() += 1;
+    }
+    counts
+}
+
+#[track_caller]
+fn assert_answered(connections: &[Connection], node: Option<&str>) {
+    let good = |c: &&Connection| c.outcome == Outcome::Answered && c.status == 200 && node.is_none_or(|n| c.node == n);
+    let bad: Vec<_> = connections.iter().filter(|c| !good(c)).collect();
+    assert!(
+        !connections.is_empty() && bad.is_empty(),
+        "{} of {} not answered by {node:?}, first {:?}",
+        bad.len(),
+        connections.len(),
+        &bad[..bad.len().min(3)]
+    );
+}
+
+/// No request was executed more than once, and those that were answered were.
+#[track_caller]
+fn assert_once(lab: &Lab, part: &str, connections: &[Connection]) {
+    let executed = lab.executed(part);
+    for (path, nodes) in &executed {
+        assert_eq!(nodes.len(), 1, "{path} was executed by nodes {nodes:?}");
+    }
+    for c in connections.iter().filter(|c| c.outcome == Outcome::Answered) {
+        assert!(executed.contains_key(&c.path), "{} was answered, but no node executed it", c.path);
+    }
+}
+
+fn ended(lab: &Lab, result: &str) -> u64 {
+    lab.metrics(SOURCE).sum("dts_handovers_total", &[("result", result)]) as u64
+}
+
+/// New connections to every pool work, at the latest after `patience`.
+#[track_caller]
+fn assert_recovers(lab: &Lab, tag: &str, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let mut round = 0;
+    loop {
+        round += 1;
+        let connections: Vec<_> = ["a", "b", "c"]
+            .into_iter()
+            .flat_map(|pool| lab.load(&["count=10", "timeout=3000", &format!("path=/{pool}/{tag}-{round}-{{}}")]))
+            .collect();
+        if connections.iter().all(|c| c.outcome == Outcome::Answered) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "after {patience:?}: {:?}", outcomes(&connections));
+        sleep(Duration::from_millis(200));
+    }
+}
+
+fn a_refused_handover_goes_to_another_node(lab: &Lab) {
+    let before = ended(lab, "refused");
+    let down = lab.without(1, "nginx");
+    let connections = lab.load(&["count=60", "threads=2", "path=/a/refused-{}"]);
+    assert_answered(&connections, Some("node3"));
+    // By consistent hashing half of the paths would be node 1's: 60 paths all hash
+    // elsewhere once in 10^18.
+    assert!(ended(lab, "refused") > before, "nobody was refused");
+    assert_once(lab, "/a/refused-", &connections);
+    let record = lab.handovers(SOURCE).into_iter().find(|h| h.outcome == "refused").expect("a record of a refusal");
+    assert_eq!((record.source, record.destination), (SOURCE, Some(1)));
+    assert!(record.duration_us < 150_000, "{record:?}");
+    drop(down);
+    assert_recovers(lab, "after-refused", Duration::from_secs(5));
+}
+
+fn a_refusal_by_the_only_node_ends_the_connection(lab: &Lab) {
+    let before = ended(lab, "refused");
+    let down = lab.without(1, "nginx");
+    let connections = lab.load(&["count=10", "path=/b/only-{}", "timeout=3000"]);
+    for c in &connections {
+        assert!(matches!(c.outcome, Outcome::Closed | Outcome::Reset), "{c:?}");
+        assert!(c.total_ms < 150.0 + MARGIN_MS, "{c:?}");
+    }
+    assert_eq!(ended(lab, "refused") - before, 10);
+    drop(down);
+    assert_recovers(lab, "after-only", Duration::from_secs(5));
+}
+
+fn an_aborted_handover_goes_to_another_node(lab: &Lab) {
+    let before = ended(lab, "aborted");
+    // The splice is lost and the abort is not: node 1 says that it never saw it.
+    let losing = lab.lose("l2", SPLICE_TO_1);
+    let connections = lab.load(&["count=40", "threads=4", "path=/a/aborted-{}"]);
+    drop(losing);
+    assert_answered(&connections, Some("node3"));
+    assert_once(lab, "/a/aborted-", &connections);
+    assert!(ended(lab, "aborted") > before, "nothing was aborted");
+    let record = lab.handovers(SOURCE).into_iter().find(|h| h.outcome == "aborted").expect("a record of an abort");
+    assert_eq!((record.source, record.destination), (SOURCE, Some(1)));
+    assert_recovers(lab, "after-aborted", Duration::from_secs(5));
+}
+
+/// Requests for node 1 alone of which nothing is ever heard again.
+fn unknown(lab: &Lab, tag: &str) -> Vec<Connection> {
+    const COUNT: u64 = 8;
+    let (before, resets) = (ended(lab, "unknown"), lab.metrics(SOURCE).sum("dts_resets_total", &[("reason", "unknown")]));
+    let path = format!("path=/b/{tag}-{{}}");
+    let (capture, connections) = lab.capture("client", "wire0", tag, || {
+        lab.load(&["count=8", "threads=8", &path, "timeout=6000"])
+    });
+    for c in &connections {
+        assert_eq!(c.outcome, Outcome::Reset, "{c:?}");
+        assert!((UNKNOWN_MS - 50.0..UNKNOWN_MS + MARGIN_MS).contains(&c.total_ms), "{c:?}");
+    }
+    assert_eq!(ended(lab, "unknown") - before, COUNT);
+    assert_eq!(lab.metrics(SOURCE).sum("dts_resets_total", &[("reason", "unknown")]) - resets, COUNT as f64);
+    let capture = Capture::read(lab, &capture);
+    assert!(capture.streams.values().all(|s| s.answered.is_none()), "{capture}");
+    connections
+}
+
+fn an_unknown_outcome_resets_the_client_at_its_deadline(lab: &Lab) {
+    let losing = lab.lose("l2", TO_1);
+    unknown(lab, "unknown");
+    drop(losing);
+    assert!(lab.executed("/b/unknown-").is_empty(), "executed, but nobody could know of it");
+    let record = lab.handovers(SOURCE).into_iter().find(|h| h.outcome == "unknown").expect("a record of an unknown outcome");
+    assert_eq!((record.source, record.destination), (SOURCE, Some(1)));
+    assert!(record.duration_us as f64 / 1e3 < 150.0 + MARGIN_MS, "{record:?}");
+    assert_recovers(lab, "after-unknown", Duration::from_secs(5));
+}
+
+fn a_stopped_destination_executes_nothing_twice(lab: &Lab) {
+    let paused = lab.paused(1, "dtsd");
+    // Before the silence is noticed: these still go to node 1.
+    let connections = unknown(lab, "stopped");
+    drop(paused);
+    sleep(Duration::from_millis(500));
+    // What waited in node 1's queues may be executed now, once; nobody repeated it.
+    assert_once(lab, "/b/stopped-", &connections);
+    assert_recovers(lab, "after-stopped", Duration::from_secs(5));
+}
+
+fn a_destination_that_wakes_in_time_is_no_loss(lab: &Lab) {
+    let paused = lab.paused(1, "dtsd");
+    let load = lab.start_load(&["count=8", "threads=8", "path=/b/woken-{}", "timeout=6000"]);
+    sleep(Duration::from_millis(600));
+    drop(paused);
+    let connections = load.connections();
+    for c in &connections {
+        assert!(matches!(c.outcome, Outcome::Answered | Outcome::Reset), "{c:?}");
+        assert!(c.total_ms < UNKNOWN_MS + MARGIN_MS, "{c:?}");
+    }
+    assert_once(lab, "/b/woken-", &connections);
+    assert_recovers(lab, "after-woken", Duration::from_secs(5));
+}
+
+fn a_lost_accept_is_proved_by_the_client(lab: &Lab) {
+    let before = ended(lab, "accepted");
+    let losing = lab.lose("l1", FROM_1);
+    let connections = lab.load(&["count=20", "threads=2", "path=/b/proved-{}", "timeout=4000"]);
+    drop(losing);
+    assert_answered(&connections, Some("node1"));
+    assert_once(lab, "/b/proved-", &connections);
+    assert_eq!(ended(lab, "accepted") - before, 20);
+    assert_recovers(lab, "after-proved", Duration::from_secs(5));
+}
+
+fn lost_first_frames_are_sent_again(lab: &Lab) {
+    // Every third link message of either direction is lost.
+    let third = "ip protocol tcp numgen inc mod 3 == 0";
+    let (there, back) = (lab.lose("l2", third), lab.lose("l1", third));
+    let connections = lab.load(&["count=150", "threads=2", "path=/b/lossy-{}", "timeout=5000"]);
+    drop((there, back));
+    assert_answered(&connections, Some("node1"));
+    assert_once(lab, "/b/lossy-", &connections);
+}
+
+fn a_dead_daemon_at_the_destination(lab: &Lab) {
+    let killed = lab.killed(1, "dtsd");
+    let first = lab.load(&["count=10", "threads=10", "path=/a/dead-first-{}", "timeout=6000"]);
+    for c in &first {
+        // Node 1's share is of unknown outcome until its silence is noticed.
+        assert!(matches!(c.outcome, Outcome::Answered | Outcome::Reset), "{c:?}");
+        assert!(c.total_ms < UNKNOWN_MS + MARGIN_MS, "{c:?}");
+    }
+    assert_once(lab, "/a/dead-first-", &first);
+    sleep(Duration::from_millis(1500));
+    // Now it has: the proxy is told at once and takes the other node.
+    let connections = lab.load(&["count=60", "threads=2", "path=/a/dead-{}", "timeout=6000"]);
+    assert_answered(&connections, Some("node3"));
+    assert!(connections.iter().all(|c| c.first_byte_ms < MARGIN_MS), "{connections:?}");
+    assert!(ended(lab, "unreachable") > 0);
+    drop(killed);
+    assert_recovers(lab, "after-dead", Duration::from_secs(10));
+}
+
+fn a_destination_killed_under_load(lab: &Lab) {
+    let load = lab.start_load(&["count=1000000", "seconds=6", "threads=8", "path=/b/killed-{}", "timeout=12000"]);
+    sleep(Duration::from_millis(1500));
+    let killed = lab.killed(1, "dtsd");
+    let connections = load.connections();
+    let counts = outcomes(&connections);
+    let before: Vec<_> = connections.iter().filter(|c| c.outcome == Outcome::Answered).collect();
+    assert!(before.len() > 50, "{counts:?}");
+    for c in &connections {
+        // Answered; reset as unknown; or, once node 1 is known to be dead, closed at
+        // once because the pool has no other node. A connection that was accepted
+        // before the kill and whose answer was not out yet is reset as an orphan,
+        // when node 1 has been silent for three times dead_after_ms.
+        assert!(matches!(c.outcome, Outcome::Answered | Outcome::Reset | Outcome::Closed), "{c:?} of {counts:?}");
+        assert!(c.total_ms < 3.0 * 1000.0 + UNKNOWN_MS + MARGIN_MS, "{c:?} of {counts:?}");
+    }
+    assert!(counts.contains_key(&Outcome::Reset), "no handover was under way: {counts:?}");
+    assert_once(lab, "/b/killed-", &connections);
+    drop(killed);
+    assert_recovers(lab, "after-killed", Duration::from_secs(10));
+}
+
+fn a_restarted_owner_serves(lab: &Lab) {
+    // The node that owns every SYN: nobody can connect while it is away.
+    drop(lab.killed(SOURCE, "dtsd"));
+    assert_recovers(lab, "after-owner", Duration::from_secs(10));
+    lab.lab(&["restart", "2", "dtsd"]);
+    assert_recovers(lab, "after-restart", Duration::from_secs(10));
+}
