@@ -316,7 +316,8 @@ fn from_wire() -> Vec<Case> {
         ..data
     };
     let vip = |src| ping(src, (CLUSTER, VIP), false);
-    vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("ARP for the VIP, asker ours", who_has(b, VIP), Answered(reply, "arp_consumed")),
         ("ARP for the VIP, asker node 2's", who_has(a, VIP), Dropped("arp_consumed")),
         ("gratuitous ARP that claims the VIP", gratuitous, Dropped("arp_consumed")),
@@ -343,7 +344,8 @@ fn from_wire() -> Vec<Case> {
         ("SSH to node 2", to((OTHER, 22)).frame(CLIENT, NEIGHBOUR), Dropped("other_node")),
         ("LLDP", lldp, Unharmed),
         ("what this node sent itself", echo, Dropped("own_echo")),
-    ]
+    ];
+    cases
 }
 
 fn from_wire_host() -> Vec<Case> {
@@ -407,7 +409,8 @@ fn from_wire_host() -> Vec<Case> {
         ..from((SELF, 22), "S.")
     };
     let ssh_out = Becomes(ssh.frame(NODE, CLIENT));
-    vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("SYN-ACK, window scale 7", from_stack(syn_ack(PLAIN)), clamped(syn_ack(PLAIN), 59776)),
         ("SYN-ACK with ECE, no window scale", from_stack(unscaled), clamped(without_ecn, 59999)),
         ("SYN-ACK again", from_stack(syn_ack(PLAIN)), clamped(syn_ack(PLAIN), 59776)),
@@ -424,7 +427,8 @@ fn from_wire_host() -> Vec<Case> {
         ("SSH from the node", ssh.frame(CLUSTER, CLIENT), ssh_out),
         ("UDP from the node", dns(CLUSTER), Becomes(dns(NODE))),
         ("answer to a ping of the VIP", pong(CLUSTER), Becomes(pong(NODE))),
-    ]
+    ];
+    cases
 }
 
 fn from_link() -> Vec<Case> {
@@ -438,33 +442,33 @@ fn from_link() -> Vec<Case> {
         t.frame(NEIGHBOUR, CLUSTER)
     };
     let hello = udp((NEIGHBOUR, PEER, 7946), (BROADCAST, LINK, 7946), b"hello");
-    vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("ARP on the link", who_has((NEIGHBOUR, PEER), LINK), Unharmed),
         ("UDP on the link", hello, Unharmed),
         ("SSH on the link", tcp((PEER, 40000), (LINK, 22), &OPTIONS), Unharmed),
         ("SYN to the application, no block", tcp((PEER, 61000), (LINK, 80), &OPTIONS), Dropped("link_stranger")),
         ("option 32 from no member", tcp((HOST_A, 61000), (LINK, 80), &SPLICE), Dropped("link_stranger")),
-    ]
+    ];
+    cases
 }
 
 fn from_link_host() -> Vec<Case> {
     let own: Mac = [0x02, 0, 0, 0, 0, 0x11];
     let tcp = |from, to| {
-        let t = Tcp {
-            from,
-            to,
-            ..syn(0)
-        };
+        let t = Tcp { from, to, ..syn(0) };
         t.frame(own, NEIGHBOUR)
     };
     let hello = udp((own, LINK, 7946), (NEIGHBOUR, PEER, 7946), b"hello");
-    vec![
+    #[rustfmt::skip]
+    let cases = vec![
         ("ARP to the link", who_has((own, LINK), PEER), Unharmed),
         ("UDP to the link", hello, Unharmed),
         ("segment from the application port", tcp((LINK, 80), (PEER, 40000)), Dropped("host_without_flow")),
         ("SYN from a splice port", tcp((LINK, 61000), (PEER, 80)), Dropped("host_without_flow")),
         ("SSH to the link", tcp((LINK, 40000), (PEER, 22)), Unharmed),
-    ]
+    ];
+    cases
 }
 
 /// What must leave by each port, in order, with what it is.
@@ -553,7 +557,9 @@ fn to_hex(frames: &[(&str, Vec<u8>)]) -> String {
 
 fn from_hex(text: &str) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
-    let lines = text.lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    let lines = text
+        .lines()
+        .filter(|l| !l.starts_with('#') && !l.is_empty());
     for line in lines {
         let mut words = line.split_ascii_whitespace();
         let offset = usize::from_str_radix(words.next().unwrap(), 16).unwrap();
@@ -595,7 +601,11 @@ fn assert_checksums(frame: &[u8], what: &str) {
         return;
     };
     let header = ip.header().to_header();
-    assert_eq!(header.header_checksum, header.calc_header_checksum(), "{what}");
+    assert_eq!(
+        header.header_checksum,
+        header.calc_header_checksum(),
+        "{what}"
+    );
     if let Some(TransportSlice::Tcp(tcp)) = &packet.transport {
         let sum = tcp.calc_checksum_ipv4(header.source, header.destination);
         assert_eq!(tcp.checksum(), sum.unwrap(), "{what}");
@@ -639,9 +649,7 @@ impl Daemon {
     fn scrape(&self) -> Option<String> {
         let mut stream = TcpStream::connect(self.metrics).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream
-            .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
-            .ok()?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         text.starts_with("HTTP/1.0 200").then_some(text)
@@ -752,7 +760,9 @@ fn a_replayed_capture_gives_the_expected_one() {
         if ended.is_some() || Instant::now() > deadline {
             let log = fs::read_to_string(dir.path().join("log")).unwrap();
             assert_eq!(ended, None, "dtsd has ended:\n{log}");
-            assert_eq!(found, (received, drops), "\n{log}");
+            let wanted = (received, drops);
+            assert_eq!(found, wanted, "\n{log}");
+            unreachable!("they differed");
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -299,13 +299,14 @@ fn note(steps: &mut StepTimes, frozen_us: u64, spans: Steps) {
     steps.buried_us = at(spans.buried);
 }
 
-/// The word for a replay; a destination that did not say speaks the paper's form.
+/// The word for a replay; `None` when the destination's word on it was lost.
 #[must_use]
 pub const fn replay_name(replay: Option<block::Replay>) -> &'static str {
     match replay {
         Some(block::Replay::FastOpen) => "fast-open",
         Some(block::Replay::Handshake) => "handshake",
-        None => "paper",
+        Some(block::Replay::Paper) => "paper",
+        None => "unknown",
     }
 }
 

@@ -250,6 +250,8 @@ pub enum Replay {
     FastOpen = 1,
     /// SYN, then the request with the ACK.
     Handshake = 2,
+    /// Data segments of the paper's bare form; never said in a block.
+    Paper = 3,
 }
 
 /// Why a payload is not a valid block.
@@ -597,19 +599,10 @@ fn read_fields(mut b: &[u8]) -> Result<Fields, BlockError> {
 ///
 /// A counter that was seen, or that lies too far below the newest, is a replay
 /// (the anti-replay window of RFC 4303, section 3.4.3, made wider).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ReplayWindow {
     newest: u64,
     seen: [u64; 16],
-}
-
-impl Default for ReplayWindow {
-    fn default() -> Self {
-        Self {
-            newest: 0,
-            seen: [0; 16],
-        }
-    }
 }
 
 impl ReplayWindow {

@@ -7,7 +7,7 @@ use crate::wire::arp::{self, Arp};
 use crate::wire::build::Tcp;
 use crate::wire::icmp;
 use crate::wire::options::{Build, SpliceOption};
-use crate::wire::tcp::{ACK, CWR, ECE, PSH, RST, SYN};
+use crate::wire::tcp::{ACK, CWR, ECE, FIN, PSH, RST, SYN};
 
 fn owner() -> Node {
     Node::new(view(1, 1))
@@ -341,4 +341,16 @@ fn icmp_errors_reach_the_stack_in_its_own_numbers() {
     let mut other = Node::new(view(2, 1));
     other.rx(Port::Wire, f);
     assert!(other.silent());
+}
+
+#[test]
+fn a_flow_that_ends_at_the_intake_is_forgotten() {
+    let mut n = established(100, 900);
+    n.rx(Port::Wire, client(101, 901, ACK | FIN, ts(130, 5000), b""));
+    n.rx(Port::WireHost, host(8001, 901, 102, ACK | FIN, 500, ts(5001, 130), b""));
+    n.rx(Port::Wire, client(102, 902, ACK, ts(131, 5001), b""));
+    n.pass(4_000);
+    assert_eq!(n.s.flows(), 1);
+    n.pass(2_000);
+    assert_eq!(n.s.flows(), 0);
 }

@@ -326,6 +326,7 @@ impl Shard {
         f.next_hop = next_hop;
         f.observe_client(s, now);
         self.forward(v, slot, frame, s, out);
+        self.check_end(v, slot, now, out);
     }
 
     #[allow(clippy::too_many_arguments)]

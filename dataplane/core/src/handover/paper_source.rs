@@ -12,7 +12,7 @@ use crate::time::{Instant, Span};
 use crate::view::View;
 use crate::wire::Ip;
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
-use dts_proto::block::Reason;
+use dts_proto::block::{Reason, Replay};
 
 impl Shard {
     /// A segment without a block from a destination.
@@ -131,6 +131,7 @@ impl Shard {
         if let Some(src) = f.source.as_mut() {
             src.steps.accepted = now - src.started;
             src.phase = Phase::Ending;
+            src.replay = Some(Replay::Paper);
             f.peer = src.peer.map(|p| (p.node, p.incarnation));
         }
         self.entomb(v, slot);

@@ -61,7 +61,7 @@ impl Shard {
         };
         let payload = match d.replay {
             Replay::FastOpen => std::mem::take(&mut d.request),
-            Replay::Handshake => Vec::new(),
+            Replay::Handshake | Replay::Paper => Vec::new(),
         };
         let opts = Build {
             mss: Some(st.mss),

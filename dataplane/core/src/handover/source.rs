@@ -379,6 +379,8 @@ impl Shard {
                 src.replay = m.fields.replay;
                 self.accepted(v, slot, now, out);
             }
+            // The client's acknowledgement has told it before.
+            Kind::Accept if src.phase == Phase::Ending => src.replay = m.fields.replay,
             Kind::Continue if src.phase == Phase::Splicing => {
                 let got = m.ack.wrapping_sub(src.state.c_base.wrapping_add(1)) as usize;
                 if got <= src.request.len() && got >= src.acked {

@@ -1,0 +1,310 @@
+//! Both replays, the cut over and the end of a flow.
+
+use super::*;
+
+#[test]
+fn fast_open_replay_end_to_end_at_every_wrap() {
+    for (c, s, l) in [
+        (1000, 9000, 5),
+        (u32::MAX - 10, u32::MAX - 2, 0x7fff_fff0),
+        (0x7fff_fffa, 0x8000_0000, u32::MAX),
+        (5, 0, 1),
+    ] {
+        let mut p = served(c, s, l);
+        assert!(
+            p.b.tx(Port::Wire).is_empty(),
+            "the client has its ACK already"
+        );
+        // The answer: local numbers in, the client's view out.
+        let l1 = l.wrapping_add(1);
+        p.b.rx(
+            Port::WireHost,
+            host(
+                8080,
+                l1,
+                p.k(),
+                ACK | PSH,
+                510,
+                ts(779, 130),
+                b"HTTP/1.1 200 OK",
+            ),
+        );
+        let r = p.b.one(Port::Wire);
+        assert_eq!(
+            (r.seg.sport, r.seg.seq, r.seg.ack),
+            (80, s.wrapping_add(1), p.k())
+        );
+        assert_eq!(
+            r.seg.ts_val(),
+            Some(5010 + 2),
+            "not below what the intake sent"
+        );
+        assert_eq!((r.eth_dst, r.eth_src), (CLIENT_MAC, p.b.v.wire_mac));
+        // The client's acknowledgement: a tombstone at the source, the stack here.
+        let end = s.wrapping_add(16);
+        let mut o = ts(150, 5012);
+        o.sack_permitted = false;
+        let ack = client(p.k(), end, ACK, o, b"");
+        p.a.rx(Port::Wire, ack.clone());
+        assert!(p.a.silent());
+        assert_eq!(p.a.s.drops.get(Drop::HandedOver), 1);
+        p.b.rx(Port::Wire, ack);
+        let h = p.b.one(Port::WireHost);
+        assert_eq!((h.seg.ack, h.seg.dport), (l.wrapping_add(16), 8080));
+        assert_eq!(h.seg.ts_ecr(), Some(779), "TSecr back in the stack's clock");
+        // A late duplicate of the flow's own SYN dies at both.
+        let dup = client(c, 0, SYN, syn_opts(100), b"");
+        p.a.rx(Port::Wire, dup.clone());
+        p.b.rx(Port::Wire, dup);
+        assert!(p.a.silent() && p.b.silent());
+        assert_eq!(p.b.s.counters.replay_fast_open, 1);
+    }
+}
+
+#[test]
+fn the_end_of_a_flow_is_told_to_the_intake() {
+    let mut p = served(1000, 9000, 50);
+    let k = p.k();
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 51, k, ACK | FIN, 510, ts(780, 130), b"bye"),
+    );
+    p.b.rx(Port::Wire, client(k, 9005, ACK | FIN, ts(160, 5013), b""));
+    p.b.tx(Port::WireHost);
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 55, k + 1, ACK, 510, ts(781, 160), b""),
+    );
+    assert_eq!(p.b.tx(Port::Wire).len(), 2);
+    assert!(p.link() >= 1, "FlowEnd");
+    p.b.pass(6_500);
+    assert_eq!(p.b.s.flows(), 0);
+    p.a.pass(58_000);
+    assert_eq!(p.a.s.flows(), 1, "2 MSL");
+    p.a.pass(4_000);
+    assert_eq!(p.a.s.flows(), 0);
+    assert_eq!(p.a.s.hold_use().0 + p.b.s.hold_use().0, 0);
+}
+
+#[test]
+fn the_client_gets_its_ack_at_cut_over_unless_it_has_it() {
+    // The proxy's stack never acknowledged the request (it delays its ACK).
+    let mut a = established(1000, 9000);
+    a.rx(
+        Port::Wire,
+        client(1001, 9001, ACK | PSH, ts(130, 5000), GET),
+    );
+    a.tx(Port::WireHost);
+    a.command(Command::Freeze {
+        ticket: 1,
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8001),
+    });
+    a.events();
+    let mut p = Pair {
+        a,
+        b: Node::new(view(2, 1)),
+        c: 1000,
+        req: GET.to_vec(),
+    };
+    p.splice_to(2, false);
+    p.link();
+    p.b.tx(Port::WireHost);
+    p.b.rx(
+        Port::WireHost,
+        host(
+            8080,
+            50,
+            p.k(),
+            SYN | ACK,
+            65_160,
+            synack_opts(777, 130),
+            b"",
+        ),
+    );
+    let ack = p.b.one(Port::Wire);
+    assert_eq!(
+        (ack.seg.flags, ack.seg.seq, ack.seg.ack),
+        (ACK, 9001, p.k())
+    );
+    assert_eq!(
+        ack.seg.opts.timestamps.map(|t| (t.0, t.1)),
+        Some((5000, 130))
+    );
+    assert_eq!(
+        u32::from(ack.seg.window) << 7,
+        (65_160 - GET.len() as u32) >> 7 << 7
+    );
+    p.link();
+}
+
+#[test]
+fn the_filter_completes_the_handshake_after_the_clients_round_trip() {
+    let mut p = served(1000, 9000, 50);
+    p.b.pass(19);
+    assert!(p.b.silent(), "the client's own ACK would be the better one");
+    p.b.pass(2);
+    let ack = p.b.one(Port::WireHost);
+    assert_eq!((ack.seg.flags, ack.seg.seq, ack.seg.ack), (ACK, p.k(), 51));
+    assert_eq!(
+        ack.seg.opts.timestamps.map(|t| (t.0, t.1)),
+        Some((130, 777))
+    );
+    // The stack repeats its SYN-ACK when that one is lost.
+    p.b.rx(
+        Port::WireHost,
+        host(
+            8080,
+            50,
+            p.k(),
+            SYN | ACK,
+            65_160,
+            synack_opts(1777, 130),
+            b"",
+        ),
+    );
+    assert_eq!(p.b.one(Port::WireHost).seg.ack, 51);
+    assert!(p.b.tx(Port::Wire).is_empty());
+}
+
+#[test]
+fn handshake_replay_where_fast_open_is_off() {
+    let mut p = Pair::frozen(1000, 9000, GET);
+    p.splice_to(2, false);
+    p.link();
+    p.b.tx(Port::WireHost);
+    p.b.rx(
+        Port::WireHost,
+        host(
+            8080,
+            50,
+            1001,
+            SYN | ACK,
+            65_160,
+            synack_opts(777, 130),
+            b"",
+        ),
+    );
+    let d = p.b.one(Port::WireHost);
+    assert_eq!(
+        (d.seg.seq, d.seg.ack, d.payload.as_slice()),
+        (1001, 51, GET)
+    );
+    assert!(
+        p.a.events().is_empty(),
+        "not accepted before the stack has it"
+    );
+    // The application answers before the stack acks anything by itself.
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 51, p.k(), ACK | PSH, 510, ts(778, 130), b"200"),
+    );
+    let r = p.b.one(Port::Wire);
+    assert_eq!((r.seg.seq, r.payload.as_slice()), (9001, &b"200"[..]));
+    p.link();
+    assert!(matches!(
+        p.a.events()[..],
+        [Event::Done {
+            replay: Some(Replay::Handshake),
+            ..
+        }]
+    ));
+    assert_eq!(p.b.s.counters.replay_handshake, 1);
+}
+
+#[test]
+fn large_requests_come_in_pieces_and_leave_as_one_datagram() {
+    let req: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
+    let mut p = Pair::frozen(1000, 9000, &req);
+    p.splice_to(2, false);
+    assert!(p.link() > 36);
+    let frags = p.b.tx(Port::WireHost);
+    assert!(frags.len() > 30);
+    let mut data = Vec::new();
+    for f in &frags {
+        assert!(f.len() <= 1514);
+        data.extend_from_slice(&f[34..]);
+    }
+    assert_eq!(data[data.len() - 50_000..], req);
+    p.b.rx(
+        Port::WireHost,
+        host(
+            8080,
+            50,
+            p.k(),
+            SYN | ACK,
+            65_160,
+            synack_opts(777, 130),
+            b"",
+        ),
+    );
+    p.link();
+    assert!(matches!(p.a.events()[..], [Event::Done { .. }]));
+}
+
+#[test]
+fn a_handover_to_the_node_itself_is_the_same_code() {
+    let mut p = Pair::frozen(1000, 9000, GET);
+    let k = p.k();
+    p.splice_to(1, false);
+    assert!(p.a.tx(Port::Link).is_empty());
+    let syn = p.a.one(Port::WireHost);
+    assert_eq!((syn.seg.dport, syn.payload.as_slice()), (8080, GET));
+    // A late ACK of the old socket goes nowhere.
+    p.a.rx(
+        Port::WireHost,
+        host(8001, 9001, k, ACK, 500, ts(5011, 130), b""),
+    );
+    assert!(p.a.silent());
+    p.a.rx(
+        Port::WireHost,
+        host(8080, 50, k, SYN | ACK, 65_160, synack_opts(777, 130), b""),
+    );
+    assert!(matches!(p.a.events()[..], [Event::Done { node: 1, .. }]));
+    p.a.rx(
+        Port::WireHost,
+        host(8001, 9001, k, RST, 0, Build::default(), b""),
+    );
+    assert!(p.a.silent(), "the dying socket is not heard");
+    p.a.rx(
+        Port::WireHost,
+        host(8080, 51, k, ACK | PSH, 510, ts(778, 130), b"200"),
+    );
+    assert_eq!(p.a.one(Port::Wire).seg.seq, 9001);
+    p.a.rx(Port::Wire, client(k, 9004, ACK, ts(150, 5011), b""));
+    assert_eq!(p.a.one(Port::WireHost).seg.ack, 54);
+}
+
+#[test]
+fn an_old_time_wait_socket_is_reset_and_the_syn_given_again() {
+    let mut p = Pair::frozen(1000, 9000, GET);
+    p.splice_to(2, false);
+    p.link();
+    p.b.tx(Port::WireHost);
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 123, 456, ACK, 500, ts(1, 1), b""),
+    );
+    let f: Vec<Seen> = p.b.tx(Port::WireHost).iter().map(|f| seen(f)).collect();
+    assert_eq!((f[0].seg.flags, f[0].seg.seq), (RST, 456));
+    assert_eq!((f[1].seg.flags, f[1].seg.seq), (SYN, 1000));
+}
+
+#[test]
+fn a_served_flow_ends_and_its_port_is_used_again() {
+    let mut p = served(1000, 9000, 50);
+    // The same client port, another ISN: the intake has a tombstone, and owns it.
+    p.a.rx(Port::Wire, client(500_000, 0, SYN, syn_opts(900), b""));
+    assert_eq!(p.a.one(Port::WireHost).seg.dport, 8001);
+    let again = established_at(view(1, 1), 500_000, 77_000);
+    let mut q = Pair::frozen_at(again, 500_000, 77_000, GET);
+    std::mem::swap(&mut q.b, &mut p.b);
+    q.a.s.message_counter = 1_000;
+    q.splice_to(2, false);
+    q.link();
+    let syn = q.b.one(Port::WireHost);
+    assert_eq!(
+        syn.seg.seq, 500_000,
+        "the old flow gives way to the new one"
+    );
+}
