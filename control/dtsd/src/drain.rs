@@ -110,7 +110,7 @@ fn payload(info: &TcpInfo) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::tcp_pair;
+    use crate::testkit::{settled, tcp_pair, until};
     use std::io::{Read, Write};
     use std::net::Shutdown;
 
@@ -118,6 +118,7 @@ mod tests {
     fn passed_and_unread_make_the_request() {
         let (mut client, mut proxy) = tcp_pair();
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        settled(&proxy, 18);
         let mut head = [0; 5];
         proxy.read_exact(&mut head).unwrap();
         let drained = drain(&proxy, &head, 100).unwrap();
@@ -131,6 +132,7 @@ mod tests {
         let (mut client, proxy) = tcp_pair();
         client.write_all(b"abc").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
+        until(|| peek_all(&proxy, 100).is_ok_and(|p| p.eof));
         let drained = drain(&proxy, b"", 100).unwrap();
         assert_eq!(drained, Drained { request: b"abc".to_vec(), eof: true });
     }
@@ -139,6 +141,7 @@ mod tests {
     fn missing_and_invented_bytes_are_noticed() {
         let (mut client, mut proxy) = tcp_pair();
         client.write_all(b"abcdef").unwrap();
+        settled(&proxy, 6);
         proxy.read_exact(&mut [0; 3]).unwrap();
         for passed in [&b"ab"[..], b"abcd"] {
             let error = drain(&proxy, passed, 100).unwrap_err();
@@ -156,6 +159,7 @@ mod tests {
             nix::sys::socket::MsgFlags::MSG_OOB,
         )
         .unwrap();
+        until(|| tcp_info(&proxy).is_ok_and(|i| i.bytes_received == 4));
         let error = drain(&proxy, b"", 100).unwrap_err();
         assert!(matches!(error, Ineligible::Unaccounted { .. }), "{error}");
     }
@@ -174,6 +178,7 @@ mod tests {
     fn limits_hold_to_the_byte() {
         let (mut client, proxy) = tcp_pair();
         client.write_all(&[7; 64]).unwrap();
+        settled(&proxy, 64);
         assert_eq!(drain(&proxy, b"", 64).unwrap().request.len(), 64);
         assert!(matches!(drain(&proxy, b"", 63), Err(Ineligible::TooLarge(63))));
         assert!(matches!(drain(&proxy, &[7; 65], 64), Err(Ineligible::TooLarge(64))));

@@ -100,7 +100,8 @@ pub struct Record {
     pub destination: Option<u16>,
     /// How it ended.
     pub outcome: Outcome,
-    /// `fast-open`, `handshake` or `paper`; `None` unless accepted.
+    /// `fast-open`, `handshake`, `paper`, or `unknown` when the destination's word
+    /// on it was lost; `None` unless accepted.
     pub replay: Option<&'static str>,
     /// Request bytes, 0 when it failed before they were known.
     pub bytes: usize,

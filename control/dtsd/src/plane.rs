@@ -1,7 +1,7 @@
 //! How control threads talk to the data plane: commands go to a worker, and one
 //! thread brings what all workers report to whoever waits for it.
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use dts_core::command::{Command, Event};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -84,10 +84,7 @@ impl Waiter {
     /// The next event, or `None` at the deadline.
     #[must_use]
     pub fn next(&self, deadline: Instant) -> Option<Event> {
-        match self.receiver.recv_deadline(deadline) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.receiver.recv_deadline(deadline).ok()
     }
 }
 

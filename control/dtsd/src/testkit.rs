@@ -31,3 +31,17 @@ pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let (server, _) = listener.accept().expect("a client waits");
     (client, server)
 }
+
+/// Waits for what another thread or the kernel is about to do.
+pub(crate) fn until(mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed().as_secs() < 10, "it does not happen");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Waits until `bytes` are in the receive queue.
+pub(crate) fn settled(socket: &TcpStream, bytes: usize) {
+    until(|| hostsock::inq(socket).is_ok_and(|n| n >= bytes));
+}

@@ -52,32 +52,41 @@ pub async fn set_up(config: &Config) -> Result<Twins, TwinError> {
     let (connection, handle, _) = rtnetlink::new_connection()
         .map_err(|e| TwinError::new("ports.wire.host.interface", format!("netlink: {e}")))?;
     tokio::spawn(connection);
-    let mut vips: Vec<IpAddr> = Vec::new();
-    for service in &config.services {
-        if !vips.contains(&service.vip) {
-            vips.push(service.vip);
-        }
-    }
-    let ports = [
-        ("ports.wire.host", &config.ports.wire, Some(config.cluster.mac), vips),
-        ("ports.link.host", &config.ports.link, None, Vec::new()),
-    ];
     let mut twins = Twins { handle, policy: false };
-    for (key, port, mac, vips) in ports {
-        let Some(interface) = port.host.interface.as_deref() else { continue };
-        let twin = Twin { key, interface, config: port, mac, vips };
-        let index = twins.configure(&twin).await?;
-        if mac.is_some() {
-            twins.policy = true;
-            routes::set_up(&twins.handle, index, config)
-                .await
-                .map_err(|e| TwinError::new(&format!("{key}.interface"), format!("routing: {e}")))?;
+    match twins.set_up(config).await {
+        Ok(()) => Ok(twins),
+        Err(error) => {
+            twins.tear_down().await;
+            Err(error)
         }
     }
-    Ok(twins)
 }
 
 impl Twins {
+    async fn set_up(&mut self, config: &Config) -> Result<(), TwinError> {
+        let mut vips: Vec<IpAddr> = Vec::new();
+        for service in &config.services {
+            if !vips.contains(&service.vip) {
+                vips.push(service.vip);
+            }
+        }
+        let ports = [
+            ("ports.wire.host", &config.ports.wire, Some(config.cluster.mac), vips),
+            ("ports.link.host", &config.ports.link, None, Vec::new()),
+        ];
+        for (key, port, mac, vips) in ports {
+            let Some(interface) = port.host.interface.as_deref() else { continue };
+            let twin = Twin { key, interface, config: port, mac, vips };
+            let index = self.configure(&twin).await?;
+            if mac.is_some() {
+                self.policy = true;
+                let fail = |e| TwinError::new(&format!("{key}.interface"), format!("routing: {e}"));
+                routes::set_up(&self.handle, index, config).await.map_err(fail)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes back what the end of the interfaces does not.
     pub async fn tear_down(self) {
         if self.policy

@@ -84,8 +84,6 @@ drops! {
     LinkConsumed = "link_consumed",
     /// No buffer for a frame that had to be made.
     NoBuffer = "no_buffer",
-    /// The next hop of a link message is not known.
-    NoNextHop = "no_next_hop",
     /// A ring to another worker was full.
     RingFull = "ring_full",
     /// A transmit queue was full.

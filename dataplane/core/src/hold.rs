@@ -1,9 +1,6 @@
 //! Copies of client frames that must not be lost before the cut over, in
 //! buffers of a fixed number, never in parked receive buffers (rule 15).
 
-/// Bytes of one buffer.
-pub const SLOT: usize = 2048;
-
 #[derive(Clone, Copy)]
 struct Meta {
     len: u16,
@@ -14,6 +11,8 @@ struct Meta {
 /// All buffers of a worker.
 pub struct Store {
     bytes: Box<[u8]>,
+    /// Bytes of one buffer: a frame of the port's MTU fits.
+    slot: usize,
     meta: Vec<Meta>,
     free: Vec<u32>,
 }
@@ -29,9 +28,9 @@ impl List {
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
-    /// Bytes of buffers in use.
-    pub fn footprint(&self) -> usize {
-        self.slots.len() * SLOT
+    /// Buffers in use.
+    pub fn buffers(&self) -> usize {
+        self.slots.len()
     }
 }
 
@@ -47,11 +46,12 @@ pub struct Held {
 }
 
 impl Store {
-    /// Buffers for `bytes` bytes in all.
-    pub fn new(bytes: usize) -> Self {
-        let n = (bytes / SLOT).max(1);
+    /// Buffers of `slot` bytes each, `bytes` bytes in all.
+    pub fn new(bytes: usize, slot: usize) -> Self {
+        let n = (bytes / slot).max(1);
         Self {
-            bytes: vec![0; n * SLOT].into_boxed_slice(),
+            bytes: vec![0; n * slot].into_boxed_slice(),
+            slot,
             meta: vec![
                 Meta {
                     len: 0,
@@ -84,13 +84,13 @@ impl Store {
         seq: u32,
         seq_end: u32,
     ) -> bool {
-        if frame.len() > SLOT || list.footprint() + SLOT > flow_max {
+        if frame.len() > self.slot || (list.buffers() + 1) * self.slot > flow_max {
             return false;
         }
         let Some(slot) = self.free.pop() else {
             return false;
         };
-        let at = slot as usize * SLOT;
+        let at = slot as usize * self.slot;
         self.bytes[at..at + frame.len()].copy_from_slice(frame);
         self.meta[slot as usize] = Meta {
             len: frame.len() as u16,
@@ -116,7 +116,7 @@ impl Store {
     pub fn pop(&mut self, list: &mut List) -> Option<Held> {
         let slot = list.slots.pop_front()?;
         let m = self.meta[slot as usize];
-        let at = slot as usize * SLOT;
+        let at = slot as usize * self.slot;
         self.free.push(slot);
         Some(Held {
             frame: self.bytes[at..at + m.len as usize].to_vec(),
@@ -137,9 +137,11 @@ impl Store {
 mod tests {
     use super::*;
 
+    const SLOT: usize = 2048;
+
     #[test]
     fn caps_hold_and_all_come_back() {
-        let mut s = Store::new(4 * SLOT);
+        let mut s = Store::new(4 * SLOT, SLOT);
         let (mut a, mut b) = (List::default(), List::default());
         assert!(s.push(&mut a, 2 * SLOT, b"one", 0xffff_fffe, 1));
         assert!(s.push(&mut a, 2 * SLOT, b"two", 1, 4));

@@ -12,6 +12,7 @@ use crate::key::{FlowKey, HashKey};
 use crate::table::Table;
 use crate::time::Instant;
 use crate::view::View;
+use crate::wire;
 use dts_proto::block::ReplayWindow;
 use hashbrown::HashMap;
 use std::cmp::Reverse;
@@ -93,7 +94,7 @@ impl Shard {
             table: Table::new(sizes.flows),
             slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
             free: (0..sizes.flows as u32).rev().collect(),
-            store: hold::Store::new(sizes.hold),
+            store: hold::Store::new(sizes.hold, hold_slot(view.params.mtu)),
             half_open: 0,
             tombstones: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -317,6 +318,12 @@ impl Shard {
     pub(crate) fn fail(&mut self, ticket: u64, fail: Fail) {
         self.events.push(Event::Failed { ticket, fail });
     }
+}
+
+/// Bytes of a buffer that holds a frame of this MTU: a multiple of a cache line,
+/// with room for the Ethernet header and two VLAN tags.
+fn hold_slot(mtu: usize) -> usize {
+    (mtu + wire::ETH_LEN + 8).next_multiple_of(64)
 }
 
 /// Copies a frame's bytes to a held list, or counts why not.
