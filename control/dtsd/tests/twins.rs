@@ -75,6 +75,8 @@ fn client(thread_id: &Sender<i32>, wired: &Receiver<()>) -> [bool; 3] {
     ip("addr add 10.77.0.9/24 dev cl");
     ip("link set cl up");
     ip("neigh add 10.77.0.100 lladdr 02:00:5e:00:00:64 nud permanent dev cl");
+    thread_id.send(0).unwrap();
+    wired.recv().unwrap();
     let reaches = |port: u16| {
         let to = SocketAddr::from(([10, 77, 0, 100], port));
         // Without the rule the first ARP request alone takes a second.
@@ -96,6 +98,13 @@ fn answers_of_services_do_not_wait_for_arp() {
         let twins = runtime.block_on(twins::set_up(&config(&[]))).unwrap();
         let listen = |port: u16| TcpListener::bind(("0.0.0.0", port)).unwrap();
         let _listeners = [8001, 8080, 9999].map(listen);
+        wired.send(()).unwrap();
+        // The cable drops what is sent while its carrier comes up, which would
+        // look like an answer that waits.
+        assert_eq!(thread_id.recv().unwrap(), 0);
+        while !ip("-br link show dtsw").contains(" UP ") {
+            thread::sleep(Duration::from_millis(5));
+        }
         wired.send(()).unwrap();
         let reached = client.join().unwrap();
         runtime.block_on(twins.tear_down());

@@ -34,4 +34,6 @@ mod flow_tests;
 #[cfg(test)]
 mod handover_tests;
 #[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod testkit;

@@ -1,0 +1,181 @@
+//! What happens to the client's segments during a freeze (rules 9, 10 and 15).
+
+use super::*;
+
+fn keepalive(p: &Pair, payload: &[u8]) -> Vec<u8> {
+    client(p.k().wrapping_sub(1), p.s1(), ACK, ts(140, 5010), payload)
+}
+
+/// The ACK that answers a probe.
+fn is_answer(p: &mut Pair) {
+    let r = p.b.one(Port::Wire);
+    assert_eq!((r.seg.flags, r.seg.seq, r.seg.ack), (ACK, p.s1(), p.k()));
+    assert!(r.seg.window > 0 && r.payload.is_empty());
+}
+
+#[test]
+fn a_probe_after_the_splice_is_answered_at_the_cut_over() {
+    for (c, s, l) in ISNS {
+        // A keepalive and a zero-window probe look alike: Linux sends both empty,
+        // others with the last byte again.
+        for payload in [&b""[..], b"\n"] {
+            let mut p = Pair::spliced(c, s, l);
+            let f = keepalive(&p, payload);
+            for n in [&mut p.a, &mut p.b] {
+                n.rx(Port::Wire, f.clone());
+                assert!(n.silent(), "held");
+            }
+            p.cut_over();
+            is_answer(&mut p);
+            assert!(p.a.silent());
+        }
+    }
+}
+
+#[test]
+fn a_probe_between_freeze_and_splice_is_answered_at_the_cut_over() {
+    for payload in [&b""[..], b"\n"] {
+        let mut p = Pair::frozen(1000, 9000, 50);
+        let f = keepalive(&p, payload);
+        for n in [&mut p.a, &mut p.b] {
+            n.rx(Port::Wire, f.clone());
+            assert!(n.silent());
+        }
+        p.splice_to(2);
+        p.link();
+        p.b.tx(Port::WireHost);
+        p.cut_over();
+        is_answer(&mut p);
+    }
+}
+
+#[test]
+fn a_reset_between_freeze_and_splice_reaches_the_destinations_stack() {
+    let mut p = Pair::frozen(1000, 9000, 50);
+    let f = client(p.k(), 0, RST, Build::default(), b"");
+    for n in [&mut p.a, &mut p.b] {
+        n.rx(Port::Wire, f.clone());
+        assert!(n.silent());
+    }
+    p.splice_to(2);
+    p.link();
+    p.b.tx(Port::WireHost);
+    p.cut_over();
+    let r = p.b.one(Port::WireHost);
+    assert_eq!((r.seg.flags, r.seg.seq, r.seg.dport), (RST, p.k(), 8080));
+}
+
+#[test]
+fn probes_reach_the_proxys_stack_after_an_unfreeze() {
+    for payload in [&b""[..], b"\n"] {
+        let mut p = Pair::frozen(1000, 9000, 50);
+        let f = keepalive(&p, payload);
+        p.a.rx(Port::Wire, f);
+        assert!(p.a.silent());
+        p.a.command(Command::Unfreeze { ticket: 1 });
+        let h = p.a.one(Port::WireHost);
+        assert_eq!((h.seg.seq, h.seg.dport), (p.k().wrapping_sub(1), 8001));
+        assert_eq!(h.payload, payload);
+        let f = host(8001, 9001, p.k(), ACK, 500, ts(5030, 140), b"");
+        p.a.rx(Port::WireHost, f);
+        assert_eq!(p.a.one(Port::Wire).seg.ack, p.k());
+        assert_eq!(p.a.s.hold_use().0, 0);
+    }
+}
+
+#[test]
+fn a_fin_after_k_is_held_and_released_once_behind_its_bytes() {
+    for (c, s, l) in ISNS {
+        for at_source in [false, true] {
+            let mut p = Pair::frozen(c, s, l);
+            let k = p.k();
+            let data = client(k, p.s1(), ACK | PSH, ts(140, 5010), b"tail");
+            let fin = client(k.wrapping_add(4), p.s1(), ACK | FIN, ts(141, 5010), b"");
+            let hear = |p: &mut Pair| {
+                for f in [&data, &fin, &fin] {
+                    p.a.rx(Port::Wire, f.clone());
+                    p.b.rx(Port::Wire, f.clone());
+                }
+            };
+            if at_source {
+                hear(&mut p);
+            }
+            p.splice_to(2);
+            p.link();
+            assert_eq!(p.b.one(Port::WireHost).seg.flags, SYN, "no FIN before K");
+            if !at_source {
+                hear(&mut p);
+            }
+            assert!(p.b.silent());
+            p.cut_over();
+            let got: Vec<_> = p.b.tx(Port::WireHost).iter().map(|f| seen(f)).collect();
+            let got: Vec<_> = got
+                .iter()
+                .map(|s| (s.seg.seq, s.seg.flags & FIN, s.payload.as_slice()))
+                .collect();
+            assert_eq!(
+                got,
+                [(k, 0, &b"tail"[..]), (k.wrapping_add(4), FIN, b"")],
+                "heard at the source alone: {at_source}, c {c:#x}"
+            );
+            assert_eq!(p.a.s.hold_use().0 + p.b.s.hold_use().0, 0);
+        }
+    }
+}
+
+#[test]
+fn the_cap_per_flow_counts_and_spares_other_flows() {
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.a.v.params.hold_flow_max = 4 * 1536;
+    // Another flow of the same worker, in peace.
+    let f = |seq, flags, o, data: &[u8]| {
+        let mut f = client(seq, 9001, flags, o, data);
+        f[34..36].copy_from_slice(&50_000u16.to_be_bytes());
+        let end = f.len();
+        edit::write_tcp_checksum(&mut f, 34, end);
+        f
+    };
+    p.a.rx(Port::Wire, f(1000, SYN, syn_opts(100), b""));
+    let mut h = host(8001, 9000, 1001, SYN | ACK, 65_160, synack_opts(5000, 100), b"");
+    h[36..38].copy_from_slice(&50_000u16.to_be_bytes());
+    let end = h.len();
+    edit::write_tcp_checksum(&mut h, 34, end);
+    p.a.rx(Port::WireHost, h);
+    p.a.rx(Port::Wire, f(1001, ACK, ts(120, 5000), b""));
+    p.a.tx(Port::WireHost);
+    p.a.tx(Port::Wire);
+    for i in 0..10u32 {
+        let seg = client(p.k() + i * 10, 9001, ACK | PSH, ts(140, 5010), b"0123456789");
+        p.a.rx(Port::Wire, seg);
+    }
+    assert_eq!(p.a.s.drops.get(Drop::HoldFull), 6);
+    assert_eq!(p.a.s.hold_use().0, 4);
+    p.a.rx(Port::Wire, f(1001, ACK | PSH, ts(140, 5010), b"other"));
+    assert_eq!(p.a.one(Port::WireHost).payload, b"other");
+    assert_eq!(p.a.s.drops.0.iter().sum::<u64>(), 6, "nothing else was dropped");
+    // What was held is let go in order; the client sends the rest again.
+    p.a.command(Command::Unfreeze { ticket: 1 });
+    let got: Vec<u32> = p.a.tx(Port::WireHost).iter().map(|f| seen(f).seg.seq).collect();
+    assert_eq!(got, (0..4).map(|i| p.k() + i * 10).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_cap_per_worker_counts_and_pure_acks_of_an_intake_need_no_buffer() {
+    let mut n = established(1000, 9000);
+    n.s.store = crate::hold::Store::new(3 * 1536, 1536);
+    for i in 0..5u32 {
+        let f = client(1001 + i * 4, 9001, ACK | PSH, ts(130, 5000), b"abcd");
+        n.rx(Port::Wire, f);
+    }
+    assert_eq!(n.tx(Port::WireHost).len(), 3);
+    assert_eq!((n.s.drops.get(Drop::HoldFull), n.s.hold_use()), (2, (3, 3)));
+    n.rx(Port::Wire, client(1021, 9001, ACK, ts(131, 5000), b""));
+    n.rx(Port::Wire, client(1021, 0, RST, Build::default(), b""));
+    assert_eq!(n.tx(Port::WireHost).len(), 2);
+    // The stack's acknowledgement makes room again.
+    n.rx(Port::WireHost, host(8001, 9001, 1013, ACK, 500, ts(5010, 130), b""));
+    assert_eq!(n.s.hold_use(), (0, 3));
+    n.rx(Port::Wire, client(1013, 9001, ACK | PSH, ts(132, 5010), b"abcd"));
+    assert_eq!(n.tx(Port::WireHost).len(), 1);
+    assert_eq!(n.s.drops.0.iter().sum::<u64>(), 2);
+}
