@@ -299,7 +299,9 @@ fn from_wire() -> Vec<Case> {
         [0x01, 0x80, 0xc2, 0, 0, 0x0e],
         CLIENT,
         0x88cc,
-        &[2, 7, 4, 2, 0, 0, 0, 0, 0xc1, 0, 0],
+        &[
+            2, 7, 4, 2, 0, 0, 0, 0, 0xc1, 4, 3, 7, b'p', b'1', 6, 2, 0, 120, 0, 0,
+        ],
     );
     let echo = syn(PLAIN).frame(NODE, CLUSTER);
     let option32 = Tcp {
@@ -402,7 +404,7 @@ fn from_wire_host() -> Vec<Case> {
         (CLUSTER, VIP),
         (CLIENT, HOST_A),
     );
-    let dns = |src| udp((src, SELF, 5353), (CLIENT, HOST_A, 53), b"?");
+    let datagram = |src| udp((src, SELF, 5000), (CLIENT, HOST_A, 5001), b"?");
     let pong = |src| ping((src, VIP), (CLIENT, HOST_B), true);
     let ssh = Tcp {
         to: (HOST_A, PLAIN),
@@ -425,7 +427,7 @@ fn from_wire_host() -> Vec<Case> {
         ("segment from the node's own proxy port", from_stack(from((SELF, PROXY), ".")), Dropped("host_without_flow")),
         ("connection that the host opens from the VIP", from_stack(from((VIP, 45000), "S")), Dropped("host_from_vip")),
         ("SSH from the node", ssh.frame(CLUSTER, CLIENT), ssh_out),
-        ("UDP from the node", dns(CLUSTER), Becomes(dns(NODE))),
+        ("UDP from the node", datagram(CLUSTER), Becomes(datagram(NODE))),
         ("answer to a ping of the VIP", pong(CLUSTER), Becomes(pong(NODE))),
     ];
     cases

@@ -82,7 +82,9 @@ vhost_configuration() { # NODE
     replace "$file" 'net_tap0,iface=dtsw' "$(vhost_device 0 dtsw)"
     replace "$file" 'net_tap1,iface=dtsl' "$(vhost_device 1 dtsl)"
     if (($1 == 1)); then
+        # shellcheck disable=SC2153 # both come from the host
         replace "$file" 'net_af_packet0,iface=wire0' "$WIRE_NIC"
+        # shellcheck disable=SC2153
         replace "$file" 'net_af_packet1,iface=link0' "$LINK_NIC"
         sed -i 's/queues: 1$/queues: 2/' "$file"
     fi

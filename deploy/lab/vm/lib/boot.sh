@@ -34,7 +34,11 @@ boot() { # INITRAMFS
     if [[ -n $QEMU_TREE ]]; then
         for directory in seabios qemu; do ARGS+=(-L "$QEMU_TREE/usr/share/$directory"); done
     fi
-    in_qemu_tree timeout -k 10 "$TIMEOUT" nice -n 5 "$QEMU" "${ARGS[@]}" </dev/null >"$RUN/qemu.log" 2>&1 || rc=$?
+    # In the background, so that a signal ends this script at once; on_exit then ends the machine.
+    in_qemu_tree exec timeout -k 10 "$TIMEOUT" nice -n 5 "$QEMU" "${ARGS[@]}" </dev/null >"$RUN/qemu.log" 2>&1 &
+    MACHINE=$!
+    wait "$MACHINE" || rc=$?
+    MACHINE=""
     say "the machine ran for $((SECONDS - seconds)) s"
     ((rc != 124 && rc != 137)) || die "the machine did not end within $TIMEOUT s"
     ((rc == 0)) || { tail -n 20 "$RUN/qemu.log" >&2; die "QEMU ended with status $rc"; }
