@@ -1,12 +1,13 @@
 //! A lab of `deploy/lab`: raised, asked, and taken down when dropped.
 
-use crate::client::Connection;
+use crate::client::{Connection, Outcome};
 use crate::metrics::Metrics;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// How to raise a lab.
 #[derive(Clone, Debug)]
@@ -239,6 +240,33 @@ impl Lab {
         nodes
     }
 
+    /// Every connection was answered with a success, and by `node` where one is
+    /// named. Otherwise the failure says what the nodes know of those that were not.
+    ///
+    /// # Panics
+    /// There are other than `count` connections, or one was not answered.
+    #[track_caller]
+    pub fn assert_answered(&self, connections: &[Connection], count: usize, node: Option<&str>) {
+        assert_eq!(connections.len(), count, "connections made");
+        let good = |c: &&Connection| {
+            c.outcome == Outcome::Answered && c.status / 100 == 2 && node.is_none_or(|n| c.node == n)
+        };
+        let bad: Vec<_> = connections.iter().filter(|c| !good(c)).collect();
+        if bad.is_empty() {
+            return;
+        }
+        let node = node.map(|n| format!(" by {n}")).unwrap_or_default();
+        let mut text = format!("{} of {count} connections were not answered{node}", bad.len());
+        for c in bad.iter().take(5) {
+            text += &format!("\n  {c:?}");
+            let ours = |h: &Handover| h.client.ends_with(&format!(":{}", c.port));
+            for h in (1..=3).flat_map(|n| self.handovers(n)).filter(ours) {
+                text += &format!("\n    {h:?}");
+            }
+        }
+        panic!("{text}");
+    }
+
     /// Captures on an interface while `during` runs; the file is left for those who
     /// look into a failure.
     ///
@@ -263,9 +291,23 @@ impl Lab {
     }
 
     /// Kills a role of a node (SIGKILL); it is started when the guard is dropped.
+    ///
+    /// # Panics
+    /// It does not end.
     pub fn killed(&self, node: u16, role: &'static str) -> Stopped<'_> {
         let stopped = Stopped { lab: self, node, role, paused: false };
         self.lab(&["kill", &node.to_string(), role]);
+        // A process has ended when its last thread has: only then are its ports free.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let port = match role {
+            "dtsd" => "sport = :9464",
+            "proxy" => "sport = :8001",
+            _ => "sport = :80",
+        };
+        while !self.exec(&format!("node{node}"), &["ss", "-Hltn", port]).is_empty() {
+            assert!(Instant::now() < deadline, "node {node}'s {role} does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         stopped
     }
 

@@ -57,19 +57,6 @@ fn outcomes(connections: &[Connection]) -> BTreeMap<Outcome, usize> {
     counts
 }
 
-#[track_caller]
-fn assert_answered(connections: &[Connection], node: Option<&str>) {
-    let good = |c: &&Connection| c.outcome == Outcome::Answered && c.status == 200 && node.is_none_or(|n| c.node == n);
-    let bad: Vec<_> = connections.iter().filter(|c| !good(c)).collect();
-    assert!(
-        !connections.is_empty() && bad.is_empty(),
-        "{} of {} not answered by {node:?}, first {:?}",
-        bad.len(),
-        connections.len(),
-        &bad[..bad.len().min(3)]
-    );
-}
-
 /// No request was executed more than once, and those that were answered were.
 #[track_caller]
 fn assert_once(lab: &Lab, part: &str, connections: &[Connection]) {
@@ -109,7 +96,7 @@ fn a_refused_handover_goes_to_another_node(lab: &Lab) {
     let before = ended(lab, "refused");
     let down = lab.without(1, "nginx");
     let connections = lab.load(&["count=60", "threads=2", "path=/a/refused-{}"]);
-    assert_answered(&connections, Some("node3"));
+    lab.assert_answered(&connections, 60, Some("node3"));
     // By consistent hashing half of the paths would be node 1's: 60 paths all hash
     // elsewhere once in 10^18.
     assert!(ended(lab, "refused") > before, "nobody was refused");
@@ -140,7 +127,7 @@ fn an_aborted_handover_goes_to_another_node(lab: &Lab) {
     let losing = lab.lose("l2", SPLICE_TO_1);
     let connections = lab.load(&["count=40", "threads=4", "path=/a/aborted-{}"]);
     drop(losing);
-    assert_answered(&connections, Some("node3"));
+    lab.assert_answered(&connections, 40, Some("node3"));
     assert_once(lab, "/a/aborted-", &connections);
     assert!(ended(lab, "aborted") > before, "nothing was aborted");
     let record = lab.handovers(SOURCE).into_iter().find(|h| h.outcome == "aborted").expect("a record of an abort");
@@ -208,7 +195,7 @@ fn a_lost_accept_is_proved_by_the_client(lab: &Lab) {
     let losing = lab.lose("l1", FROM_1);
     let connections = lab.load(&["count=20", "threads=2", "path=/b/proved-{}", "timeout=4000"]);
     drop(losing);
-    assert_answered(&connections, Some("node1"));
+    lab.assert_answered(&connections, 20, Some("node1"));
     assert_once(lab, "/b/proved-", &connections);
     assert_eq!(ended(lab, "accepted") - before, 20);
     assert_recovers(lab, "after-proved", Duration::from_secs(5));
@@ -220,7 +207,7 @@ fn lost_first_frames_are_sent_again(lab: &Lab) {
     let (there, back) = (lab.lose("l2", third), lab.lose("l1", third));
     let connections = lab.load(&["count=150", "threads=2", "path=/b/lossy-{}", "timeout=5000"]);
     drop((there, back));
-    assert_answered(&connections, Some("node1"));
+    lab.assert_answered(&connections, 150, Some("node1"));
     assert_once(lab, "/b/lossy-", &connections);
 }
 
@@ -236,7 +223,7 @@ fn a_dead_daemon_at_the_destination(lab: &Lab) {
     sleep(Duration::from_millis(1500));
     // Now it has: the proxy is told at once and takes the other node.
     let connections = lab.load(&["count=60", "threads=2", "path=/a/dead-{}", "timeout=6000"]);
-    assert_answered(&connections, Some("node3"));
+    lab.assert_answered(&connections, 60, Some("node3"));
     assert!(connections.iter().all(|c| c.first_byte_ms < MARGIN_MS), "{connections:?}");
     assert!(ended(lab, "unreachable") > 0);
     drop(killed);

@@ -2,7 +2,7 @@
 //! clean capture, the C example, and what does not belong to a service.
 
 use dts_tests::capture::Capture;
-use dts_tests::client::{Connection, Outcome, pattern};
+use dts_tests::client::pattern;
 use dts_tests::lab::{Lab, Setup, bin_dir};
 use dts_tests::suite::{self, Group};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,17 +44,6 @@ fn main() -> ExitCode {
     }])
 }
 
-/// Every connection must have been answered with a success.
-#[track_caller]
-fn assert_answered(connections: &[Connection], count: usize) {
-    assert_eq!(connections.len(), count, "connections made");
-    let bad: Vec<_> = connections
-        .iter()
-        .filter(|c| c.outcome != Outcome::Answered || !(200..300).contains(&c.status))
-        .collect();
-    assert!(bad.is_empty(), "{} of {count} not answered, first {:?}", bad.len(), &bad[..bad.len().min(3)]);
-}
-
 fn rules_name_the_node(lab: &Lab) {
     const EACH: usize = 24;
     let opened: Vec<_> = (1..=3).map(|n| lab.metrics(n).sum("dts_connections_opened_total", &[])).collect();
@@ -73,10 +62,7 @@ fn rules_name_the_node(lab: &Lab) {
         for (arguments, node) in by_rule {
             let count = format!("count={EACH}");
             let connections = lab.load(&[arguments, &[&count]].concat());
-            assert_answered(&connections, EACH);
-            for c in &connections {
-                assert_eq!(c.node, node, "{arguments:?}: {c:?}");
-            }
+            lab.assert_answered(&connections, EACH, Some(node));
         }
     });
     let capture = Capture::read(lab, &path);
@@ -133,7 +119,7 @@ fn sequential_connections_spread_evenly(lab: &Lab) {
     // three nodes), and 5.8 for n = 3,000 (one in 50 million).
     const COUNT: usize = 3000;
     let before: Vec<_> = (1..=3).map(|n| lab.metrics(n).sum("dts_connections_opened_total", &[])).collect();
-    assert_answered(&lab.load(&[&format!("count={COUNT}"), "path=/who-{}"]), COUNT);
+    lab.assert_answered(&lab.load(&[&format!("count={COUNT}"), "path=/who-{}"]), COUNT, None);
     assert_even(lab, &before, COUNT);
 }
 
@@ -141,10 +127,10 @@ fn two_hundred_at_once(lab: &Lab) {
     // Single bytes, 2 ms apart: a head takes 200 ms, so that all are open together.
     const THREADS: usize = 200;
     let slowly = ["count=200", "threads=200", "path=/p/at-once-{}", "split=1", "split_gap_us=2000"];
-    assert_answered(&lab.load(&slowly), THREADS);
+    lab.assert_answered(&lab.load(&slowly), THREADS, None);
     // And 200 at once that hand over in the same moment, five times.
     let connections = lab.load(&["count=1000", "threads=200", "path=/p/burst-{}"]);
-    assert_answered(&connections, 1000);
+    lab.assert_answered(&connections, 1000, None);
     for (path, nodes) in lab.executed("/p/burst-") {
         assert_eq!(nodes.len(), 1, "{path} was executed by {nodes:?}");
     }
@@ -156,7 +142,7 @@ fn clean_capture(lab: &Lab, close: &'static str) -> Capture {
     let (path, connections) = lab.capture("client", "wire0", &format!("clean-{close}"), || {
         lab.load(&["count=1000", "path=/p/clean-{}", &format!("close={close}")])
     });
-    assert_answered(&connections, COUNT);
+    lab.assert_answered(&connections, COUNT, None);
     let capture = Capture::read(lab, &path);
     assert_eq!(capture.streams.len(), COUNT, "{capture}");
     // 150 to 300 ms is the signature of a stalled window or of a retransmission time-out.
@@ -238,16 +224,14 @@ fn upload_of_20_mib(lab: &Lab) {
 fn a_head_in_single_bytes(lab: &Lab) {
     for gap in ["split_gap_us=0", "split_gap_us=1000"] {
         let connections = lab.load(&["count=30", "threads=3", "path=/b/bytes-{}", "split=1", gap]);
-        assert_answered(&connections, 30);
-        assert!(connections.iter().all(|c| c.node == "node2"), "{connections:?}");
+        lab.assert_answered(&connections, 30, Some("node2"));
     }
 }
 
 fn a_head_larger_than_a_segment(lab: &Lab) {
     for pad in ["pad=1300", "pad=3000", "pad=7000"] {
         let connections = lab.load(&["count=60", "threads=2", "path=/c/large-{}", pad]);
-        assert_answered(&connections, 60);
-        assert!(connections.iter().all(|c| c.node == "node3"), "{connections:?}");
+        lab.assert_answered(&connections, 60, Some("node3"));
     }
 }
 
@@ -258,10 +242,10 @@ fn upload(lab: &Lab, name: &str, len: usize, arguments: &[&str]) {
         (format!("path=/upload/{name}-{{}}"), format!("count={COUNT}"), format!("body={len}"));
     let fixed = [path.as_str(), count.as_str(), "threads=2", "method=PUT", "header=Host: b.lab", body.as_str()];
     let connections = lab.load(&[&fixed, arguments].concat());
-    assert_answered(&connections, COUNT);
+    lab.assert_answered(&connections, COUNT, Some("node2"));
     let expected = pattern(len);
     for c in &connections {
-        assert_eq!((c.status, c.node.as_str()), (201, "node2"), "{c:?}");
+        assert_eq!(c.status, 201, "{c:?}");
         let stored = std::fs::read(lab.dir(2).join(&c.path[1..])).expect("the upload");
         assert!(stored == expected, "{}: {} bytes stored, or other ones than were sent", c.path, stored.len());
     }
@@ -282,30 +266,36 @@ fn a_body_that_streams_in_meanwhile(lab: &Lab) {
 
 fn a_half_close_behind_the_request(lab: &Lab) {
     let connections = lab.load(&["count=200", "threads=2", "path=/b/half-{}", "half_close=1"]);
-    assert_answered(&connections, 200);
+    lab.assert_answered(&connections, 200, None);
     let slow: Vec<_> = connections.iter().filter(|c| c.first_byte_ms > 150.0).collect();
     assert!(slow.is_empty(), "{slow:?}");
     // The FIN rides on the last byte of a body.
     upload(lab, "half", 5000, &["half_close=1"]);
 }
 
+/// Runs a command that must succeed.
+fn run(command: &mut Command) {
+    let done = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
 fn the_c_example_serves(lab: &Lab) {
+    // Installed and compiled as its user would.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proxy/libdts");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-proxy");
-    let built = Command::new("cc")
+    let dest = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libdts");
+    let program = dest.join("c-proxy");
+    run(Command::new(root.join("install.sh")).env("BUILD_DIR", bin_dir()).env("DESTDIR", &dest).env("PREFIX", "/usr"));
+    run(Command::new("cc")
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o"])
         .arg(&program)
         .arg(root.join("examples/proxy.c"))
         .arg("-I")
-        .arg(root.join("include"))
+        .arg(dest.join("usr/include"))
         .arg("-L")
-        .arg(bin_dir())
-        .arg("-ldts")
-        .output()
-        .expect("cc");
-    assert!(built.status.success(), "cc: {}", String::from_utf8_lossy(&built.stderr));
+        .arg(dest.join("usr/lib"))
+        .arg("-ldts"));
     let program = program.to_str().expect("a UTF-8 path");
-    let library = format!("LD_LIBRARY_PATH={}", bin_dir().display());
+    let library = format!("LD_LIBRARY_PATH={}", dest.join("usr/lib").display());
     let (mut stopped, mut running) = (Vec::new(), Vec::new());
     for n in 1..=3 {
         stopped.push(lab.without(n, "proxy"));
@@ -392,7 +382,7 @@ fn option_32_on_the_wire_is_dropped(lab: &Lab) {
 fn captured_splice(lab: &Lab, tag: &str) -> (String, String) {
     let (path, _) = lab.capture("node2", "link0", tag, || {
         // By chance node 2 owns a third of them: twelve are enough.
-        assert_answered(&lab.load(&["count=24", &format!("path=/b/{tag}-{{}}")]), 24);
+        lab.assert_answered(&lab.load(&["count=24", &format!("path=/b/{tag}-{{}}")]), 24, None);
     });
     let path = path.to_str().expect("a UTF-8 path").to_owned();
     (path, format!("/b/{tag}-"))
@@ -404,7 +394,7 @@ fn assert_block_refused(lab: &Lab, how: &str, reason: &str) {
     assert_eq!(frames(lab, &[how, &pcap]).trim(), "answers 0", "node 2 answered");
     assert_eq!(drops(lab, 2, reason) - before, 1.0, "{reason}");
     assert_eq!(lab.executed(&part), executed, "a request was executed again");
-    assert_answered(&lab.load(&["count=12", "path=/b/after-{}"]), 12);
+    lab.assert_answered(&lab.load(&["count=12", "path=/b/after-{}"]), 12, None);
 }
 
 fn a_forged_block_is_refused(lab: &Lab) {

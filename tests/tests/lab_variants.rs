@@ -2,7 +2,6 @@
 //! and the paper's bare form.
 
 use dts_tests::capture::Capture;
-use dts_tests::client::{Connection, Outcome};
 use dts_tests::lab::{Lab, Setup};
 use dts_tests::suite::{self, Group};
 use std::path::Path;
@@ -34,24 +33,23 @@ fn main() -> ExitCode {
     ])
 }
 
-#[track_caller]
-fn assert_answered(connections: &[Connection], count: usize) {
-    assert_eq!(connections.len(), count);
-    let bad: Vec<_> = connections.iter().filter(|c| c.outcome != Outcome::Answered || c.status / 100 != 2).collect();
-    assert!(bad.is_empty(), "{} of {count} not answered, first {:?}", bad.len(), &bad[..bad.len().min(3)]);
-}
-
 fn two_owners_reset_nobody(lab: &Lab) {
     let (path, (one, many)) = lab.capture("client", "wire0", "two-owners", || {
         let pools = ["a", "b", "c"].map(|pool| lab.load(&["count=150", &format!("path=/{pool}/two-{{}}")]));
         (pools, lab.load(&["count=300", "threads=60", "path=/p/two-{}"]))
     });
-    one.iter().for_each(|connections| assert_answered(connections, 150));
-    assert_answered(&many, 300);
+    one.iter().for_each(|connections| lab.assert_answered(connections, 150, None));
+    lab.assert_answered(&many, 300, None);
     let capture = Capture::read(lab, &path);
     assert!(capture.resets.is_empty(), "{capture}");
+    // The one that lost hears an acknowledgement that is not of its SYN-ACK, and from
+    // then on keeps its stack's SYN-ACK to itself; often before it is out.
+    let lost = lab.total("dts_drops_total", &[("reason", "ack_mismatch")]);
+    assert!(lost >= 750, "only {lost} of 750 connections had a second owner");
     let both = capture.streams.values().filter(|s| s.owners.contains(&1) && s.owners.contains(&2)).count();
-    assert!(both > 700, "only {both} of {} SYNs were answered by both owners", capture.streams.len());
+    assert!(both > 0, "no SYN was answered by both owners");
+    let won = |node| capture.streams.values().filter(|s| s.owners.first() == Some(&node)).count();
+    assert!(won(1) > 0 && won(2) > 0, "node 1 won {} connections and node 2 {}", won(1), won(2));
     for (path, nodes) in lab.executed("/two-") {
         // Four loads use the numbers 0..150 under their own prefixes.
         assert_eq!(nodes.len(), 1, "{path} was executed by {nodes:?}");
@@ -66,7 +64,7 @@ fn replays(lab: &Lab) -> (u64, u64) {
 fn without_fast_open_by_handshake(lab: &Lab) {
     let (fast_open, handshake) = replays(lab);
     let (path, connections) = lab.capture("client", "wire0", "handshake", || lab.load(&["count=300", "path=/p/hs-{}"]));
-    assert_answered(&connections, 300);
+    lab.assert_answered(&connections, 300, None);
     assert_eq!(replays(lab), (fast_open, handshake + 300), "(fast open, handshake)");
     assert_eq!(fast_open, 0);
     let capture = Capture::read(lab, &path);
@@ -79,16 +77,16 @@ fn without_fast_open_by_handshake(lab: &Lab) {
 
 fn without_fast_open_large_and_half_closed(lab: &Lab) {
     let (_, handshake) = replays(lab);
-    assert_answered(&lab.load(&["count=60", "threads=2", "path=/p/hs-large-{}", "pad=7000"]), 60);
-    assert_answered(&lab.load(&["count=60", "threads=2", "path=/p/hs-half-{}", "half_close=1"]), 60);
+    lab.assert_answered(&lab.load(&["count=60", "threads=2", "path=/p/hs-large-{}", "pad=7000"]), 60, None);
+    lab.assert_answered(&lab.load(&["count=60", "threads=2", "path=/p/hs-half-{}", "half_close=1"]), 60, None);
     let upload = ["count=30", "threads=2", "path=/upload/hs-{}", "method=PUT", "body=100000", "body_chunk=1000"];
-    assert_answered(&lab.load(&upload), 30);
+    lab.assert_answered(&lab.load(&upload), 30, None);
     assert_eq!(replays(lab), (0, handshake + 150), "(fast open, handshake)");
 }
 
 fn with_fast_open_by_fast_open(lab: &Lab) {
     let (fast_open, handshake) = replays(lab);
-    assert_answered(&lab.load(&["count=200", "threads=2", "path=/p/tfo-{}"]), 200);
+    lab.assert_answered(&lab.load(&["count=200", "threads=2", "path=/p/tfo-{}"]), 200, None);
     assert_eq!(replays(lab), (fast_open + 200, handshake), "(fast open, handshake)");
     assert_eq!(handshake, 0);
 }

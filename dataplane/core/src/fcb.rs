@@ -137,6 +137,9 @@ pub struct Fcb {
     pub reset: bool,
     /// The client sent a RST, which its stack has not contradicted since.
     pub client_reset: bool,
+    /// A SYN with another ISN that the stack was given: until the client says
+    /// something that fits the flow, only a challenge may go out.
+    pub challenged: Option<Box<[u8]>>,
     /// When the client's acknowledgement moved last.
     pub acked_at: Instant,
     /// Last segment of the flow.
@@ -201,6 +204,7 @@ impl Fcb {
             s_fin_acked: false,
             reset: false,
             client_reset: false,
+            challenged: None,
             acked_at: Instant(0),
             last_seen: Instant(0),
             expires: None,
@@ -216,5 +220,29 @@ impl Fcb {
     /// Both sides are done, or the stack has reset the flow.
     pub fn is_over(&self) -> bool {
         self.reset || (self.c_fin_acked && self.s_fin_acked)
+    }
+
+    /// A new SYN of the client may replace the flow: it is over here, or the client
+    /// itself has said that it is.
+    pub(crate) fn gives_way(&self) -> bool {
+        match self.state {
+            State::Free | State::HalfOpen | State::Tombstone => true,
+            State::Intake | State::Served => self.is_over() || self.client_reset,
+            State::Held => false,
+        }
+    }
+
+    /// Ends the challenge of [`Self::challenged`] when the client's segment fits.
+    pub(crate) fn confirm(&mut self, s: &crate::wire::tcp::Segment) {
+        use crate::seq;
+        if self.challenged.is_some()
+            && s.has(crate::wire::tcp::ACK)
+            && !s.has(crate::wire::tcp::RST)
+            && seq::le(self.client_ack, s.ack)
+            && seq::le(s.ack, self.s_nxt)
+            && (s.seq.wrapping_sub(self.c_nxt) as i32).unsigned_abs() < 1 << 20
+        {
+            self.challenged = None;
+        }
     }
 }

@@ -203,11 +203,80 @@ fn duplicate_syns_and_reused_ports() {
     // Another ISN on a live flow: the stack challenges, and only it decides.
     n.rx(Port::Wire, client(7777, 0, SYN, syn_opts(100), b""));
     assert_eq!(n.one(Port::WireHost).seg.dport, 8001);
+    for flags in [RST, ACK | FIN, ACK | PSH] {
+        n.rx(
+            Port::WireHost,
+            host(8001, 901, 101, flags, 500, ts(1, 1), b"x"),
+        );
+    }
+    assert!(n.silent(), "only the challenge may go out");
     n.rx(
         Port::WireHost,
         host(8001, 901, 101, ACK, 500, ts(1, 1), b""),
     );
     assert_eq!(n.one(Port::Wire).seg.sport, 80);
+    // The client answers the challenge: it knows nothing of that connection.
+    n.rx(Port::Wire, client(101, 0, RST, Build::default(), b""));
+    n.tx(Port::WireHost);
+    n.rx(Port::Wire, client(7777, 0, SYN, syn_opts(100), b""));
+    assert_eq!(n.one(Port::WireHost).seg.seq, 7777);
+    n.rx(
+        Port::WireHost,
+        host(8001, 60, 7778, SYN | ACK, 65_160, synack_opts(1, 100), b""),
+    );
+    assert_eq!(n.one(Port::Wire).seg.seq, 60, "a new connection");
+}
+
+#[test]
+fn a_challenge_ends_when_the_client_goes_on() {
+    let mut n = established(100, 900);
+    n.rx(Port::Wire, client(7777, 0, SYN, syn_opts(100), b""));
+    n.rx(
+        Port::Wire,
+        client(101, 901, ACK | PSH, ts(130, 5000), b"GET"),
+    );
+    assert_eq!(n.tx(Port::WireHost).len(), 2);
+    n.rx(
+        Port::WireHost,
+        host(8001, 901, 104, ACK | FIN, 500, ts(5001, 130), b""),
+    );
+    assert_eq!(n.one(Port::Wire).seg.flags, ACK | FIN);
+}
+
+#[test]
+fn a_stack_that_forgot_the_flow_does_not_take_the_next_one() {
+    let mut n = established(100, 900);
+    n.rx(Port::Wire, client(7777, 0, SYN, syn_opts(100), b""));
+    n.tx(Port::WireHost);
+    n.rx(
+        Port::WireHost,
+        host(8001, 60, 7778, SYN | ACK, 65_160, synack_opts(1, 100), b""),
+    );
+    let f: Vec<Seen> = n.tx(Port::WireHost).iter().map(|f| seen(f)).collect();
+    assert_eq!(
+        (f[0].seg.flags, f[0].seg.seq, f[0].seg.dport),
+        (RST, 7778, 8001)
+    );
+    assert_eq!(
+        (f[1].seg.flags, f[1].seg.seq, f[1].seg.dport),
+        (SYN, 7777, 8001)
+    );
+    assert!(n.tx(Port::Wire).is_empty());
+}
+
+#[test]
+fn a_reused_port_does_not_wake_an_old_flow_on_another_node() {
+    // Node 2 served the old connection; the new one is node 1's.
+    let mut v = view(2, 2);
+    let mut n = established_at(v.clone(), 100, 900);
+    n.rx(Port::Wire, client(101, 0, RST, Build::default(), b""));
+    n.tx(Port::WireHost);
+    v = view(2, 1);
+    n.v = v;
+    n.rx(Port::Wire, client(7777, 0, SYN, syn_opts(100), b""));
+    n.rx(Port::Wire, client(7778, 61, ACK, ts(1, 1), b""));
+    assert!(n.silent(), "its stack would answer RST");
+    assert_eq!(n.s.flows(), 0);
 }
 
 #[test]
@@ -347,7 +416,10 @@ fn icmp_errors_reach_the_stack_in_its_own_numbers() {
 fn a_flow_that_ends_at_the_intake_is_forgotten() {
     let mut n = established(100, 900);
     n.rx(Port::Wire, client(101, 901, ACK | FIN, ts(130, 5000), b""));
-    n.rx(Port::WireHost, host(8001, 901, 102, ACK | FIN, 500, ts(5001, 130), b""));
+    n.rx(
+        Port::WireHost,
+        host(8001, 901, 102, ACK | FIN, 500, ts(5001, 130), b""),
+    );
     n.rx(Port::Wire, client(102, 902, ACK, ts(131, 5001), b""));
     n.pass(4_000);
     assert_eq!(n.s.flows(), 1);

@@ -3,6 +3,7 @@
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
+use crate::handover::replay::ClientSegment;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::Shard;
@@ -11,7 +12,7 @@ use crate::translate::{self, Outgoing};
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::Edit;
-use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
+use crate::wire::tcp::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, PROTO_TCP};
 
 impl Shard {
@@ -83,6 +84,14 @@ impl Shard {
         };
         let f = &mut self.slots[slot as usize];
         let from_app = s.sport == svc.app_port;
+        if f.challenged.is_some() && s.sport == f.local_port {
+            if s.has(SYN) {
+                return self.stale_flow(v, slot, &s, now, out);
+            }
+            if s.flags & !PSH != ACK || !s.is_empty() {
+                return self.drop_frame(Drop::HostForbidden);
+            }
+        }
         match f.state {
             State::HalfOpen if s.sport == f.local_port => {
                 self.host_half_open(v, frame, &s, slot, now, out)
@@ -109,6 +118,30 @@ impl Shard {
                 self.drop_frame(Drop::HostForbidden);
             }
             _ => self.drop_frame(Drop::HostForbidden),
+        }
+    }
+
+    /// The stack took a SYN that it should have challenged: it knows nothing of the
+    /// flow any more. What it opened is closed, and the SYN goes where it belongs.
+    fn stale_flow<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        s: &Segment,
+        now: Instant,
+        out: &mut O,
+    ) {
+        self.drop_frame(Drop::HostForbidden);
+        let f = &mut self.slots[slot as usize];
+        let Some(syn) = f.challenged.take() else {
+            return;
+        };
+        let port = f.local_port;
+        self.play_to(v, slot, port, ClientSegment::reset(s.ack), &[], out);
+        self.remove(slot);
+        match out.frame(&syn) {
+            Some(frame) => self.wire_in(v, frame, now, out),
+            None => self.drop_frame(Drop::NoBuffer),
         }
     }
 
@@ -184,7 +217,7 @@ impl Shard {
         if s.has(SYN) {
             // The stack waits for the end of the replayed handshake; the client
             // has had its SYN-ACK from the intake.
-            self.answer_synack(v, slot, out);
+            self.answer_synack(v, slot, s, out);
             return self.drop_frame(Drop::ReplayConsumed);
         }
         self.send_to_client(v, slot, frame, s, now, out);

@@ -210,21 +210,16 @@ impl Shard {
                     return self.to_wire_host(v, slot, frame, out);
                 }
                 _ if s.seq == f.c_isn => return self.drop_frame(Drop::DuplicateSyn),
-                State::Held => return self.drop_frame(Drop::DuplicateSyn),
+                // Owner or not: what follows on this 4-tuple belongs to the new
+                // connection, and must not reach the old one's stack.
+                _ if f.gives_way() => self.remove(slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
-                State::Intake | State::Served if !f.is_over() => {
+                State::Intake | State::Served => {
+                    f.challenged = Some(frame.head().into());
                     clean_syn(&mut frame, s);
                     return self.to_wire_host(v, slot, frame, out);
                 }
-                State::HalfOpen
-                | State::Intake
-                | State::Served
-                | State::Tombstone
-                | State::Free => {
-                    if owner {
-                        self.remove(slot);
-                    }
-                }
+                _ => return self.drop_frame(Drop::DuplicateSyn),
             }
         }
         if !owner {
@@ -302,6 +297,7 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
+        f.confirm(s);
         let proxied = v.services[f.service as usize].proxy_port.is_some();
         if proxied && s.seq_len() > 0 && !s.has(RST) {
             if seq::lt(f.c_edge, s.seq_end().wrapping_sub(u32::from(s.has(FIN)))) {
@@ -341,6 +337,7 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
+        f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
         if let Some(d) = f.dest.as_mut() {

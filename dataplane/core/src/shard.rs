@@ -63,6 +63,7 @@ pub struct Shard {
     pub(crate) store: hold::Store,
     pub(crate) half_open: usize,
     pub(crate) tombstones: VecDeque<(u32, u32)>,
+    pub(crate) tombstone_count: usize,
     pub(crate) timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
     pub(crate) tickets: HashMap<u64, u32>,
     pub(crate) events: Vec<Event>,
@@ -97,6 +98,7 @@ impl Shard {
             store: hold::Store::new(sizes.hold, hold_slot(view.params.mtu)),
             half_open: 0,
             tombstones: VecDeque::new(),
+            tombstone_count: 0,
             timers: BinaryHeap::new(),
             tickets: HashMap::new(),
             events: Vec::new(),
@@ -151,7 +153,9 @@ impl Shard {
                 self.splice(v, ticket, dest, request, client_fin, now, out);
             }
             Command::Unfreeze { ticket } => {
-                if let Some(slot) = self.tickets.remove(&ticket) {
+                let slot = self.tickets.get(&ticket).copied();
+                if let Some(slot) = slot.filter(|&s| self.is_frozen(s)) {
+                    self.tickets.remove(&ticket);
                     self.unfreeze(v, slot, now, out);
                 }
             }
@@ -249,6 +253,12 @@ impl Shard {
         if state == State::HalfOpen {
             self.half_open += 1;
         }
+        if f.state == State::Tombstone {
+            self.tombstone_count -= 1;
+        }
+        if state == State::Tombstone {
+            self.tombstone_count += 1;
+        }
         f.state = state;
     }
 
@@ -259,13 +269,14 @@ impl Shard {
         self.table.remove(f.hash, slot);
         self.store.clear(&mut f.copies);
         self.store.clear(&mut f.held);
-        if let Some(s) = f.source.take() {
-            self.tickets.remove(&s.ticket);
-            self.ports.give_back(s.port);
+        let (source, dest) = (f.source.take(), f.dest.take());
+        if let Some(s) = source {
+            self.close_source(&s);
         }
-        if let Some(d) = f.dest.take() {
+        if let Some(d) = dest {
             self.aliases.forget(slot, &d);
         }
+        let f = &mut self.slots[slot as usize];
         f.generation = f.generation.wrapping_add(1);
         self.free.push(slot);
     }
@@ -277,7 +288,15 @@ impl Shard {
         self.store.clear(&mut f.copies);
         self.store.clear(&mut f.held);
         self.tombstones.push_back((slot, f.generation));
-        while self.tombstones.len() > v.params.tombstones_max {
+        if self.tombstones.len() > 2 * v.params.tombstones_max + 64 {
+            // Most of these are gone already.
+            let slots = &self.slots;
+            self.tombstones.retain(|&(slot, generation)| {
+                let f = &slots[slot as usize];
+                f.generation == generation && f.state == State::Tombstone
+            });
+        }
+        while self.tombstone_count > v.params.tombstones_max {
             self.evict_tombstone();
         }
     }

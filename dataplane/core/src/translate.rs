@@ -122,7 +122,7 @@ pub(crate) fn scaled(f: &Fcb, ack: u32, bytes: u32, promised: u8) -> u16 {
     let mut w = bytes >> promised;
     let edge = ack.wrapping_add(w << promised);
     let unit = 1u32 << promised;
-    if seq::lt(edge, f.c_edge) && f.c_edge.wrapping_sub(edge) < unit && bytes & (unit - 1) != 0 {
+    if seq::lt(edge, f.c_edge) && bytes & (unit - 1) != 0 {
         w += 1;
     }
     w.min(0xffff) as u16

@@ -23,6 +23,9 @@ pub enum Answer {
     Refused(Reason),
     /// Aborted, perhaps before it was ever seen.
     Aborted,
+    /// The stack has some of the request and went silent: nobody may repeat it, and
+    /// nobody can say what became of it. Not answered at all.
+    Undecided,
 }
 
 /// How long an answer is kept.

@@ -3,6 +3,7 @@
 
 use super::answers::Answer;
 use super::dest::Phase;
+use super::source::segment;
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
@@ -15,7 +16,6 @@ use crate::wire::build::Tcp;
 use crate::wire::edit;
 use crate::wire::options::Build;
 use crate::wire::tcp::{ACK, FIN, RST, Segment};
-use crate::wire::{self, L3};
 use dts_proto::block::Replay;
 
 /// Ranges of held payload that are remembered as given to the stack.
@@ -88,6 +88,9 @@ impl Shard {
             self.send_accept(v, slot, out);
         }
         let keepalive = self.release_held(v, slot, now, out);
+        if let Some(d) = self.slots[slot as usize].dest.as_mut() {
+            d.probe_answered = keepalive;
+        }
         let knows = seq::le(c_end, self.slots[slot as usize].c_acked);
         if keepalive || (!knows && (bare || egress.is_empty())) {
             self.ack_cut(v, slot, out);
@@ -105,7 +108,7 @@ impl Shard {
     /// One ACK of everything that was replayed, with the stack's window and clock,
     /// so that the client's retransmission timer does not wait for a slow
     /// application.
-    fn ack_cut<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+    pub(crate) fn ack_cut<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_ref() else { return };
         // A FIN of the client may still wait for the end of the handshake.
@@ -133,7 +136,7 @@ impl Shard {
             dst: f.key.client,
             sport: f.key.port,
             dport: f.key.client_port,
-            seq: f.s_low,
+            seq: f.s_nxt,
             ack,
             flags: ACK,
             window,
@@ -156,9 +159,7 @@ impl Shard {
         let mut keepalive = false;
         while let Some(h) = self.store.pop(&mut held) {
             let Some(s) = segment(&h.frame) else { continue };
-            keepalive |=
-                s.has(ACK) && !s.has(RST | FIN) && seq::lt(s.seq, cut) && s.seq_end() == cut
-                    || s.has(ACK) && s.is_empty() && s.seq == cut.wrapping_sub(1);
+            keepalive |= s.is_keepalive(cut);
             if s.is_empty() && !s.has(RST | FIN) {
                 newest_ack = Some(h.frame);
             } else {
@@ -227,12 +228,5 @@ impl Shard {
         self.complete_handshake(v, slot, &s, out);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);
-    }
-}
-
-fn segment(frame: &[u8]) -> Option<Segment> {
-    match wire::l3(frame) {
-        Ok(L3::Ip(ip)) => Segment::parse(frame, &ip).ok(),
-        _ => None,
     }
 }

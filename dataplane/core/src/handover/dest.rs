@@ -65,6 +65,8 @@ pub struct DestSide {
     pub given: Vec<(u32, u32)>,
     /// End of what the stack was given in order.
     pub taken: u32,
+    /// The client's sign of life during the handover was answered.
+    pub probe_answered: bool,
     /// The source was told that the flow ended.
     pub end_told: bool,
     /// The source speaks the paper's bare form.
@@ -163,6 +165,7 @@ impl Shard {
             egress: Vec::new(),
             given: Vec::new(),
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
+            probe_answered: false,
             end_told: false,
             paper: None,
         }));
@@ -303,8 +306,21 @@ impl Shard {
         if !right || f.state != State::Served {
             return self.drop_frame(Drop::LinkStale);
         }
-        if let Ok(s) = wire::tcp::Segment::parse(&frame, &ip)
-            && f.dest.as_ref().is_some_and(|d| seq::le(s.seq_end(), d.taken))
+        if let Ok(s) = Segment::parse(&frame, &ip)
+            && s.is_keepalive(f.cut)
+        {
+            // Heard here as well, most often.
+            let again = f.dest.as_ref().is_some_and(|d| d.probe_answered);
+            return if again {
+                self.drop_frame(Drop::HoldStale)
+            } else {
+                self.ack_cut(v, slot, out)
+            };
+        }
+        if let Ok(s) = Segment::parse(&frame, &ip)
+            && f.dest
+                .as_ref()
+                .is_some_and(|d| seq::le(s.seq_end(), d.taken))
             && !s.has(RST)
         {
             // Heard here as well, since the splice.
@@ -369,7 +385,9 @@ impl Shard {
 
     /// Gives an earlier answer again.
     fn answer<O: Output>(&mut self, v: &View, m: &Message<'_>, a: Answer, out: &mut O) {
-        let (kind, fields, head) = answer_parts(a, m.seq);
+        let Some((kind, fields, head)) = answer_parts(a, m.seq) else {
+            return;
+        };
         self.say(v, &m.peer, kind, m.header.flow, &fields, head, &[], out);
     }
 
@@ -412,7 +430,9 @@ impl Shard {
             return self.say_bare(v, &peer, head, &[], out);
         }
         self.answers.put(flow, Answer::Refused(why), now);
-        let (kind, fields, head) = answer_parts(Answer::Refused(why), seq);
+        let Some((kind, fields, head)) = answer_parts(Answer::Refused(why), seq) else {
+            return;
+        };
         self.say(v, &peer, kind, flow, &fields, head, &[], out);
     }
 
@@ -443,7 +463,9 @@ impl Shard {
             ack: d.state.cut,
             replay: d.replay,
         };
-        let (kind, fields, head) = answer_parts(answer, 0);
+        let Some((kind, fields, head)) = answer_parts(answer, 0) else {
+            return;
+        };
         self.say(v, &peer, kind, flow, &fields, head, &[], out);
     }
 
@@ -511,6 +533,8 @@ impl Shard {
             Phase::Data => {
                 // The stack has part of the request and does not go on: nobody can
                 // say what was executed. Silence lets the source find "unknown".
+                let flow = d.flow;
+                self.answers.put(flow, Answer::Undecided, now);
                 self.leave(slot);
             }
             Phase::Served if !d.handshake_done => self.finish_handshake(v, slot, out),
@@ -519,10 +543,10 @@ impl Shard {
     }
 }
 
-/// A link answer's kind, fields and header.
-fn answer_parts(a: Answer, c_base: u32) -> (Kind, Fields, Head) {
+/// A link answer's kind, fields and header, if it is given at all.
+fn answer_parts(a: Answer, c_base: u32) -> Option<(Kind, Fields, Head)> {
     let bare = Head::default();
-    match a {
+    Some(match a {
         Answer::Accepted { seq, ack, replay } => (
             Kind::Accept,
             Fields {
@@ -557,7 +581,8 @@ fn answer_parts(a: Answer, c_base: u32) -> (Kind, Fields, Head) {
                 ..bare
             },
         ),
-    }
+        Answer::Undecided => return None,
+    })
 }
 
 impl crate::fcb::Fcb {

@@ -288,6 +288,14 @@ impl Shard {
             }
             return self.drop_frame(Drop::BlockIncarnation);
         }
+        let owner = (h.flow.source, h.flow.source_incarnation);
+        if h.kind.from_source() && owner != (h.sender, h.sender_incarnation) {
+            // Nobody speaks of another node's handovers.
+            if h.kind == Kind::Splice {
+                self.refuse(v, m, block::Reason::Malformed, now, out);
+            }
+            return self.drop_frame(Drop::LinkStranger);
+        }
         let right_way = if h.kind.from_source() {
             v.is_app_port(m.peer.local_port)
         } else {

@@ -13,5 +13,5 @@ pub mod message;
 pub mod paper;
 mod paper_source;
 pub mod ports;
-mod replay;
+pub(crate) mod replay;
 pub mod source;

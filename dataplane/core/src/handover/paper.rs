@@ -210,6 +210,7 @@ impl Shard {
             egress: Vec::new(),
             given: Vec::new(),
             taken: st.cut,
+            probe_answered: false,
             end_told: false,
             paper: Some(PaperSide {
                 acked: s.seq.wrapping_add(1),

@@ -294,12 +294,15 @@ impl Shard {
 
     /// The stack repeats its SYN-ACK although the client's round trip is over: the
     /// ACK got lost between us.
-    pub(crate) fn answer_synack<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        if self.slots[slot as usize]
-            .dest
-            .as_ref()
-            .is_some_and(|d| d.handshake_done)
-        {
+    pub(crate) fn answer_synack<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        s: &Segment,
+        out: &mut O,
+    ) {
+        let dest = self.slots[slot as usize].dest.as_ref();
+        if dest.is_some_and(|d| d.handshake_done && d.l_isn == s.seq) {
             self.finish_handshake(v, slot, out);
         }
     }
@@ -331,11 +334,26 @@ impl Shard {
         self.play(v, slot, head, &[], out);
     }
 
-    /// Gives the stack a segment that looks as if it came from the client.
+    /// Gives the application's stack a segment that looks as if it came from the
+    /// client.
     pub(crate) fn play<O: Output>(
         &mut self,
         v: &View,
         slot: u32,
+        head: ClientSegment,
+        payload: &[u8],
+        out: &mut O,
+    ) {
+        let port = v.services[self.slots[slot as usize].service as usize].app_port;
+        self.play_to(v, slot, port, head, payload, out);
+    }
+
+    /// The same for any local port of the flow.
+    pub(crate) fn play_to<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        port: u16,
         head: ClientSegment,
         payload: &[u8],
         out: &mut O,
@@ -347,7 +365,7 @@ impl Shard {
             src: f.key.client,
             dst: f.key.vip,
             sport: f.key.client_port,
-            dport: v.services[f.service as usize].app_port,
+            dport: port,
             seq: head.seq,
             ack: head.ack,
             flags: head.flags,

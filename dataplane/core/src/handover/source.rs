@@ -76,17 +76,18 @@ impl SourceSide {
         let had_rst = self
             .swallowed
             .as_deref()
-            .is_some_and(|f| flags_of(f) & RST != 0);
+            .and_then(segment)
+            .is_some_and(|s| s.has(RST));
         if !had_rst || s.has(RST) {
             self.swallowed = Some(frame.to_vec());
         }
     }
 }
 
-fn flags_of(frame: &[u8]) -> u8 {
+pub(crate) fn segment(frame: &[u8]) -> Option<Segment> {
     match wire::l3(frame) {
-        Ok(L3::Ip(ip)) => Segment::parse(frame, &ip).map_or(0, |s| s.flags),
-        _ => 0,
+        Ok(L3::Ip(ip)) => Segment::parse(frame, &ip).ok(),
+        _ => None,
     }
 }
 
@@ -162,6 +163,10 @@ impl Shard {
             // The freeze ran out of time before the drain was done.
             return self.fail(ticket, Fail::Aborted);
         };
+        if !self.is_frozen(slot) {
+            // The first splice cannot be recalled: its request may be executed.
+            return;
+        }
         if let Err(fail) = self.prepare(v, slot, dest, request, client_fin, now) {
             self.tickets.remove(&ticket);
             self.unfreeze(v, slot, now, out);
@@ -169,6 +174,12 @@ impl Shard {
         }
         self.send_splice(v, slot, now, out);
         self.wake(slot, now + RETRY);
+    }
+
+    /// The flow waits for its splice, and nothing has left the node.
+    pub(crate) fn is_frozen(&self, slot: u32) -> bool {
+        let src = self.slots[slot as usize].source.as_ref();
+        src.is_some_and(|s| s.phase == Phase::Frozen)
     }
 
     fn prepare(
@@ -181,7 +192,7 @@ impl Shard {
         now: Instant,
     ) -> Result<(), Fail> {
         let f = &mut self.slots[slot as usize];
-        let Some(src) = f.source.as_mut().filter(|s| s.phase == Phase::Frozen) else {
+        let Some(src) = f.source.as_mut() else {
             return Err(Fail::Busy);
         };
         let member = v.member_at(&dest.ip().into()).ok_or(Fail::BadDestination)?;
@@ -420,7 +431,11 @@ impl Shard {
             }
         }
         for h in frames {
-            if h.seq != h.seq_end && seq::lt(cut, h.seq_end) {
+            let Some(seg) = segment(&h.frame) else {
+                continue;
+            };
+            let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
+            if fresh || seg.has(RST) || seg.is_keepalive(cut) {
                 self.forward_held(v, slot, h.frame, out);
             }
         }
@@ -489,7 +504,25 @@ impl Shard {
             return;
         };
         src.steps.buried = now - src.started;
+        self.close_source(&src);
+    }
+
+    /// Gives back what a source held and reports its end, if that was not done yet.
+    pub(crate) fn close_source(&mut self, src: &SourceSide) {
         self.ports.give_back(src.port);
+        let fail = match src.phase {
+            Phase::Ending => None,
+            Phase::Frozen => Some(Fail::Aborted),
+            Phase::Splicing | Phase::Paper | Phase::Aborting | Phase::Unknown => {
+                Some(Fail::Unknown)
+            }
+        };
+        if let Some(fail) = fail {
+            if self.tickets.remove(&src.ticket).is_some() {
+                self.fail(src.ticket, fail);
+            }
+            return;
+        }
         if self.tickets.remove(&src.ticket).is_some() {
             let node = src.peer.map_or(0, |p| p.node);
             self.events.push(Event::Done {

@@ -194,17 +194,43 @@ fn half_close_before_the_cut() {
 fn copies_are_released_in_a_handover_to_the_node_itself() {
     let mut a = established(1000, 9000);
     let k = 1001 + GET.len() as u32;
-    a.rx(Port::Wire, client(1001, 9001, ACK | PSH, ts(130, 5000), GET));
-    a.rx(Port::Wire, client(k, 9001, ACK | PSH, ts(131, 5000), b"late"));
+    a.rx(
+        Port::Wire,
+        client(1001, 9001, ACK | PSH, ts(130, 5000), GET),
+    );
+    a.rx(
+        Port::Wire,
+        client(k, 9001, ACK | PSH, ts(131, 5000), b"late"),
+    );
     a.tx(Port::WireHost);
-    a.command(Command::Freeze { ticket: 1, client: sock(CLIENT, CPORT), local: sock(VIP, 8001) });
+    a.command(Command::Freeze {
+        ticket: 1,
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8001),
+    });
     a.events();
-    a.rx(Port::Wire, client(k + 4, 9001, ACK | PSH, ts(132, 5000), b"r"));
-    let mut p = Pair { a, b: Node::new(view(2, 1)), c: 1000, req: GET.to_vec() };
+    a.rx(
+        Port::Wire,
+        client(k + 4, 9001, ACK | PSH, ts(132, 5000), b"r"),
+    );
+    let mut p = Pair {
+        a,
+        b: Node::new(view(2, 1)),
+        c: 1000,
+        req: GET.to_vec(),
+    };
     p.splice_to(1, false);
     p.a.tx(Port::WireHost);
-    p.a.rx(Port::WireHost, host(8080, 50, k, SYN | ACK, 65_160, synack_opts(777, 130), b""));
-    let mut got: Vec<_> = p.a.tx(Port::WireHost).iter().map(|f| seen(f)).map(|s| (s.seg.seq, s.payload)).collect();
+    p.a.rx(
+        Port::WireHost,
+        host(8080, 50, k, SYN | ACK, 65_160, synack_opts(777, 130), b""),
+    );
+    let mut got: Vec<_> =
+        p.a.tx(Port::WireHost)
+            .iter()
+            .map(|f| seen(f))
+            .map(|s| (s.seg.seq, s.payload))
+            .collect();
     got.sort();
     assert_eq!(got, [(k, b"late".to_vec()), (k + 4, b"r".to_vec())]);
 }

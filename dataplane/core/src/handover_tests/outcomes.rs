@@ -67,14 +67,35 @@ fn a_refused_handover_to_the_node_itself_leaves_the_flow_as_it_was() {
     let k = q.k();
     q.splice_to(1, false);
     q.a.tx(Port::WireHost);
-    q.a.rx(Port::WireHost, host(8080, 0, k, RST | ACK, 0, Build::default(), b""));
-    assert!(matches!(q.a.events()[..], [Event::Failed { fail: Fail::Refused(_), .. }]));
-    q.a.rx(Port::Wire, client(k, 9001, ACK | PSH, ts(150, 5010), &[b'u'; 1400]));
+    q.a.rx(
+        Port::WireHost,
+        host(8080, 0, k, RST | ACK, 0, Build::default(), b""),
+    );
+    assert!(matches!(
+        q.a.events()[..],
+        [Event::Failed {
+            fail: Fail::Refused(_),
+            ..
+        }]
+    ));
+    q.a.rx(
+        Port::Wire,
+        client(k, 9001, ACK | PSH, ts(150, 5010), &[b'u'; 1400]),
+    );
     let h = q.a.one(Port::WireHost);
-    assert_eq!((h.seg.dport, h.seg.ack, h.payload.len()), (8001, 9001, 1400));
-    q.a.rx(Port::WireHost, host(8001, 9001, k + 1400, ACK, 400, ts(5060, 150), b""));
+    assert_eq!(
+        (h.seg.dport, h.seg.ack, h.payload.len()),
+        (8001, 9001, 1400)
+    );
+    q.a.rx(
+        Port::WireHost,
+        host(8001, 9001, k + 1400, ACK, 400, ts(5060, 150), b""),
+    );
     let w = q.a.one(Port::Wire);
-    assert_eq!((w.seg.seq, w.seg.ack, w.seg.ts_val()), (9001, k + 1400, Some(5060)));
+    assert_eq!(
+        (w.seg.seq, w.seg.ack, w.seg.ts_val()),
+        (9001, k + 1400, Some(5060))
+    );
 }
 
 #[test]

@@ -27,7 +27,12 @@ fn repeats(p: &mut Pair) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         f.extend(p.a.tx(Port::Link));
     }
     let (syns, aborts): (Vec<_>, Vec<_>) = f.into_iter().partition(|f| link_kind(f) == 1);
-    assert!(syns.len() >= 3 && aborts.len() >= 2, "{} {}", syns.len(), aborts.len());
+    assert!(
+        syns.len() >= 3 && aborts.len() >= 2,
+        "{} {}",
+        syns.len(),
+        aborts.len()
+    );
     (syns, aborts)
 }
 
@@ -38,21 +43,33 @@ fn an_accept_is_given_again_also_when_the_fcb_is_gone() {
     let f = p.synack(synack_opts(777, 130));
     p.b.rx(Port::WireHost, f);
     let first = p.b.one(Port::Link);
-    assert_eq!((first.payload[3], first.seg.seq, first.seg.ack), (ACCEPT, 9000, p.k()));
+    assert_eq!(
+        (first.payload[3], first.seg.seq, first.seg.ack),
+        (ACCEPT, 9000, p.k())
+    );
     assert_eq!(again(&mut p, &syns[..1]), [ACCEPT]);
     assert_eq!(again(&mut p, &aborts[..1]), [ACCEPT], "too late to abort");
     // The flow ends and its FCB goes; the answer is remembered longer.
     let k = p.k();
-    p.b.rx(Port::WireHost, host(8080, 51, k, RST | ACK, 0, Build::default(), b""));
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 51, k, RST | ACK, 0, Build::default(), b""),
+    );
     p.b.pass(5_600);
     assert_eq!(p.b.s.flows(), 0);
     p.b.tx(Port::Link);
     p.b.tx(Port::WireHost);
     p.b.rx(Port::Link, syns[1].clone());
     let late = p.b.one(Port::Link);
-    assert_eq!((late.payload[3], late.seg.seq, late.seg.ack), (ACCEPT, 9000, k));
+    assert_eq!(
+        (late.payload[3], late.seg.seq, late.seg.ack),
+        (ACCEPT, 9000, k)
+    );
     assert_eq!(again(&mut p, &aborts[1..2]), [ACCEPT]);
-    assert!(p.b.tx(Port::WireHost).is_empty(), "nothing is replayed twice");
+    assert!(
+        p.b.tx(Port::WireHost).is_empty(),
+        "nothing is replayed twice"
+    );
     assert_eq!(p.b.s.counters.replay_fast_open, 1);
 }
 
@@ -60,7 +77,10 @@ fn an_accept_is_given_again_also_when_the_fcb_is_gone() {
 fn a_refusal_is_given_again_and_stands() {
     let mut p = Pair::spliced(1000, 9000, 50);
     let (syns, aborts) = repeats(&mut p);
-    p.b.rx(Port::WireHost, host(8080, 0, p.k(), RST | ACK, 0, Build::default(), b""));
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 0, p.k(), RST | ACK, 0, Build::default(), b""),
+    );
     assert_eq!(p.b.one(Port::Link).payload[3], REFUSE);
     assert_eq!(p.b.s.flows(), 0);
     for at in 0..2 {
@@ -87,7 +107,11 @@ fn an_abort_of_what_was_never_seen_stands() {
 fn an_abort_while_the_stack_decides_waits_for_the_stack() {
     let mut p = Pair::spliced(1000, 9000, 50);
     let (syns, aborts) = repeats(&mut p);
-    assert_eq!(again(&mut p, &aborts[..1]), [0u8; 0], "it may yet be executed");
+    assert_eq!(
+        again(&mut p, &aborts[..1]),
+        [0u8; 0],
+        "it may yet be executed"
+    );
     assert_eq!(again(&mut p, &syns[..1]), [0u8; 0]);
     let f = p.synack(synack_opts(777, 130));
     p.b.rx(Port::WireHost, f);
@@ -109,7 +133,10 @@ fn an_end_mark_is_acknowledged_every_time() {
     assert!(marks.iter().all(|f| seen(f).seg.flags == FIN | ACK));
     assert_eq!(again(&mut p, &marks[..2]), [END_ACK, END_ACK]);
     let k = p.k();
-    p.b.rx(Port::WireHost, host(8080, 51, k, RST | ACK, 0, Build::default(), b""));
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 51, k, RST | ACK, 0, Build::default(), b""),
+    );
     p.b.pass(5_600);
     p.b.tx(Port::Link);
     assert_eq!(p.b.s.flows(), 0);
@@ -128,7 +155,18 @@ fn a_request_that_the_stack_may_have_is_never_replayed_again_nor_called_aborted(
     p.splice_to(2);
     p.link();
     p.b.tx(Port::WireHost);
-    p.b.rx(Port::WireHost, host(8080, 50, 1001, SYN | ACK, 65_160, synack_opts(777, 130), b""));
+    p.b.rx(
+        Port::WireHost,
+        host(
+            8080,
+            50,
+            1001,
+            SYN | ACK,
+            65_160,
+            synack_opts(777, 130),
+            b"",
+        ),
+    );
     assert_eq!(p.b.one(Port::WireHost).payload, GET, "handshake replay");
     for _ in 0..2_990 {
         p.a.pass(1);
@@ -139,7 +177,16 @@ fn a_request_that_the_stack_may_have_is_never_replayed_again_nor_called_aborted(
             assert!(s.seg.flags & SYN == 0, "replayed a second time");
         }
     }
-    assert!(p.a.events().is_empty(), "nobody may say that it was aborted");
+    assert!(
+        p.a.events().is_empty(),
+        "nobody may say that it was aborted"
+    );
     p.a.pass(20);
-    assert!(matches!(p.a.events()[..], [Event::Failed { fail: Fail::Unknown, .. }]));
+    assert!(matches!(
+        p.a.events()[..],
+        [Event::Failed {
+            fail: Fail::Unknown,
+            ..
+        }]
+    ));
 }

@@ -11,7 +11,10 @@ fn lives_on(p: &mut Pair) {
     let h = seen(h.last().expect("reaches the proxy"));
     assert_eq!((h.seg.dport, h.payload.as_slice()), (8001, &b"on"[..]));
     let next = k.wrapping_add(2);
-    p.a.rx(Port::WireHost, host(8001, s1, next, ACK, 500, ts(5020, 160), b""));
+    p.a.rx(
+        Port::WireHost,
+        host(8001, s1, next, ACK, 500, ts(5020, 160), b""),
+    );
     let w = p.a.tx(Port::Wire);
     assert_eq!(seen(w.last().unwrap()).seg.ack, next);
 }
@@ -50,7 +53,12 @@ fn each_bad_splice_unfreezes_and_says_why() {
 #[test]
 fn the_largest_request_and_a_byte_of_fin_are_within_the_limits() {
     let mut p = Pair::frozen(1000, 9000, 50);
-    p.a.command(splice(1, sock([10, 77, 1, 2], 8080), &[b'x'; 60_000], false));
+    p.a.command(splice(
+        1,
+        sock([10, 77, 1, 2], 8080),
+        &[b'x'; 60_000],
+        false,
+    ));
     assert!(p.a.events().is_empty());
     assert_eq!(p.a.tx(Port::Link).len(), 1);
     let mut p = Pair::frozen(1000, 9000, 50);
@@ -91,7 +99,13 @@ fn a_server_byte_that_is_under_way_is_unaccounted() {
 fn unknown_flows_cannot_be_frozen() {
     let mut n = Node::new(view(1, 1));
     n.command(freeze(7));
-    assert!(matches!(n.events()[..], [Event::Failed { ticket: 7, fail: Fail::NoFlow }]));
+    assert!(matches!(
+        n.events()[..],
+        [Event::Failed {
+            ticket: 7,
+            fail: Fail::NoFlow
+        }]
+    ));
     let mut n = established(1000, 9000);
     for (client, local) in [
         (sock(CLIENT, CPORT + 1), sock(VIP, 8001)),
@@ -99,18 +113,40 @@ fn unknown_flows_cannot_be_frozen() {
         (sock(CLIENT, CPORT), sock(VIP, 8080)),
         (sock(CLIENT, CPORT), sock([10, 77, 0, 1], 8001)),
     ] {
-        n.command(Command::Freeze { ticket: 8, client, local });
-        assert!(matches!(n.events()[..], [Event::Failed { ticket: 8, fail: Fail::NoFlow }]));
+        n.command(Command::Freeze {
+            ticket: 8,
+            client,
+            local,
+        });
+        assert!(matches!(
+            n.events()[..],
+            [Event::Failed {
+                ticket: 8,
+                fail: Fail::NoFlow
+            }]
+        ));
     }
     // Half-open, served and handed over flows are nobody's to freeze.
     let mut n = Node::new(view(1, 1));
     n.rx(Port::Wire, client(1000, 0, SYN, syn_opts(100), b""));
     n.command(freeze(7));
-    assert!(matches!(n.events()[..], [Event::Failed { fail: Fail::NoFlow, .. }]));
+    assert!(matches!(
+        n.events()[..],
+        [Event::Failed {
+            fail: Fail::NoFlow,
+            ..
+        }]
+    ));
     let mut p = Pair::served(1000, 9000, 50);
     for n in [&mut p.a, &mut p.b] {
         n.command(freeze(7));
-        assert!(matches!(n.events()[..], [Event::Failed { fail: Fail::NoFlow, .. }]));
+        assert!(matches!(
+            n.events()[..],
+            [Event::Failed {
+                fail: Fail::NoFlow,
+                ..
+            }]
+        ));
     }
 }
 
@@ -118,10 +154,22 @@ fn unknown_flows_cannot_be_frozen() {
 fn a_second_freeze_is_busy_and_harms_nothing() {
     let mut p = Pair::frozen(1000, 9000, 50);
     p.a.command(freeze(2));
-    assert!(matches!(p.a.events()[..], [Event::Failed { ticket: 2, fail: Fail::Busy }]));
+    assert!(matches!(
+        p.a.events()[..],
+        [Event::Failed {
+            ticket: 2,
+            fail: Fail::Busy
+        }]
+    ));
     p.splice_to(2);
     p.a.command(freeze(3));
-    assert!(matches!(p.a.events()[..], [Event::Failed { ticket: 3, fail: Fail::Busy }]));
+    assert!(matches!(
+        p.a.events()[..],
+        [Event::Failed {
+            ticket: 3,
+            fail: Fail::Busy
+        }]
+    ));
     p.link();
     assert_eq!(p.b.one(Port::WireHost).seg.flags, SYN);
     p.cut_over();
@@ -138,7 +186,11 @@ fn a_second_splice_or_an_unfreeze_cannot_recall_the_first() {
         let mut p = Pair::spliced(1000, 9000, 50);
         let text = format!("{recall:?}");
         p.a.command(recall);
-        assert_eq!(p.a.s.count_states(), [0, 0, 1, 0, 0], "still held after {text}");
+        assert_eq!(
+            p.a.s.count_states(),
+            [0, 0, 1, 0, 0],
+            "still held after {text}"
+        );
         assert!(p.a.tx(Port::WireHost).is_empty());
         p.a.events();
         p.cut_over();

@@ -136,7 +136,15 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
         f
     };
     p.a.rx(Port::Wire, f(1000, SYN, syn_opts(100), b""));
-    let mut h = host(8001, 9000, 1001, SYN | ACK, 65_160, synack_opts(5000, 100), b"");
+    let mut h = host(
+        8001,
+        9000,
+        1001,
+        SYN | ACK,
+        65_160,
+        synack_opts(5000, 100),
+        b"",
+    );
     h[36..38].copy_from_slice(&50_000u16.to_be_bytes());
     let end = h.len();
     edit::write_tcp_checksum(&mut h, 34, end);
@@ -145,17 +153,31 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
     p.a.tx(Port::WireHost);
     p.a.tx(Port::Wire);
     for i in 0..10u32 {
-        let seg = client(p.k() + i * 10, 9001, ACK | PSH, ts(140, 5010), b"0123456789");
+        let seg = client(
+            p.k() + i * 10,
+            9001,
+            ACK | PSH,
+            ts(140, 5010),
+            b"0123456789",
+        );
         p.a.rx(Port::Wire, seg);
     }
     assert_eq!(p.a.s.drops.get(Drop::HoldFull), 6);
     assert_eq!(p.a.s.hold_use().0, 4);
     p.a.rx(Port::Wire, f(1001, ACK | PSH, ts(140, 5010), b"other"));
     assert_eq!(p.a.one(Port::WireHost).payload, b"other");
-    assert_eq!(p.a.s.drops.0.iter().sum::<u64>(), 6, "nothing else was dropped");
+    assert_eq!(
+        p.a.s.drops.0.iter().sum::<u64>(),
+        6,
+        "nothing else was dropped"
+    );
     // What was held is let go in order; the client sends the rest again.
     p.a.command(Command::Unfreeze { ticket: 1 });
-    let got: Vec<u32> = p.a.tx(Port::WireHost).iter().map(|f| seen(f).seg.seq).collect();
+    let got: Vec<u32> =
+        p.a.tx(Port::WireHost)
+            .iter()
+            .map(|f| seen(f).seg.seq)
+            .collect();
     assert_eq!(got, (0..4).map(|i| p.k() + i * 10).collect::<Vec<_>>());
 }
 
@@ -173,9 +195,15 @@ fn the_cap_per_worker_counts_and_pure_acks_of_an_intake_need_no_buffer() {
     n.rx(Port::Wire, client(1021, 0, RST, Build::default(), b""));
     assert_eq!(n.tx(Port::WireHost).len(), 2);
     // The stack's acknowledgement makes room again.
-    n.rx(Port::WireHost, host(8001, 9001, 1013, ACK, 500, ts(5010, 130), b""));
+    n.rx(
+        Port::WireHost,
+        host(8001, 9001, 1013, ACK, 500, ts(5010, 130), b""),
+    );
     assert_eq!(n.s.hold_use(), (0, 3));
-    n.rx(Port::Wire, client(1013, 9001, ACK | PSH, ts(132, 5010), b"abcd"));
+    n.rx(
+        Port::Wire,
+        client(1013, 9001, ACK | PSH, ts(132, 5010), b"abcd"),
+    );
     assert_eq!(n.tx(Port::WireHost).len(), 1);
     assert_eq!(n.s.drops.0.iter().sum::<u64>(), 2);
 }

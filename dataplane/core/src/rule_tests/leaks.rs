@@ -27,7 +27,11 @@ fn nothing_taken(n: &mut Node) {
 fn empty(n: &mut Node) {
     nothing_taken(n);
     assert_eq!((n.s.flows(), n.s.table.len(), n.s.half_open), (0, 0, 0));
-    assert!(n.s.slots.iter().all(|f| f.state == State::Free && f.dest.is_none()));
+    assert!(
+        n.s.slots
+            .iter()
+            .all(|f| f.state == State::Free && f.dest.is_none())
+    );
     n.pass(1_000);
     assert!(n.s.timers.is_empty(), "no timer outlives its slot");
 }
@@ -35,7 +39,10 @@ fn empty(n: &mut Node) {
 /// Client and server of the flow at `a` are done.
 fn ends_here(p: &mut Pair) {
     let k = p.k();
-    p.a.rx(Port::WireHost, host(8001, 9001, k, RST | ACK, 0, Build::default(), b""));
+    p.a.rx(
+        Port::WireHost,
+        host(8001, 9001, k, RST | ACK, 0, Build::default(), b""),
+    );
     p.a.pass(5_600);
 }
 
@@ -54,7 +61,10 @@ fn accepted() {
     p.cut_over();
     nothing_taken(&mut p.a);
     nothing_taken(&mut p.b);
-    p.b.rx(Port::WireHost, host(8080, 51, p.k(), RST | ACK, 0, Build::default(), b""));
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 51, p.k(), RST | ACK, 0, Build::default(), b""),
+    );
     p.link();
     p.b.pass(5_600);
     p.a.pass(60_600);
@@ -72,7 +82,10 @@ fn accepted_by_the_node_itself() {
     p.a.rx(Port::WireHost, f);
     assert!(matches!(p.a.events()[..], [Event::Done { node: 1, .. }]));
     nothing_taken(&mut p.a);
-    p.a.rx(Port::WireHost, host(8080, 51, p.k(), RST | ACK, 0, Build::default(), b""));
+    p.a.rx(
+        Port::WireHost,
+        host(8080, 51, p.k(), RST | ACK, 0, Build::default(), b""),
+    );
     p.a.pass(5_600);
     empty(&mut p.a);
 }
@@ -88,8 +101,20 @@ fn refused() {
         if node == 1 { &mut p.a } else { &mut p.b }.rx(Port::WireHost, rst);
         p.link();
         let e = p.a.events();
-        assert!(matches!(e[..], [Event::Failed { fail: Fail::Refused(_), .. }]), "{e:?}");
-        p.a.rx(Port::WireHost, host(8001, 9001, p.k() + 4, ACK, 500, ts(5020, 140), b""));
+        assert!(
+            matches!(
+                e[..],
+                [Event::Failed {
+                    fail: Fail::Refused(_),
+                    ..
+                }]
+            ),
+            "{e:?}"
+        );
+        p.a.rx(
+            Port::WireHost,
+            host(8001, 9001, p.k() + 4, ACK, 500, ts(5020, 140), b""),
+        );
         nothing_taken(&mut p.a);
         empty(&mut p.b);
         ends_here(&mut p);
@@ -102,7 +127,10 @@ fn unfrozen_before_any_splice() {
     let mut p = Pair::frozen(1000, 9000, 50);
     more_from_the_client(&mut p);
     p.a.command(Command::Unfreeze { ticket: 1 });
-    p.a.rx(Port::WireHost, host(8001, 9001, p.k() + 4, ACK, 500, ts(5020, 140), b""));
+    p.a.rx(
+        Port::WireHost,
+        host(8001, 9001, p.k() + 4, ACK, 500, ts(5020, 140), b""),
+    );
     nothing_taken(&mut p.a);
     ends_here(&mut p);
     empty(&mut p.a);
@@ -117,7 +145,16 @@ fn aborted() {
     p.b.rx(Port::Link, abort);
     p.link();
     let e = p.a.events();
-    assert!(matches!(e[..], [Event::Failed { fail: Fail::Aborted, .. }]), "{e:?}");
+    assert!(
+        matches!(
+            e[..],
+            [Event::Failed {
+                fail: Fail::Aborted,
+                ..
+            }]
+        ),
+        "{e:?}"
+    );
     nothing_taken(&mut p.a);
     empty(&mut p.b);
     ends_here(&mut p);
@@ -129,7 +166,13 @@ fn unknown() {
     let mut p = Pair::frozen(1000, 9000, 50);
     p.splice_to(2);
     p.a.pass(152);
-    assert!(matches!(p.a.events()[..], [Event::Failed { fail: Fail::Unknown, .. }]));
+    assert!(matches!(
+        p.a.events()[..],
+        [Event::Failed {
+            fail: Fail::Unknown,
+            ..
+        }]
+    ));
     more_from_the_client(&mut p);
     p.a.pass(1_900);
     nothing_taken(&mut p.a);
@@ -142,7 +185,9 @@ fn an_end_mark_that_nobody_answers() {
     let mut p = Pair::spliced(1000, 9000, 50);
     let f = p.synack(synack_opts(777, 130));
     p.b.rx(Port::WireHost, f);
-    p.b.tx(Port::Link).into_iter().for_each(|f| p.a.rx(Port::Link, f));
+    p.b.tx(Port::Link)
+        .into_iter()
+        .for_each(|f| p.a.rx(Port::Link, f));
     p.a.pass(1_000);
     assert!(matches!(p.a.events()[..], [Event::Done { .. }]));
     nothing_taken(&mut p.a);
@@ -166,7 +211,10 @@ fn incomplete_at_the_destination() {
 
 #[test]
 fn the_papers_form() {
-    let plain = Build { mss: Some(1460), ..Build::default() };
+    let plain = Build {
+        mss: Some(1460),
+        ..Build::default()
+    };
     for (accept, trusted) in [(true, true), (false, true), (true, false)] {
         let mut v = view(1, 1);
         v.params.paper_form = trusted;
@@ -201,11 +249,26 @@ fn the_papers_form() {
         match (accept, trusted) {
             (true, true) => assert!(matches!(e[..], [Event::Done { .. }]), "{e:?}"),
             (false, _) => {
-                assert!(matches!(e[..], [Event::Failed { fail: Fail::Unknown, .. }]), "{e:?}");
+                assert!(
+                    matches!(
+                        e[..],
+                        [Event::Failed {
+                            fail: Fail::Unknown,
+                            ..
+                        }]
+                    ),
+                    "{e:?}"
+                );
                 p.a.pass(2_000);
             }
             (_, false) => assert!(
-                matches!(e[..], [Event::Failed { fail: Fail::PaperForm, .. }]),
+                matches!(
+                    e[..],
+                    [Event::Failed {
+                        fail: Fail::PaperForm,
+                        ..
+                    }]
+                ),
                 "{e:?}"
             ),
         }

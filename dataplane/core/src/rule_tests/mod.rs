@@ -20,6 +20,7 @@ mod held;
 mod leaks;
 mod noise;
 mod options;
+mod seats;
 mod steering;
 mod tombstones;
 mod translation;
@@ -98,7 +99,13 @@ impl Pair {
         let (c1, s1) = (c.wrapping_add(1), s.wrapping_add(1));
         let slot = a.s.slots.iter().position(|f| f.state == State::Intake);
         let with_ts = a.s.slots[slot.expect("an established flow")].agreed.ts;
-        let t = |val, ecr| if with_ts { ts(val, ecr) } else { Build::default() };
+        let t = |val, ecr| {
+            if with_ts {
+                ts(val, ecr)
+            } else {
+                Build::default()
+            }
+        };
         a.rx(Port::Wire, client(c1, s1, ACK | PSH, t(130, 5000), GET));
         assert_eq!(a.one(Port::WireHost).payload, GET);
         let k = c1.wrapping_add(GET.len() as u32);
@@ -162,7 +169,17 @@ impl Pair {
         self.b.rx(Port::WireHost, f);
         self.link();
         let e = self.a.events();
-        assert!(matches!(e[..], [Event::Done { ticket: 1, node: 2, .. }]), "{e:?}");
+        assert!(
+            matches!(
+                e[..],
+                [Event::Done {
+                    ticket: 1,
+                    node: 2,
+                    ..
+                }]
+            ),
+            "{e:?}"
+        );
     }
 
     fn served(c: u32, s: u32, l: u32) -> Self {
@@ -186,7 +203,15 @@ impl Pair {
     /// The application sends `n` bytes; the client has not acknowledged them.
     fn answer(&mut self, n: usize) {
         let body = vec![b'a'; n];
-        let f = host(8080, self.l1(), self.k(), ACK | PSH, 510, ts(779, 130), &body);
+        let f = host(
+            8080,
+            self.l1(),
+            self.k(),
+            ACK | PSH,
+            510,
+            ts(779, 130),
+            &body,
+        );
         self.b.rx(Port::WireHost, f);
         assert_eq!(self.b.one(Port::Wire).seg.seq, self.s1());
     }

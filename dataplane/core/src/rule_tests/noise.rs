@@ -29,7 +29,15 @@ fn situation(i: usize) -> Node {
         8 => {
             // Handshake replay, the request given.
             let mut p = Pair::spliced(c, s, l);
-            let f = host(8080, l, c.wrapping_add(1), SYN | ACK, 65_160, synack_opts(7, 130), b"");
+            let f = host(
+                8080,
+                l,
+                c.wrapping_add(1),
+                SYN | ACK,
+                65_160,
+                synack_opts(7, 130),
+                b"",
+            );
             p.b.rx(Port::WireHost, f);
             p.b
         }
@@ -61,14 +69,24 @@ fn settle(mut n: Node) {
     n.pass(1_200);
     let used = n.s.slots.iter().filter(|f| f.state != State::Free).count();
     assert_eq!((n.s.flows(), n.s.table.len()), (used, used));
-    let held: usize = n.s.slots.iter().map(|f| f.copies.buffers() + f.held.buffers()).sum();
+    let held: usize =
+        n.s.slots
+            .iter()
+            .map(|f| f.copies.buffers() + f.held.buffers())
+            .sum();
     assert_eq!(n.s.hold_use().0, held);
     assert_eq!(n.s.half_open as u64, n.s.count_states()[0]);
     assert_eq!(used, 0, "every flow ends at last");
 }
 
 /// A valid frame of each kind that a node may see.
-fn valid(i: usize, (c, s, l): (u32, u32, u32), off: (i8, i8), flags: u8, len: usize) -> (Port, Vec<u8>) {
+fn valid(
+    i: usize,
+    (c, s, l): (u32, u32, u32),
+    off: (i8, i8),
+    flags: u8,
+    len: usize,
+) -> (Port, Vec<u8>) {
     let k = c.wrapping_add(1 + GET.len() as u32);
     let seq = k.wrapping_add_signed(i32::from(off.0));
     let ack = s.wrapping_add_signed(i32::from(off.1));
@@ -77,19 +95,37 @@ fn valid(i: usize, (c, s, l): (u32, u32, u32), off: (i8, i8), flags: u8, len: us
         0 => (Port::Wire, client(seq, ack, flags, ts(150, 5010), &body)),
         1 => {
             let f = client(seq, ack, flags, Build::default(), &body);
-            (Port::Wire, with_options(&f, &sack(1, &[(ack, seq), (seq, ack)])))
+            (
+                Port::Wire,
+                with_options(&f, &sack(1, &[(ack, seq), (seq, ack)])),
+            )
         }
-        2 => (Port::Wire, client(c, ack, flags | SYN, syn_opts(100), &body)),
+        2 => (
+            Port::Wire,
+            client(c, ack, flags | SYN, syn_opts(100), &body),
+        ),
         3 => {
             let lack = l.wrapping_add_signed(i32::from(off.1));
-            (Port::WireHost, host(8080, lack, seq, flags, 500, ts(800, 130), &body))
+            (
+                Port::WireHost,
+                host(8080, lack, seq, flags, 500, ts(800, 130), &body),
+            )
         }
-        4 => (Port::WireHost, host(8001, ack, seq, flags, 500, ts(5050, 130), &body)),
+        4 => (
+            Port::WireHost,
+            host(8001, ack, seq, flags, 500, ts(5050, 130), &body),
+        ),
         5 => {
             let f = host(8080, l, seq, flags, 500, Build::default(), &body);
-            (Port::WireHost, with_options(&f, &sack(3, &[(c, k), (seq, ack), (ack, seq)])))
+            (
+                Port::WireHost,
+                with_options(&f, &sack(3, &[(c, k), (seq, ack), (ack, seq)])),
+            )
         }
-        6 => (Port::WireHost, host(8080, l, seq, SYN | ACK, 65_160, synack_opts(7, 130), &body)),
+        6 => (
+            Port::WireHost,
+            host(8080, l, seq, SYN | ACK, 65_160, synack_opts(7, 130), &body),
+        ),
         _ => {
             let opts = Build {
                 mss: Some(1460),
@@ -100,14 +136,24 @@ fn valid(i: usize, (c, s, l): (u32, u32, u32), off: (i8, i8), flags: u8, len: us
                 }),
                 ..Build::default()
             };
-            let opts = if flags & SYN != 0 { opts } else { Build::default() };
+            let opts = if flags & SYN != 0 {
+                opts
+            } else {
+                Build::default()
+            };
             let f = link_segment(3333, 8080, (seq, ack, flags), opts, &body);
             (Port::Link, f)
         }
     }
 }
 
-fn link_segment(sport: u16, dport: u16, (seq, ack, flags): (u32, u32, u8), opts: Build, payload: &[u8]) -> Vec<u8> {
+fn link_segment(
+    sport: u16,
+    dport: u16,
+    (seq, ack, flags): (u32, u32, u8),
+    opts: Build,
+    payload: &[u8],
+) -> Vec<u8> {
     Tcp {
         eth_dst: [2, 0, 0, 0, 1, 2],
         eth_src: [2, 0, 0, 0, 1, 9],
@@ -130,7 +176,8 @@ fn near(isn: (u32, u32, u32)) -> impl Strategy<Value = u32> + Clone {
     let k = isn.0.wrapping_add(1 + GET.len() as u32);
     prop_oneof![
         any::<u32>(),
-        (prop::sample::select(vec![isn.0, isn.1, isn.2, k]), -3i32..4).prop_map(|(b, d)| b.wrapping_add_signed(d)),
+        (prop::sample::select(vec![isn.0, isn.1, isn.2, k]), -3i32..4)
+            .prop_map(|(b, d)| b.wrapping_add_signed(d)),
     ]
 }
 
@@ -146,30 +193,40 @@ struct Said {
 
 fn said(isn: (u32, u32, u32)) -> impl Strategy<Value = Said> {
     use Kind::*;
-    let kinds = vec![Splice, Accept, Refuse, Continue, Data, Forward, EndMark, EndAck, Abort, Aborted, FlowEnd];
+    let kinds = vec![
+        Splice, Accept, Refuse, Continue, Data, Forward, EndMark, EndAck, Abort, Aborted, FlowEnd,
+    ];
     let state = (
         prop::array::uniform8(near(isn)),
-        (any::<u16>(), any::<u16>(), 0u8..15, 0u8..15, any::<[bool; 4]>()),
+        (
+            any::<u16>(),
+            any::<u16>(),
+            0u8..15,
+            0u8..15,
+            any::<[bool; 4]>(),
+        ),
     )
-        .prop_map(|(n, (window, mss, client_shift, promised_shift, b))| SpliceState {
-            c_base: n[0],
-            s_base: n[1],
-            cut: n[2],
-            ts_max: n[3],
-            client_ack: n[4],
-            ts_recent: n[5],
-            rtt_us: n[6],
-            last_ack: n[7],
-            window,
-            mss,
-            client_shift,
-            promised_shift,
-            wscale: b[0],
-            sack: b[1],
-            timestamps: b[2],
-            client_fin: b[3],
-            next_hop: CLIENT_MAC,
-        });
+        .prop_map(
+            |(n, (window, mss, client_shift, promised_shift, b))| SpliceState {
+                c_base: n[0],
+                s_base: n[1],
+                cut: n[2],
+                ts_max: n[3],
+                client_ack: n[4],
+                ts_recent: n[5],
+                rtt_us: n[6],
+                last_ack: n[7],
+                window,
+                mss,
+                client_shift,
+                promised_shift,
+                wscale: b[0],
+                sack: b[1],
+                timestamps: b[2],
+                client_fin: b[3],
+                next_hop: CLIENT_MAC,
+            },
+        );
     // A state that hangs together is let through further.
     let plausible = (state.clone(), 0u32..2_000).prop_map(move |(mut st, n)| {
         st.c_base = isn.0;
@@ -177,15 +234,17 @@ fn said(isn: (u32, u32, u32)) -> impl Strategy<Value = Said> {
         st.cut = isn.0.wrapping_add(1 + n);
         st
     });
-    let flow = (prop::bool::weighted(0.8), near(isn), near(isn), 1u32..4).prop_map(move |(own, c, s, number)| FlowId {
-        client: sock(CLIENT, CPORT),
-        vip: sock(VIP, 80),
-        c_isn: if own { isn.0 } else { c },
-        s_isn: if own { isn.1 } else { s },
-        source: 1,
-        source_incarnation: 1001,
-        number: if own { 1 } else { number },
-    });
+    let flow = (prop::bool::weighted(0.8), near(isn), near(isn), 1u32..4).prop_map(
+        move |(own, c, s, number)| FlowId {
+            client: sock(CLIENT, CPORT),
+            vip: sock(VIP, 80),
+            c_isn: if own { isn.0 } else { c },
+            s_isn: if own { isn.1 } else { s },
+            source: 1,
+            source_incarnation: 1001,
+            number: if own { 1 } else { number },
+        },
+    );
     let body = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..80),
         (any::<(i8, i8)>(), any::<u8>(), 0usize..40, 0usize..3)
@@ -197,7 +256,10 @@ fn said(isn: (u32, u32, u32)) -> impl Strategy<Value = Said> {
         flow,
         prop::option::of(prop_oneof![state, plausible]),
         prop::option::of((1u8..11).prop_map(|r| Reason::from_u8(r).unwrap())),
-        prop::option::of(prop::sample::select(vec![Replay::FastOpen, Replay::Handshake])),
+        prop::option::of(prop::sample::select(vec![
+            Replay::FastOpen,
+            Replay::Handshake,
+        ])),
         (near(isn), near(isn), any::<u8>()),
         prop::sample::select(vec![8080u16, 61_000, 61_001, 8001, 80]),
         body,
@@ -209,7 +271,18 @@ fn said(isn: (u32, u32, u32)) -> impl Strategy<Value = Said> {
             {
                 head.0 = st.c_base;
             }
-            Said { kind, flow, fields: Fields { state, reason, replay }, head, dport, body }
+            Said {
+                kind,
+                flow,
+                fields: Fields {
+                    state,
+                    reason,
+                    replay,
+                },
+                head,
+                dport,
+                body,
+            }
         })
 }
 
@@ -251,7 +324,11 @@ impl Said {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

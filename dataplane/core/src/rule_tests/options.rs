@@ -22,10 +22,34 @@ fn what_the_stack_did_not_agree_to_is_not_in_force() {
     let full = synack_opts(5000, 100);
     let cases = [
         (full, (true, true, true)),
-        (Build { sack_permitted: false, ..full }, (false, true, true)),
-        (Build { timestamps: None, ..full }, (true, false, true)),
-        (Build { wscale: None, ..full }, (true, true, false)),
-        (Build { mss: Some(1460), ..Build::default() }, (false, false, false)),
+        (
+            Build {
+                sack_permitted: false,
+                ..full
+            },
+            (false, true, true),
+        ),
+        (
+            Build {
+                timestamps: None,
+                ..full
+            },
+            (true, false, true),
+        ),
+        (
+            Build {
+                wscale: None,
+                ..full
+            },
+            (true, true, false),
+        ),
+        (
+            Build {
+                mss: Some(1460),
+                ..Build::default()
+            },
+            (false, false, false),
+        ),
     ];
     for (synack, (sack, stamps, wscale)) in cases {
         let a = established_as(view(1, 1), 1000, 9000, syn_opts(100), synack);
@@ -55,8 +79,15 @@ fn what_the_stack_did_not_agree_to_is_not_in_force() {
         p.b.rx(Port::WireHost, f);
         p.link();
         assert!(matches!(p.a.events()[..], [Event::Done { .. }]));
-        let t = if stamps { ts(778, 130) } else { Build::default() };
-        p.b.rx(Port::WireHost, host(8080, 51, p.k(), ACK | PSH, 64, t, b"200"));
+        let t = if stamps {
+            ts(778, 130)
+        } else {
+            Build::default()
+        };
+        p.b.rx(
+            Port::WireHost,
+            host(8080, 51, p.k(), ACK | PSH, 64, t, b"200"),
+        );
         let r = p.b.one(Port::Wire);
         assert_eq!(r.seg.window, if wscale { 256 } else { 64 });
         assert_eq!(r.seg.ts_val(), stamps.then_some(5011));
@@ -65,7 +96,10 @@ fn what_the_stack_did_not_agree_to_is_not_in_force() {
 
 #[test]
 fn what_the_client_did_not_offer_is_not_in_force() {
-    let bare = Build { mss: Some(1200), ..Build::default() };
+    let bare = Build {
+        mss: Some(1200),
+        ..Build::default()
+    };
     let a = established_as(view(1, 1), 1000, 9000, bare, bare);
     let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
     p.splice_to(2);
@@ -99,7 +133,10 @@ fn splice_option_on_the_wire_is_dropped_in_every_state() {
     let o = [[kind::SPLICE, 12].as_slice(), &[0x11; 10]].concat();
     let mut p = Pair::served(1000, 9000, 50);
     let plain = client(p.k(), 9001, ACK | PSH, Build::default(), b"x");
-    for f in [with_options(&plain, &o), with_options(&plain, &[kind::SPLICE, 3, 0])] {
+    for f in [
+        with_options(&plain, &o),
+        with_options(&plain, &[kind::SPLICE, 3, 0]),
+    ] {
         for n in [&mut p.a, &mut p.b] {
             n.rx(Port::Wire, f.clone());
             assert!(n.silent());

@@ -24,7 +24,10 @@ fn clients(n: usize) -> impl Iterator<Item = ([u8; 4], u16)> {
         x ^= x >> 7;
         x ^= x << 17;
         let b = x.to_be_bytes();
-        ([10, b[0], b[1], b[2]], u16::from_be_bytes([b[3], b[4]]).max(1))
+        (
+            [10, b[0], b[1], b[2]],
+            u16::from_be_bytes([b[3], b[4]]).max(1),
+        )
     })
 }
 
@@ -39,11 +42,20 @@ impl Fleet {
     fn new(v: View, workers: usize) -> Self {
         let shards = (0..workers)
             .map(|worker| {
-                let sizes = Sizes { worker, workers, flows: 1024, hold: 1 << 20 };
+                let sizes = Sizes {
+                    worker,
+                    workers,
+                    flows: 1024,
+                    hold: 1 << 20,
+                };
                 Shard::new(sizes, HashKey::new([5; 16]), &v)
             })
             .collect();
-        Self { v, shards, out: Out::default() }
+        Self {
+            v,
+            shards,
+            out: Out::default(),
+        }
     }
 
     /// Gives the number of the worker that had `f`.
@@ -83,14 +95,29 @@ fn a_whole_handover_stays_on_one_worker_of_each_node() {
             assert_eq!(w, worker_of_client(&a.v, &Addr::v4(addr), port, wa));
             used[w] += 1;
             a.one(Port::WireHost);
-            let f = host(8001, 9000, 1001, SYN | ACK, 65_160, synack_opts(5000, 100), b"");
+            let f = host(
+                8001,
+                9000,
+                1001,
+                SYN | ACK,
+                65_160,
+                synack_opts(5000, 100),
+                b"",
+            );
             assert_eq!(a.rx(Port::WireHost, local(f)), w);
             a.one(Port::Wire);
             let f = client(1001, 9001, ACK | PSH, ts(130, 5000), GET);
             assert_eq!(a.rx(Port::Wire, wire(f)), w);
             a.one(Port::WireHost);
             let ticket = i as u64 + 1;
-            a.command(w, Command::Freeze { ticket, client: sock(addr, port), local: sock(VIP, 8001) });
+            a.command(
+                w,
+                Command::Freeze {
+                    ticket,
+                    client: sock(addr, port),
+                    local: sock(VIP, 8001),
+                },
+            );
             a.command(w, splice(ticket, sock([10, 77, 1, 2], 8080), GET, false));
             let syn = a.one(Port::Link);
             let theirs = b.rx(Port::Link, syn);

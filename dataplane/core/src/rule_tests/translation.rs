@@ -15,7 +15,13 @@ fn every_sack_edge_is_shifted_wherever_the_option_lies() {
             for n in 1..=4u32 {
                 // The first block is a D-SACK: below the acknowledgement.
                 let at = |base: u32| -> Vec<(u32, u32)> {
-                    let block = |i: u32| if i == 0 { (10, 60) } else { (200 * i, 200 * i + 50) };
+                    let block = |i: u32| {
+                        if i == 0 {
+                            (10, 60)
+                        } else {
+                            (200 * i, 200 * i + 50)
+                        }
+                    };
                     (0..n)
                         .map(block)
                         .map(|(x, y)| (base.wrapping_add(x), base.wrapping_add(y)))
@@ -77,7 +83,10 @@ fn a_dsack_below_k_is_stripped_and_the_others_survive_in_order() {
             let f = from_host(&mut p, pad, &[above, two]);
             assert_eq!(sack_of(&f), Some(vec![above, two]));
             let straddles = (k.wrapping_sub(5), k.wrapping_add(5));
-            assert_eq!(sack_of(&from_host(&mut p, pad, &[straddles])), Some(vec![straddles]));
+            assert_eq!(
+                sack_of(&from_host(&mut p, pad, &[straddles])),
+                Some(vec![straddles])
+            );
         }
     }
 }
@@ -111,7 +120,11 @@ fn acknowledgements_are_kept_within_what_the_stack_has_sent() {
             let f = client(p.k(), s1.wrapping_add_signed(off), ACK, ts(150, 5012), b"");
             p.b.rx(Port::Wire, f);
             let got = p.b.one(Port::WireHost).seg.ack;
-            assert_eq!(got, l1.wrapping_add(want), "offset {off}, s {s:#x}, l {l:#x}");
+            assert_eq!(
+                got,
+                l1.wrapping_add(want),
+                "offset {off}, s {s:#x}, l {l:#x}"
+            );
         }
     }
 }
@@ -121,15 +134,36 @@ fn a_reset_of_the_client_is_translated_and_its_stack_judges() {
     for (c, s, l) in ISNS {
         let mut p = Pair::served(c, s, l);
         p.answer(100);
-        let f = client(p.k(), p.s1().wrapping_add(100), RST | ACK, Build::default(), b"");
+        let f = client(
+            p.k(),
+            p.s1().wrapping_add(100),
+            RST | ACK,
+            Build::default(),
+            b"",
+        );
         p.b.rx(Port::Wire, f);
         let r = p.b.one(Port::WireHost);
-        assert_eq!((r.seg.flags, r.seg.dport, r.seg.seq), (RST | ACK, 8080, p.k()));
+        assert_eq!(
+            (r.seg.flags, r.seg.dport, r.seg.seq),
+            (RST | ACK, 8080, p.k())
+        );
         assert_eq!(r.seg.ack, p.l1().wrapping_add(100));
         p.b.pass(6_000);
-        assert_eq!(p.b.s.count_states(), [0, 0, 0, 1, 0], "no FCB ends on it alone");
+        assert_eq!(
+            p.b.s.count_states(),
+            [0, 0, 0, 1, 0],
+            "no FCB ends on it alone"
+        );
         // The stack found it out of order and challenges: the flow lives on.
-        let f = host(8080, p.l1().wrapping_add(100), p.k(), ACK, 510, ts(7000, 130), b"");
+        let f = host(
+            8080,
+            p.l1().wrapping_add(100),
+            p.k(),
+            ACK,
+            510,
+            ts(7000, 130),
+            b"",
+        );
         p.b.rx(Port::WireHost, f);
         assert_eq!(p.b.one(Port::Wire).seg.seq, p.s1().wrapping_add(100));
         p.b.pass(40_000);

@@ -15,7 +15,11 @@ fn served_with(local: u8, promised: u8) -> Pair {
     p.splice_to(2);
     p.link();
     let syn = p.b.one(Port::WireHost);
-    assert_eq!((syn.seg.flags, syn.seg.window), (SYN, 502 << 7), "never scaled");
+    assert_eq!(
+        (syn.seg.flags, syn.seg.window),
+        (SYN, 502 << 7),
+        "never scaled"
+    );
     let o = Build {
         wscale: Some(local),
         ..synack_opts(777, 130)
@@ -30,7 +34,10 @@ fn served_with(local: u8, promised: u8) -> Pair {
 
 /// The window field that the client gets for the stack's.
 fn told(p: &mut Pair, ack: u32, window: u16) -> u16 {
-    p.b.rx(Port::WireHost, host(8080, 51, ack, ACK, window, ts(780, 130), b""));
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 51, ack, ACK, window, ts(780, 130), b""),
+    );
     p.b.one(Port::Wire).seg.window
 }
 
@@ -49,7 +56,11 @@ fn windows_are_told_in_the_promised_unit() {
         let mut ack = p.k();
         for (window, want) in cases {
             ack = ack.wrapping_add(1 << 21);
-            assert_eq!(told(&mut p, ack, window), want, "{local} told as {promised}");
+            assert_eq!(
+                told(&mut p, ack, window),
+                want,
+                "{local} told as {promised}"
+            );
         }
     }
 }
@@ -60,7 +71,10 @@ fn a_closed_window_is_told_as_closed() {
         let mut p = served_with(local, promised);
         let k = p.k();
         assert!(told(&mut p, k.wrapping_add(100_000), 65_535) > 0);
-        assert_eq!(told(&mut p, k.wrapping_add(100_000 + (65_535 << local)), 0), 0);
+        assert_eq!(
+            told(&mut p, k.wrapping_add(100_000 + (65_535 << local)), 0),
+            0
+        );
     }
 }
 
@@ -96,7 +110,12 @@ fn the_windows_of_client_segments_pass_as_they_are() {
 fn walk(local: u8, promised: u8, steps: &[(u32, u32)]) -> Result<(), TestCaseError> {
     let mut p = served_with(local, promised);
     let (base, unit) = (p.k(), 1i64 << promised);
-    let slot = p.b.s.slots.iter().position(|f| f.state == State::Served).unwrap();
+    let slot =
+        p.b.s
+            .slots
+            .iter()
+            .position(|f| f.state == State::Served)
+            .unwrap();
     // All counted from K. The edges that the SYN-ACK and the cut over promised.
     let mut ack = 0i64;
     let mut right = 65_160 - GET.len() as i64;
@@ -112,11 +131,26 @@ fn walk(local: u8, promised: u8, steps: &[(u32, u32)]) -> Result<(), TestCaseErr
         let w = i64::from(told(&mut p, base.wrapping_add(ack as u32), field as u16));
         let (down, up) = (bytes / unit, (bytes + unit - 1) / unit);
         let want = if ack + down * unit < most { up } else { down };
-        prop_assert_eq!(w, want.min(65_535), "ack {}, {} bytes, most {}", ack, bytes, most);
+        prop_assert_eq!(
+            w,
+            want.min(65_535),
+            "ack {}, {} bytes, most {}",
+            ack,
+            bytes,
+            most
+        );
         let edge = ack + w * unit;
-        prop_assert!(edge < right + unit, "{} beyond the stack's edge", edge - right);
+        prop_assert!(
+            edge < right + unit,
+            "{} beyond the stack's edge",
+            edge - right
+        );
         prop_assert!(told_edge - edge < unit, "retreats by {}", told_edge - edge);
-        prop_assert!(local < promised || edge >= told_edge, "retreats by {}", told_edge - edge);
+        prop_assert!(
+            local < promised || edge >= told_edge,
+            "retreats by {}",
+            told_edge - edge
+        );
         told_edge = edge;
         most = most.max(edge);
     }

@@ -100,6 +100,16 @@ impl Segment {
         self.len() as u32 + u32::from(self.has(SYN)) + u32::from(self.has(FIN))
     }
 
+    /// A sign of life is asked for: a segment of at most one byte just below `next`
+    /// (RFC 9293, section 3.8.4).
+    #[inline]
+    pub fn is_keepalive(&self, next: u32) -> bool {
+        self.has(ACK)
+            && !self.has(SYN | RST | FIN)
+            && self.len() <= 1
+            && self.seq == next.wrapping_sub(1)
+    }
+
     /// The number behind the segment.
     #[inline]
     pub fn seq_end(&self) -> u32 {
