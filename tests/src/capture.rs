@@ -10,13 +10,16 @@ use std::process::Command;
 const ANALYSIS: [(&str, &str); 7] = [
     ("retransmission", "tcp.analysis.retransmission"),
     ("fast retransmission", "tcp.analysis.fast_retransmission"),
-    ("spurious retransmission", "tcp.analysis.spurious_retransmission"),
+    (
+        "spurious retransmission",
+        "tcp.analysis.spurious_retransmission",
+    ),
     ("duplicate ACK", "tcp.analysis.duplicate_ack"),
     ("zero window", "tcp.analysis.zero_window"),
     ("out of order", "tcp.analysis.out_of_order"),
     ("lost segment", "tcp.analysis.lost_segment"),
 ];
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "frame.number",
     "frame.time_relative",
     "eth.src",
@@ -28,6 +31,7 @@ const FIELDS: [&str; 11] = [
     "tcp.len",
     "ip.checksum.status",
     "tcp.checksum.status",
+    "tcp.seq_raw",
 ];
 const FIN: u32 = 0x01;
 const SYN: u32 = 0x02;
@@ -41,6 +45,10 @@ pub struct Stream {
     pub port: u16,
     /// Nodes that sent a SYN-ACK, in order.
     pub owners: Vec<u16>,
+    /// The sequence numbers of those SYN-ACKs.
+    pub isns: Vec<u32>,
+    /// Frame numbers of RSTs.
+    pub resets: Vec<u64>,
     /// Node that sent the first byte of an answer.
     pub server: u16,
     /// The client's first and last payload frame before the answer, seconds.
@@ -75,15 +83,33 @@ impl Capture {
     pub fn read(lab: &Lab, path: &Path) -> Self {
         let mut tshark = Command::new("tshark");
         tshark.arg("-n").arg("-r").arg(path);
-        tshark.args(["-Y", "tcp", "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"]);
+        tshark.args([
+            "-Y",
+            "tcp",
+            "-o",
+            "tcp.check_checksum:TRUE",
+            "-o",
+            "ip.check_checksum:TRUE",
+        ]);
         tshark.args(["-T", "fields", "-E", "occurrence=f"]);
         let analysis = ANALYSIS.iter().map(|(_, field)| *field);
-        for field in FIELDS.into_iter().chain(["tcp.checksum.ffff"]).chain(analysis) {
+        for field in FIELDS
+            .into_iter()
+            .chain(["tcp.checksum.ffff"])
+            .chain(analysis)
+        {
             tshark.args(["-e", field]);
         }
         let done = tshark.output().unwrap_or_else(|e| panic!("tshark: {e}"));
-        assert!(done.status.success(), "tshark: {}", String::from_utf8_lossy(&done.stderr));
-        let mut capture = Self { path: path.into(), ..Self::default() };
+        assert!(
+            done.status.success(),
+            "tshark: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        let mut capture = Self {
+            path: path.into(),
+            ..Self::default()
+        };
         for line in String::from_utf8_lossy(&done.stdout).lines() {
             capture.frame(lab, &line.split('\t').collect::<Vec<_>>());
         }
@@ -114,6 +140,9 @@ impl Capture {
             self.resets.push(frame);
         }
         let stream = self.streams.entry(number(6) as u32).or_default();
+        if flags & RST != 0 {
+            stream.resets.push(frame);
+        }
         stream.port = number(if from_client { 4 } else { 5 }) as u16;
         if flags & FIN != 0 {
             stream.client_closed_first.get_or_insert(from_client);
@@ -125,6 +154,7 @@ impl Capture {
             }
         } else if flags & (SYN | ACK) == SYN | ACK {
             stream.owners.push(node);
+            stream.isns.push(number(11) as u32);
         } else if payload && stream.answered.is_none() {
             stream.answered = Some(time);
             stream.server = node;
@@ -134,7 +164,9 @@ impl Capture {
     /// Times from the last byte of the request to the first one of the answer,
     /// milliseconds, by stream.
     pub fn first_bytes(&self) -> impl Iterator<Item = (u32, f64)> + '_ {
-        self.streams.iter().filter_map(|(n, s)| Some((*n, (s.answered? - s.asked?) * 1e3)))
+        self.streams
+            .iter()
+            .filter_map(|(n, s)| Some((*n, (s.answered? - s.asked?) * 1e3)))
     }
 
     /// Fails with the list of what is wrong, if anything is.
@@ -142,13 +174,22 @@ impl Capture {
     /// # Panics
     /// There is an anomaly or a reset.
     pub fn assert_clean(&self) {
-        assert!(self.anomalies.is_empty() && self.resets.is_empty(), "{self}");
+        assert!(
+            self.anomalies.is_empty() && self.resets.is_empty(),
+            "{self}"
+        );
     }
 }
 
 impl fmt::Display for Capture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} frames in {} connections", self.path.display(), self.frames, self.streams.len())?;
+        write!(
+            f,
+            "{}: {} frames in {} connections",
+            self.path.display(),
+            self.frames,
+            self.streams.len()
+        )?;
         let mut by_name: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         for (name, frame) in &self.anomalies {
             by_name.entry(name).or_default().push(*frame);

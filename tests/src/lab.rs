@@ -62,12 +62,17 @@ pub fn bin_dir() -> PathBuf {
         return dir.into();
     }
     let exe = std::env::current_exe().unwrap_or_default();
-    exe.ancestors().nth(2).map_or_else(PathBuf::new, Path::to_owned)
+    exe.ancestors()
+        .nth(2)
+        .map_or_else(PathBuf::new, Path::to_owned)
 }
 
 fn lab_command(prefix: &str) -> Command {
     let mut command = Command::new(script());
-    command.args(["--prefix", prefix]).env("DTS_BIN", bin_dir()).stdin(Stdio::null());
+    command
+        .args(["--prefix", prefix])
+        .env("DTS_BIN", bin_dir())
+        .stdin(Stdio::null());
     command
 }
 
@@ -78,7 +83,12 @@ fn output(command: &mut Command) -> Result<String, String> {
     if done.status.success() {
         return Ok(text);
     }
-    Err(format!("{command:?}: {}: {}{}", done.status, String::from_utf8_lossy(&done.stderr), text))
+    Err(format!(
+        "{command:?}: {}: {}{}",
+        done.status,
+        String::from_utf8_lossy(&done.stderr),
+        text
+    ))
 }
 
 impl Lab {
@@ -93,10 +103,21 @@ impl Lab {
         let overlay = Path::new(setup.scratch).join(format!("{}.overlay", setup.prefix));
         fs::write(&overlay, setup.overlay).map_err(|e| format!("{}: {e}", overlay.display()))?;
         output(lab_command(setup.prefix).arg("down"))?;
-        let mut lab = Self { setup: setup.clone(), facts: HashMap::new() };
-        output(lab_command(setup.prefix).args(["up", "--nodes", "3", "--config"]).arg(&overlay))?;
+        let mut lab = Self {
+            setup: setup.clone(),
+            facts: HashMap::new(),
+        };
+        output(
+            lab_command(setup.prefix)
+                .args(["up", "--nodes", "3", "--config"])
+                .arg(&overlay),
+        )?;
         let env = output(lab_command(setup.prefix).arg("env"))?;
-        lab.facts = env.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
+        lab.facts = env
+            .lines()
+            .filter_map(|l| l.split_once('='))
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect();
         Ok(lab)
     }
 
@@ -106,7 +127,9 @@ impl Lab {
     /// There is no such fact.
     #[must_use]
     pub fn fact(&self, key: &str) -> &str {
-        self.facts.get(key).unwrap_or_else(|| panic!("the lab has no fact {key}"))
+        self.facts
+            .get(key)
+            .unwrap_or_else(|| panic!("the lab has no fact {key}"))
     }
 
     /// The name of one of the lab's network namespaces: `client`, `sw`, `nodeN`.
@@ -124,7 +147,9 @@ impl Lab {
     /// The node whose wire frames bear this source address, 0 for none.
     #[must_use]
     pub fn node_of_mac(&self, mac: &str) -> u16 {
-        (1..=3).find(|n| self.fact(&format!("NODE{n}_WIRE_MAC")) == mac).unwrap_or(0)
+        (1..=3)
+            .find(|n| self.fact(&format!("NODE{n}_WIRE_MAC")) == mac)
+            .unwrap_or(0)
     }
 
     /// Runs a command of the lab script.
@@ -154,7 +179,9 @@ impl Lab {
     /// # Panics
     /// It could not be started.
     pub fn try_exec(&self, name: &str, arguments: &[&str]) -> Output {
-        self.command(name, arguments).output().unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
+        self.command(name, arguments)
+            .output()
+            .unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
     }
 
     /// Starts a program in a namespace; it is killed when the guard is dropped.
@@ -163,7 +190,10 @@ impl Lab {
     /// It could not be started.
     pub fn spawn(&self, name: &str, arguments: &[&str]) -> Running {
         let mut command = self.command(name, arguments);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         Running(Some(child.unwrap_or_else(|e| panic!("{arguments:?}: {e}"))))
     }
 
@@ -197,7 +227,9 @@ impl Lab {
     /// The sum of a counter over all nodes.
     #[must_use]
     pub fn total(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        (1..=3).map(|n| self.metrics(n).sum(name, labels) as u64).sum()
+        (1..=3)
+            .map(|n| self.metrics(n).sum(name, labels) as u64)
+            .sum()
     }
 
     /// The handovers that a node was asked for, newest first.
@@ -209,7 +241,10 @@ impl Lab {
         let socket = self.dir(node).join("admin.sock");
         let socket = socket.to_str().expect("a lab path is ASCII");
         let url = "http://dtsd/v1/handovers?limit=1000";
-        let text = self.exec(&format!("node{node}"), &["curl", "-sf", "-m", "5", "--unix-socket", socket, url]);
+        let text = self.exec(
+            &format!("node{node}"),
+            &["curl", "-sf", "-m", "5", "--unix-socket", socket, url],
+        );
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/handovers: {e}: {text}"))
     }
 
@@ -217,7 +252,9 @@ impl Lab {
     #[must_use]
     pub fn handover_of_port(&self, port: u16) -> Option<Handover> {
         let end = format!(":{port}");
-        let all = (1..=3).flat_map(|n| self.handovers(n)).filter(|h| h.client.ends_with(&end));
+        let all = (1..=3)
+            .flat_map(|n| self.handovers(n))
+            .filter(|h| h.client.ends_with(&end));
         all.max_by(|a, b| a.time.total_cmp(&b.time))
     }
 
@@ -231,8 +268,11 @@ impl Lab {
         let mut nodes: BTreeMap<String, Vec<u16>> = BTreeMap::new();
         for node in 1..=3 {
             let log = self.dir(node).join("access.log");
-            let text = fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
-            let paths = text.lines().filter_map(|l| l.split('"').nth(1)?.split(' ').nth(1));
+            let text =
+                fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+            let paths = text
+                .lines()
+                .filter_map(|l| l.split('"').nth(1)?.split(' ').nth(1));
             for path in paths.filter(|p| p.contains(part)) {
                 nodes.entry(path.to_owned()).or_default().push(node);
             }
@@ -249,14 +289,19 @@ impl Lab {
     pub fn assert_answered(&self, connections: &[Connection], count: usize, node: Option<&str>) {
         assert_eq!(connections.len(), count, "connections made");
         let good = |c: &&Connection| {
-            c.outcome == Outcome::Answered && c.status / 100 == 2 && node.is_none_or(|n| c.node == n)
+            c.outcome == Outcome::Answered
+                && c.status / 100 == 2
+                && node.is_none_or(|n| c.node == n)
         };
         let bad: Vec<_> = connections.iter().filter(|c| !good(c)).collect();
         if bad.is_empty() {
             return;
         }
         let node = node.map(|n| format!(" by {n}")).unwrap_or_default();
-        let mut text = format!("{} of {count} connections were not answered{node}", bad.len());
+        let mut text = format!(
+            "{} of {count} connections were not answered{node}",
+            bad.len()
+        );
         for c in bad.iter().take(5) {
             text += &format!("\n  {c:?}");
             let ours = |h: &Handover| h.client.ends_with(&format!(":{}", c.port));
@@ -272,10 +317,23 @@ impl Lab {
     ///
     /// # Panics
     /// The capture failed.
-    pub fn capture<T>(&self, name: &str, interface: &str, file: &str, during: impl FnOnce() -> T) -> (PathBuf, T) {
+    pub fn capture<T>(
+        &self,
+        name: &str,
+        interface: &str,
+        file: &str,
+        during: impl FnOnce() -> T,
+    ) -> (PathBuf, T) {
         let path = Path::new(self.setup.scratch).join(format!("{}-{file}.pcap", self.setup.prefix));
-        let (at, text) = (format!("{name}:{interface}"), path.to_str().expect("a UTF-8 path"));
-        let stop = StopCapture { lab: self, at: &at, file: text };
+        let (at, text) = (
+            format!("{name}:{interface}"),
+            path.to_str().expect("a UTF-8 path"),
+        );
+        let stop = StopCapture {
+            lab: self,
+            at: &at,
+            file: text,
+        };
         self.lab(&["capture", &at, text]);
         let result = during();
         std::mem::forget(stop);
@@ -285,7 +343,12 @@ impl Lab {
 
     /// Stops a role of a node until the guard is dropped.
     pub fn without(&self, node: u16, role: &'static str) -> Stopped<'_> {
-        let stopped = Stopped { lab: self, node, role, paused: false };
+        let stopped = Stopped {
+            lab: self,
+            node,
+            role,
+            paused: false,
+        };
         self.lab(&["stop", &node.to_string(), role]);
         stopped
     }
@@ -295,7 +358,12 @@ impl Lab {
     /// # Panics
     /// It does not end.
     pub fn killed(&self, node: u16, role: &'static str) -> Stopped<'_> {
-        let stopped = Stopped { lab: self, node, role, paused: false };
+        let stopped = Stopped {
+            lab: self,
+            node,
+            role,
+            paused: false,
+        };
         self.lab(&["kill", &node.to_string(), role]);
         // A process has ended when its last thread has: only then are its ports free.
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -304,8 +372,14 @@ impl Lab {
             "proxy" => "sport = :8001",
             _ => "sport = :80",
         };
-        while !self.exec(&format!("node{node}"), &["ss", "-Hltn", port]).is_empty() {
-            assert!(Instant::now() < deadline, "node {node}'s {role} does not end");
+        while !self
+            .exec(&format!("node{node}"), &["ss", "-Hltn", port])
+            .is_empty()
+        {
+            assert!(
+                Instant::now() < deadline,
+                "node {node}'s {role} does not end"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         stopped
@@ -313,7 +387,12 @@ impl Lab {
 
     /// Pauses a role of a node (SIGSTOP) until the guard is dropped.
     pub fn paused(&self, node: u16, role: &'static str) -> Stopped<'_> {
-        let stopped = Stopped { lab: self, node, role, paused: true };
+        let stopped = Stopped {
+            lab: self,
+            node,
+            role,
+            paused: true,
+        };
         self.lab(&["kill", &node.to_string(), role, "STOP"]);
         stopped
     }
@@ -344,7 +423,9 @@ impl Drop for Lab {
 }
 
 fn connections(text: &str) -> Vec<Connection> {
-    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("labclient said {l:?}: {e}"))).collect()
+    text.lines()
+        .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("labclient said {l:?}: {e}")))
+        .collect()
 }
 
 /// A program that runs in a namespace.
@@ -358,8 +439,14 @@ impl Running {
     /// It failed.
     pub fn connections(mut self) -> Vec<Connection> {
         let child = self.0.take().expect("taken once only");
-        let done = child.wait_with_output().unwrap_or_else(|e| panic!("labclient: {e}"));
-        assert!(done.status.success(), "labclient: {}", String::from_utf8_lossy(&done.stderr));
+        let done = child
+            .wait_with_output()
+            .unwrap_or_else(|e| panic!("labclient: {e}"));
+        assert!(
+            done.status.success(),
+            "labclient: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         connections(&String::from_utf8_lossy(&done.stdout))
     }
 }
@@ -425,6 +512,8 @@ struct StopCapture<'a> {
 
 impl Drop for StopCapture<'_> {
     fn drop(&mut self) {
-        let _ = output(lab_command(self.lab.setup.prefix).args(["capture", self.at, self.file, "stop"]));
+        let _ = output(
+            lab_command(self.lab.setup.prefix).args(["capture", self.at, self.file, "stop"]),
+        );
     }
 }

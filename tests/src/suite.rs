@@ -51,8 +51,12 @@ fn run(current: &mut Current, group: usize, setup: &Setup, case: fn(&Lab)) -> Re
         *current = None;
         *current = Some((group, Lab::up(setup)));
     }
-    let Some((_, lab)) = current else { return Err("no lab".into()) };
-    let lab = lab.as_ref().map_err(|reason| Failed::from(format!("the lab is not up: {reason}")))?;
+    let Some((_, lab)) = current else {
+        return Err("no lab".into());
+    };
+    let lab = lab
+        .as_ref()
+        .map_err(|reason| Failed::from(format!("the lab is not up: {reason}")))?;
     catch_unwind(AssertUnwindSafe(|| case(lab))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));

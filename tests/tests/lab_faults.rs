@@ -34,16 +34,46 @@ fn main() -> ExitCode {
     suite::main(vec![Group {
         setup: SETUP,
         cases: vec![
-            ("a_refused_handover_goes_to_another_node", a_refused_handover_goes_to_another_node),
-            ("a_refusal_by_the_only_node_ends_the_connection", a_refusal_by_the_only_node_ends_the_connection),
-            ("an_aborted_handover_goes_to_another_node", an_aborted_handover_goes_to_another_node),
-            ("an_unknown_outcome_resets_the_client_at_its_deadline", an_unknown_outcome_resets_the_client_at_its_deadline),
-            ("a_stopped_destination_executes_nothing_twice", a_stopped_destination_executes_nothing_twice),
-            ("a_destination_that_wakes_in_time_is_no_loss", a_destination_that_wakes_in_time_is_no_loss),
-            ("a_lost_accept_is_proved_by_the_client", a_lost_accept_is_proved_by_the_client),
-            ("lost_first_frames_are_sent_again", lost_first_frames_are_sent_again),
-            ("a_dead_daemon_at_the_destination", a_dead_daemon_at_the_destination),
-            ("a_destination_killed_under_load", a_destination_killed_under_load),
+            (
+                "a_refused_handover_goes_to_another_node",
+                a_refused_handover_goes_to_another_node,
+            ),
+            (
+                "a_refusal_by_the_only_node_ends_the_connection",
+                a_refusal_by_the_only_node_ends_the_connection,
+            ),
+            (
+                "an_aborted_handover_goes_to_another_node",
+                an_aborted_handover_goes_to_another_node,
+            ),
+            (
+                "an_unknown_outcome_resets_the_client_at_its_deadline",
+                an_unknown_outcome_resets_the_client_at_its_deadline,
+            ),
+            (
+                "a_stopped_destination_executes_nothing_twice",
+                a_stopped_destination_executes_nothing_twice,
+            ),
+            (
+                "a_destination_that_wakes_in_time_is_no_loss",
+                a_destination_that_wakes_in_time_is_no_loss,
+            ),
+            (
+                "a_lost_accept_is_proved_by_the_client",
+                a_lost_accept_is_proved_by_the_client,
+            ),
+            (
+                "lost_first_frames_are_sent_again",
+                lost_first_frames_are_sent_again,
+            ),
+            (
+                "a_dead_daemon_at_the_destination",
+                a_dead_daemon_at_the_destination,
+            ),
+            (
+                "a_destination_killed_under_load",
+                a_destination_killed_under_load,
+            ),
             ("a_restarted_owner_serves", a_restarted_owner_serves),
         ],
     }])
@@ -64,13 +94,21 @@ fn assert_once(lab: &Lab, part: &str, connections: &[Connection]) {
     for (path, nodes) in &executed {
         assert_eq!(nodes.len(), 1, "{path} was executed by nodes {nodes:?}");
     }
-    for c in connections.iter().filter(|c| c.outcome == Outcome::Answered) {
-        assert!(executed.contains_key(&c.path), "{} was answered, but no node executed it", c.path);
+    for c in connections
+        .iter()
+        .filter(|c| c.outcome == Outcome::Answered)
+    {
+        assert!(
+            executed.contains_key(&c.path),
+            "{} was answered, but no node executed it",
+            c.path
+        );
     }
 }
 
 fn ended(lab: &Lab, result: &str) -> u64 {
-    lab.metrics(SOURCE).sum("dts_handovers_total", &[("result", result)]) as u64
+    lab.metrics(SOURCE)
+        .sum("dts_handovers_total", &[("result", result)]) as u64
 }
 
 /// New connections to every pool work, at the latest after `patience`.
@@ -82,12 +120,22 @@ fn assert_recovers(lab: &Lab, tag: &str, patience: Duration) {
         round += 1;
         let connections: Vec<_> = ["a", "b", "c"]
             .into_iter()
-            .flat_map(|pool| lab.load(&["count=10", "timeout=3000", &format!("path=/{pool}/{tag}-{round}-{{}}")]))
+            .flat_map(|pool| {
+                lab.load(&[
+                    "count=10",
+                    "timeout=3000",
+                    &format!("path=/{pool}/{tag}-{round}-{{}}"),
+                ])
+            })
             .collect();
         if connections.iter().all(|c| c.outcome == Outcome::Answered) {
             return;
         }
-        assert!(Instant::now() < deadline, "after {patience:?}: {:?}", outcomes(&connections));
+        assert!(
+            Instant::now() < deadline,
+            "after {patience:?}: {:?}",
+            outcomes(&connections)
+        );
         sleep(Duration::from_millis(200));
     }
 }
@@ -101,7 +149,11 @@ fn a_refused_handover_goes_to_another_node(lab: &Lab) {
     // elsewhere once in 10^18.
     assert!(ended(lab, "refused") > before, "nobody was refused");
     assert_once(lab, "/a/refused-", &connections);
-    let record = lab.handovers(SOURCE).into_iter().find(|h| h.outcome == "refused").expect("a record of a refusal");
+    let record = lab
+        .handovers(SOURCE)
+        .into_iter()
+        .find(|h| h.outcome == "refused")
+        .expect("a record of a refusal");
     assert_eq!((record.source, record.destination), (SOURCE, Some(1)));
     assert!(record.duration_us < 150_000, "{record:?}");
     drop(down);
@@ -113,7 +165,10 @@ fn a_refusal_by_the_only_node_ends_the_connection(lab: &Lab) {
     let down = lab.without(1, "nginx");
     let connections = lab.load(&["count=10", "path=/b/only-{}", "timeout=3000"]);
     for c in &connections {
-        assert!(matches!(c.outcome, Outcome::Closed | Outcome::Reset), "{c:?}");
+        assert!(
+            matches!(c.outcome, Outcome::Closed | Outcome::Reset),
+            "{c:?}"
+        );
         assert!(c.total_ms < 150.0 + MARGIN_MS, "{c:?}");
     }
     assert_eq!(ended(lab, "refused") - before, 10);
@@ -130,7 +185,11 @@ fn an_aborted_handover_goes_to_another_node(lab: &Lab) {
     lab.assert_answered(&connections, 40, Some("node3"));
     assert_once(lab, "/a/aborted-", &connections);
     assert!(ended(lab, "aborted") > before, "nothing was aborted");
-    let record = lab.handovers(SOURCE).into_iter().find(|h| h.outcome == "aborted").expect("a record of an abort");
+    let record = lab
+        .handovers(SOURCE)
+        .into_iter()
+        .find(|h| h.outcome == "aborted")
+        .expect("a record of an abort");
     assert_eq!((record.source, record.destination), (SOURCE, Some(1)));
     assert_recovers(lab, "after-aborted", Duration::from_secs(5));
 }
@@ -138,19 +197,34 @@ fn an_aborted_handover_goes_to_another_node(lab: &Lab) {
 /// Requests for node 1 alone of which nothing is ever heard again.
 fn unknown(lab: &Lab, tag: &str) -> Vec<Connection> {
     const COUNT: u64 = 8;
-    let (before, resets) = (ended(lab, "unknown"), lab.metrics(SOURCE).sum("dts_resets_total", &[("reason", "unknown")]));
+    let (before, resets) = (
+        ended(lab, "unknown"),
+        lab.metrics(SOURCE)
+            .sum("dts_resets_total", &[("reason", "unknown")]),
+    );
     let path = format!("path=/b/{tag}-{{}}");
     let (capture, connections) = lab.capture("client", "wire0", tag, || {
         lab.load(&["count=8", "threads=8", &path, "timeout=6000"])
     });
     for c in &connections {
         assert_eq!(c.outcome, Outcome::Reset, "{c:?}");
-        assert!((UNKNOWN_MS - 50.0..UNKNOWN_MS + MARGIN_MS).contains(&c.total_ms), "{c:?}");
+        assert!(
+            (UNKNOWN_MS - 50.0..UNKNOWN_MS + MARGIN_MS).contains(&c.total_ms),
+            "{c:?}"
+        );
     }
     assert_eq!(ended(lab, "unknown") - before, COUNT);
-    assert_eq!(lab.metrics(SOURCE).sum("dts_resets_total", &[("reason", "unknown")]) - resets, COUNT as f64);
+    assert_eq!(
+        lab.metrics(SOURCE)
+            .sum("dts_resets_total", &[("reason", "unknown")])
+            - resets,
+        COUNT as f64
+    );
     let capture = Capture::read(lab, &capture);
-    assert!(capture.streams.values().all(|s| s.answered.is_none()), "{capture}");
+    assert!(
+        capture.streams.values().all(|s| s.answered.is_none()),
+        "{capture}"
+    );
     connections
 }
 
@@ -158,10 +232,20 @@ fn an_unknown_outcome_resets_the_client_at_its_deadline(lab: &Lab) {
     let losing = lab.lose("l2", TO_1);
     unknown(lab, "unknown");
     drop(losing);
-    assert!(lab.executed("/b/unknown-").is_empty(), "executed, but nobody could know of it");
-    let record = lab.handovers(SOURCE).into_iter().find(|h| h.outcome == "unknown").expect("a record of an unknown outcome");
+    assert!(
+        lab.executed("/b/unknown-").is_empty(),
+        "executed, but nobody could know of it"
+    );
+    let record = lab
+        .handovers(SOURCE)
+        .into_iter()
+        .find(|h| h.outcome == "unknown")
+        .expect("a record of an unknown outcome");
     assert_eq!((record.source, record.destination), (SOURCE, Some(1)));
-    assert!(record.duration_us as f64 / 1e3 < 150.0 + MARGIN_MS, "{record:?}");
+    assert!(
+        record.duration_us as f64 / 1e3 < 150.0 + MARGIN_MS,
+        "{record:?}"
+    );
     assert_recovers(lab, "after-unknown", Duration::from_secs(5));
 }
 
@@ -183,7 +267,10 @@ fn a_destination_that_wakes_in_time_is_no_loss(lab: &Lab) {
     drop(paused);
     let connections = load.connections();
     for c in &connections {
-        assert!(matches!(c.outcome, Outcome::Answered | Outcome::Reset), "{c:?}");
+        assert!(
+            matches!(c.outcome, Outcome::Answered | Outcome::Reset),
+            "{c:?}"
+        );
         assert!(c.total_ms < UNKNOWN_MS + MARGIN_MS, "{c:?}");
     }
     assert_once(lab, "/b/woken-", &connections);
@@ -213,10 +300,18 @@ fn lost_first_frames_are_sent_again(lab: &Lab) {
 
 fn a_dead_daemon_at_the_destination(lab: &Lab) {
     let killed = lab.killed(1, "dtsd");
-    let first = lab.load(&["count=10", "threads=10", "path=/a/dead-first-{}", "timeout=6000"]);
+    let first = lab.load(&[
+        "count=10",
+        "threads=10",
+        "path=/a/dead-first-{}",
+        "timeout=6000",
+    ]);
     for c in &first {
         // Node 1's share is of unknown outcome until its silence is noticed.
-        assert!(matches!(c.outcome, Outcome::Answered | Outcome::Reset), "{c:?}");
+        assert!(
+            matches!(c.outcome, Outcome::Answered | Outcome::Reset),
+            "{c:?}"
+        );
         assert!(c.total_ms < UNKNOWN_MS + MARGIN_MS, "{c:?}");
     }
     assert_once(lab, "/a/dead-first-", &first);
@@ -224,29 +319,53 @@ fn a_dead_daemon_at_the_destination(lab: &Lab) {
     // Now it has: the proxy is told at once and takes the other node.
     let connections = lab.load(&["count=60", "threads=2", "path=/a/dead-{}", "timeout=6000"]);
     lab.assert_answered(&connections, 60, Some("node3"));
-    assert!(connections.iter().all(|c| c.first_byte_ms < MARGIN_MS), "{connections:?}");
+    assert!(
+        connections.iter().all(|c| c.first_byte_ms < MARGIN_MS),
+        "{connections:?}"
+    );
     assert!(ended(lab, "unreachable") > 0);
     drop(killed);
     assert_recovers(lab, "after-dead", Duration::from_secs(10));
 }
 
 fn a_destination_killed_under_load(lab: &Lab) {
-    let load = lab.start_load(&["count=1000000", "seconds=6", "threads=8", "path=/b/killed-{}", "timeout=12000"]);
+    let load = lab.start_load(&[
+        "count=1000000",
+        "seconds=6",
+        "threads=8",
+        "path=/b/killed-{}",
+        "timeout=12000",
+    ]);
     sleep(Duration::from_millis(1500));
     let killed = lab.killed(1, "dtsd");
     let connections = load.connections();
     let counts = outcomes(&connections);
-    let before: Vec<_> = connections.iter().filter(|c| c.outcome == Outcome::Answered).collect();
+    let before: Vec<_> = connections
+        .iter()
+        .filter(|c| c.outcome == Outcome::Answered)
+        .collect();
     assert!(before.len() > 50, "{counts:?}");
     for c in &connections {
         // Answered; reset as unknown; or, once node 1 is known to be dead, closed at
         // once because the pool has no other node. A connection that was accepted
         // before the kill and whose answer was not out yet is reset as an orphan,
         // when node 1 has been silent for three times dead_after_ms.
-        assert!(matches!(c.outcome, Outcome::Answered | Outcome::Reset | Outcome::Closed), "{c:?} of {counts:?}");
-        assert!(c.total_ms < 3.0 * 1000.0 + UNKNOWN_MS + MARGIN_MS, "{c:?} of {counts:?}");
+        assert!(
+            matches!(
+                c.outcome,
+                Outcome::Answered | Outcome::Reset | Outcome::Closed
+            ),
+            "{c:?} of {counts:?}"
+        );
+        assert!(
+            c.total_ms < 3.0 * 1000.0 + UNKNOWN_MS + MARGIN_MS,
+            "{c:?} of {counts:?}"
+        );
     }
-    assert!(counts.contains_key(&Outcome::Reset), "no handover was under way: {counts:?}");
+    assert!(
+        counts.contains_key(&Outcome::Reset),
+        "no handover was under way: {counts:?}"
+    );
     assert_once(lab, "/b/killed-", &connections);
     drop(killed);
     assert_recovers(lab, "after-killed", Duration::from_secs(10));

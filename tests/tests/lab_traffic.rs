@@ -23,20 +23,38 @@ fn main() -> ExitCode {
         cases: vec![
             ("rules_name_the_node", rules_name_the_node),
             ("real_curl_and_wrk", real_curl_and_wrk),
-            ("sequential_connections_spread_evenly", sequential_connections_spread_evenly),
+            (
+                "sequential_connections_spread_evenly",
+                sequential_connections_spread_evenly,
+            ),
             ("two_hundred_at_once", two_hundred_at_once),
-            ("a_clean_capture_when_the_client_closes", a_clean_capture_when_the_client_closes),
-            ("a_clean_capture_when_the_server_closes", a_clean_capture_when_the_server_closes),
+            (
+                "a_clean_capture_when_the_client_closes",
+                a_clean_capture_when_the_client_closes,
+            ),
+            (
+                "a_clean_capture_when_the_server_closes",
+                a_clean_capture_when_the_server_closes,
+            ),
             ("download_of_100_mib", download_of_100_mib),
             ("upload_of_20_mib", upload_of_20_mib),
             ("a_head_in_single_bytes", a_head_in_single_bytes),
             ("a_head_larger_than_a_segment", a_head_larger_than_a_segment),
             ("a_body_in_the_same_write", a_body_in_the_same_write),
-            ("a_body_that_streams_in_meanwhile", a_body_that_streams_in_meanwhile),
-            ("a_half_close_behind_the_request", a_half_close_behind_the_request),
+            (
+                "a_body_that_streams_in_meanwhile",
+                a_body_that_streams_in_meanwhile,
+            ),
+            (
+                "a_half_close_behind_the_request",
+                a_half_close_behind_the_request,
+            ),
             ("the_c_example_serves", the_c_example_serves),
             ("arp_and_ping_of_the_vip", arp_and_ping_of_the_vip),
-            ("option_32_on_the_wire_is_dropped", option_32_on_the_wire_is_dropped),
+            (
+                "option_32_on_the_wire_is_dropped",
+                option_32_on_the_wire_is_dropped,
+            ),
             ("a_forged_block_is_refused", a_forged_block_is_refused),
             ("a_replayed_block_is_refused", a_replayed_block_is_refused),
             ("the_paper_form_is_refused", the_paper_form_is_refused),
@@ -46,7 +64,9 @@ fn main() -> ExitCode {
 
 fn rules_name_the_node(lab: &Lab) {
     const EACH: usize = 24;
-    let opened: Vec<_> = (1..=3).map(|n| lab.metrics(n).sum("dts_connections_opened_total", &[])).collect();
+    let opened: Vec<_> = (1..=3)
+        .map(|n| lab.metrics(n).sum("dts_connections_opened_total", &[]))
+        .collect();
     let by_rule: [(&[&str], &str); 9] = [
         (&["path=/a/{}"], "node1"),
         (&["path=/b/{}"], "node2"),
@@ -68,31 +88,71 @@ fn rules_name_the_node(lab: &Lab) {
     let capture = Capture::read(lab, &path);
     // Each request by every owner: 24 requests miss one of three owners with a
     // probability of 3 x (2/3)^24 = 0.0002, 216 in all with one of 3 x (2/3)^216.
-    let owners: BTreeSet<u16> = capture.streams.values().flat_map(|s| s.owners.clone()).collect();
-    assert_eq!(owners, BTreeSet::from([1, 2, 3]), "SYN owners by the source MAC of their SYN-ACKs");
+    let owners: BTreeSet<u16> = capture
+        .streams
+        .values()
+        .flat_map(|s| s.owners.clone())
+        .collect();
+    assert_eq!(
+        owners,
+        BTreeSet::from([1, 2, 3]),
+        "SYN owners by the source MAC of their SYN-ACKs"
+    );
     for stream in capture.streams.values() {
         assert_eq!(stream.owners.len(), 1, "one SYN-ACK each: {stream:?}");
     }
-    let elsewhere = capture.streams.values().filter(|s| s.owners != [s.server]).count();
-    assert!(elsewhere > 9 * EACH / 3, "only {elsewhere} of {} answers came from another node", 9 * EACH);
+    let elsewhere = capture
+        .streams
+        .values()
+        .filter(|s| s.owners != [s.server])
+        .count();
+    assert!(
+        elsewhere > 9 * EACH / 3,
+        "only {elsewhere} of {} answers came from another node",
+        9 * EACH
+    );
     for (n, before) in (1..=3).zip(opened) {
-        assert!(lab.metrics(n).sum("dts_connections_opened_total", &[]) > before, "node {n} owned no SYN");
+        assert!(
+            lab.metrics(n).sum("dts_connections_opened_total", &[]) > before,
+            "node {n} owned no SYN"
+        );
     }
 }
 
 fn real_curl_and_wrk(lab: &Lab) {
     let vip = lab.fact("VIP");
-    for (path, node) in [("/a/curl", "node1"), ("/b/curl", "node2"), ("/c/curl", "node3")] {
+    for (path, node) in [
+        ("/a/curl", "node1"),
+        ("/b/curl", "node2"),
+        ("/c/curl", "node3"),
+    ] {
         for _ in 0..4 {
             let url = format!("http://{vip}{path}");
-            let said = lab.exec("client", &["curl", "-s", "-m", "5", "-w", "%{http_code} %header{x-node}", &url]);
+            let said = lab.exec(
+                "client",
+                &[
+                    "curl",
+                    "-s",
+                    "-m",
+                    "5",
+                    "-w",
+                    "%{http_code} %header{x-node}",
+                    &url,
+                ],
+            );
             assert_eq!(said, format!("{node}\n200 {node}"), "{url}");
         }
     }
     // Keep-alive connections that carry many requests, in the destination's hands from the first one on.
     let url = format!("http://{vip}/b/wrk");
-    let said = lab.exec("client", &["wrk", "-t2", "-c16", "-d3s", "--timeout", "3s", &url]);
-    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    let said = lab.exec(
+        "client",
+        &["wrk", "-t2", "-c16", "-d3s", "--timeout", "3s", &url],
+    );
+    assert!(
+        !said.contains("Socket errors") && !said.contains("Non-2xx"),
+        "{said}"
+    );
     let requests: u64 = said
         .lines()
         .find_map(|l| l.trim().split_once(" requests in "))
@@ -103,12 +163,21 @@ fn real_curl_and_wrk(lab: &Lab) {
 
 /// The owners' shares of `connections`, by their own count.
 fn assert_even(lab: &Lab, before: &[f64], connections: usize) {
-    let opened: Vec<f64> =
-        (1..=3).zip(before).map(|(n, b)| lab.metrics(n).sum("dts_connections_opened_total", &[]) - b).collect();
-    assert_eq!(opened.iter().sum::<f64>(), connections as f64, "connections opened, by node: {opened:?}");
+    let opened: Vec<f64> = (1..=3)
+        .zip(before)
+        .map(|(n, b)| lab.metrics(n).sum("dts_connections_opened_total", &[]) - b)
+        .collect();
+    assert_eq!(
+        opened.iter().sum::<f64>(),
+        connections as f64,
+        "connections opened, by node: {opened:?}"
+    );
     let even = connections as f64 / 3.0;
     for share in &opened {
-        assert!((share - even).abs() <= even * 0.15, "more than 15 % from even: {opened:?}");
+        assert!(
+            (share - even).abs() <= even * 0.15,
+            "more than 15 % from even: {opened:?}"
+        );
     }
 }
 
@@ -118,15 +187,27 @@ fn sequential_connections_spread_evenly(lab: &Lab) {
     // 15 % of the mean are 3.4 of them for n = 1,000 (one false alarm in 700 runs,
     // three nodes), and 5.8 for n = 3,000 (one in 50 million).
     const COUNT: usize = 3000;
-    let before: Vec<_> = (1..=3).map(|n| lab.metrics(n).sum("dts_connections_opened_total", &[])).collect();
-    lab.assert_answered(&lab.load(&[&format!("count={COUNT}"), "path=/who-{}"]), COUNT, None);
+    let before: Vec<_> = (1..=3)
+        .map(|n| lab.metrics(n).sum("dts_connections_opened_total", &[]))
+        .collect();
+    lab.assert_answered(
+        &lab.load(&[&format!("count={COUNT}"), "path=/who-{}"]),
+        COUNT,
+        None,
+    );
     assert_even(lab, &before, COUNT);
 }
 
 fn two_hundred_at_once(lab: &Lab) {
     // Single bytes, 2 ms apart: a head takes 200 ms, so that all are open together.
     const THREADS: usize = 200;
-    let slowly = ["count=200", "threads=200", "path=/p/at-once-{}", "split=1", "split_gap_us=2000"];
+    let slowly = [
+        "count=200",
+        "threads=200",
+        "path=/p/at-once-{}",
+        "split=1",
+        "split_gap_us=2000",
+    ];
     lab.assert_answered(&lab.load(&slowly), THREADS, None);
     // And 200 at once that hand over in the same moment, five times.
     let connections = lab.load(&["count=1000", "threads=200", "path=/p/burst-{}"]);
@@ -146,8 +227,14 @@ fn clean_capture(lab: &Lab, close: &'static str) -> Capture {
     let capture = Capture::read(lab, &path);
     assert_eq!(capture.streams.len(), COUNT, "{capture}");
     // 150 to 300 ms is the signature of a stalled window or of a retransmission time-out.
-    let slow: Vec<_> = capture.first_bytes().filter(|(_, ms)| (150.0..=300.0).contains(ms)).collect();
-    assert!(slow.is_empty(), "first bytes after 150 to 300 ms (stream, ms): {slow:?}; {capture}");
+    let slow: Vec<_> = capture
+        .first_bytes()
+        .filter(|(_, ms)| (150.0..=300.0).contains(ms))
+        .collect();
+    assert!(
+        slow.is_empty(),
+        "first bytes after 150 to 300 ms (stream, ms): {slow:?}; {capture}"
+    );
     assert_eq!(capture.first_bytes().count(), COUNT, "{capture}");
     capture
 }
@@ -158,16 +245,30 @@ fn a_clean_capture_when_the_client_closes(lab: &Lab) {
 
 fn a_clean_capture_when_the_server_closes(lab: &Lab) {
     let capture = clean_capture(lab, "server");
-    let by_server = capture.streams.values().filter(|s| s.client_closed_first == Some(false)).count();
-    assert_eq!(by_server, capture.streams.len(), "connections that the server closed first");
+    let by_server = capture
+        .streams
+        .values()
+        .filter(|s| s.client_closed_first == Some(false))
+        .count();
+    assert_eq!(
+        by_server,
+        capture.streams.len(),
+        "connections that the server closed first"
+    );
     capture.assert_clean();
 }
 
 /// Where a transfer went, by the record of its source: (source, destination).
 fn ends(lab: &Lab, port: u16) -> (u16, u16) {
-    let h = lab.handover_of_port(port).unwrap_or_else(|| panic!("no node knows a handover of port {port}"));
+    let h = lab
+        .handover_of_port(port)
+        .unwrap_or_else(|| panic!("no node knows a handover of port {port}"));
     assert_eq!(h.outcome, "accepted", "{h:?}");
-    (h.source, h.destination.expect("an accepted handover has a destination"))
+    (
+        h.source,
+        h.destination
+            .expect("an accepted handover has a destination"),
+    )
 }
 
 /// Repeats a transfer until one had a destination other than its source (each
@@ -176,7 +277,11 @@ fn ends(lab: &Lab, port: u16) -> (u16, u16) {
 fn until_elsewhere(mut transfer: impl FnMut(&'static str) -> (u16, u16)) {
     for host in ["a.lab", "b.lab", "c.lab"].into_iter().cycle().take(12) {
         let (source, destination) = transfer(host);
-        assert_eq!(format!("{}.lab", ['a', 'b', 'c'][usize::from(destination) - 1]), host, "the rules' node");
+        assert_eq!(
+            format!("{}.lab", ['a', 'b', 'c'][usize::from(destination) - 1]),
+            host,
+            "the rules' node"
+        );
         if source != destination {
             return;
         }
@@ -185,7 +290,8 @@ fn until_elsewhere(mut transfer: impl FnMut(&'static str) -> (u16, u16)) {
 }
 
 fn download_of_100_mib(lab: &Lab) {
-    let expected = std::fs::read_to_string(format!("{}/big-100M.sha256", lab.fact("STATE"))).expect("the lab's digest");
+    let expected = std::fs::read_to_string(format!("{}/big-100M.sha256", lab.fact("STATE")))
+        .expect("the lab's digest");
     until_elsewhere(|host| {
         let command = format!(
             "curl -s -m 60 -H 'Host: {host}' -w '%{{stderr}}%{{local_port}}' http://{}/big/100M | sha256sum",
@@ -193,8 +299,18 @@ fn download_of_100_mib(lab: &Lab) {
         );
         let done = lab.try_exec("client", &["sh", "-c", &command]);
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert_eq!(said.split(' ').next(), Some(expected.trim()), "SHA-256 of 100 MiB from {host}: {done:?}");
-        ends(lab, String::from_utf8_lossy(&done.stderr).trim().parse().expect("curl's local port"))
+        assert_eq!(
+            said.split(' ').next(),
+            Some(expected.trim()),
+            "SHA-256 of 100 MiB from {host}: {done:?}"
+        );
+        ends(
+            lab,
+            String::from_utf8_lossy(&done.stderr)
+                .trim()
+                .parse()
+                .expect("curl's local port"),
+        )
     });
 }
 
@@ -207,15 +323,38 @@ fn upload_of_20_mib(lab: &Lab) {
     for expect in ["Expect: 100-continue", "Expect:"] {
         until_elsewhere(|host| {
             number += 1;
-            let (host, url) = (format!("Host: {host}"), format!("http://{}/upload/curl-{number}", lab.fact("VIP")));
-            let curl = ["curl", "-s", "-m", "60", "-o", "/dev/null", "-w", "%{http_code} %{local_port}", "-T", &file];
-            let said = lab.exec("client", &[&curl[..], &["-H", expect, "-H", &host, &url]].concat());
-            let (code, port) = said.split_once(' ').unwrap_or_else(|| panic!("curl said {said}"));
+            let (host, url) = (
+                format!("Host: {host}"),
+                format!("http://{}/upload/curl-{number}", lab.fact("VIP")),
+            );
+            let curl = [
+                "curl",
+                "-s",
+                "-m",
+                "60",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code} %{local_port}",
+                "-T",
+                &file,
+            ];
+            let said = lab.exec(
+                "client",
+                &[&curl[..], &["-H", expect, "-H", &host, &url]].concat(),
+            );
+            let (code, port) = said
+                .split_once(' ')
+                .unwrap_or_else(|| panic!("curl said {said}"));
             assert_eq!(code, "201", "{expect}");
             let (source, destination) = ends(lab, port.parse().expect("curl's local port"));
-            let stored = std::fs::read(lab.dir(destination).join(format!("upload/curl-{number}"))).expect("the upload");
+            let stored = std::fs::read(lab.dir(destination).join(format!("upload/curl-{number}")))
+                .expect("the upload");
             // Byte for byte, which is more than equal digests say.
-            assert!(stored == bytes, "what node {destination} stored differs from what was sent");
+            assert!(
+                stored == bytes,
+                "what node {destination} stored differs from what was sent"
+            );
             (source, destination)
         });
     }
@@ -238,16 +377,31 @@ fn a_head_larger_than_a_segment(lab: &Lab) {
 /// Uploads by the test client, and what the named node stored of them.
 fn upload(lab: &Lab, name: &str, len: usize, arguments: &[&str]) {
     const COUNT: usize = 30;
-    let (path, count, body) =
-        (format!("path=/upload/{name}-{{}}"), format!("count={COUNT}"), format!("body={len}"));
-    let fixed = [path.as_str(), count.as_str(), "threads=2", "method=PUT", "header=Host: b.lab", body.as_str()];
+    let (path, count, body) = (
+        format!("path=/upload/{name}-{{}}"),
+        format!("count={COUNT}"),
+        format!("body={len}"),
+    );
+    let fixed = [
+        path.as_str(),
+        count.as_str(),
+        "threads=2",
+        "method=PUT",
+        "header=Host: b.lab",
+        body.as_str(),
+    ];
     let connections = lab.load(&[&fixed, arguments].concat());
     lab.assert_answered(&connections, COUNT, Some("node2"));
     let expected = pattern(len);
     for c in &connections {
         assert_eq!(c.status, 201, "{c:?}");
         let stored = std::fs::read(lab.dir(2).join(&c.path[1..])).expect("the upload");
-        assert!(stored == expected, "{}: {} bytes stored, or other ones than were sent", c.path, stored.len());
+        assert!(
+            stored == expected,
+            "{}: {} bytes stored, or other ones than were sent",
+            c.path,
+            stored.len()
+        );
     }
 }
 
@@ -267,7 +421,10 @@ fn a_body_that_streams_in_meanwhile(lab: &Lab) {
 fn a_half_close_behind_the_request(lab: &Lab) {
     let connections = lab.load(&["count=200", "threads=2", "path=/b/half-{}", "half_close=1"]);
     lab.assert_answered(&connections, 200, None);
-    let slow: Vec<_> = connections.iter().filter(|c| c.first_byte_ms > 150.0).collect();
+    let slow: Vec<_> = connections
+        .iter()
+        .filter(|c| c.first_byte_ms > 150.0)
+        .collect();
     assert!(slow.is_empty(), "{slow:?}");
     // The FIN rides on the last byte of a body.
     upload(lab, "half", 5000, &["half_close=1"]);
@@ -275,8 +432,14 @@ fn a_half_close_behind_the_request(lab: &Lab) {
 
 /// Runs a command that must succeed.
 fn run(command: &mut Command) {
-    let done = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    let done = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        done.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 fn the_c_example_serves(lab: &Lab) {
@@ -284,7 +447,10 @@ fn the_c_example_serves(lab: &Lab) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proxy/libdts");
     let dest = Path::new(env!("CARGO_TARGET_TMPDIR")).join("libdts");
     let program = dest.join("c-proxy");
-    run(Command::new(root.join("install.sh")).env("BUILD_DIR", bin_dir()).env("DESTDIR", &dest).env("PREFIX", "/usr"));
+    run(Command::new(root.join("install.sh"))
+        .env("BUILD_DIR", bin_dir())
+        .env("DESTDIR", &dest)
+        .env("PREFIX", "/usr"));
     run(Command::new("cc")
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o"])
         .arg(&program)
@@ -300,14 +466,26 @@ fn the_c_example_serves(lab: &Lab) {
     for n in 1..=3 {
         stopped.push(lab.without(n, "proxy"));
         let rpc = format!("DTS_RPC_SOCKET={}/rpc.sock", lab.dir(n).display());
-        let arguments = ["env", &library, &rpc, program, "8001", "10.77.1.1:80", "10.77.1.2:80", "10.77.1.3:80"];
+        let arguments = [
+            "env",
+            &library,
+            &rpc,
+            program,
+            "8001",
+            "10.77.1.1:80",
+            "10.77.1.2:80",
+            "10.77.1.3:80",
+        ];
         running.push(lab.spawn(&format!("node{n}"), &arguments));
     }
     for n in 1..=3 {
         let deadline = Instant::now() + Duration::from_secs(10);
         let listens = || lab.exec(&format!("node{n}"), &["ss", "-Hltn", "sport = :8001"]);
         while listens().is_empty() {
-            assert!(Instant::now() < deadline, "the C proxy of node {n} does not listen");
+            assert!(
+                Instant::now() < deadline,
+                "the C proxy of node {n} does not listen"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -315,8 +493,21 @@ fn the_c_example_serves(lab: &Lab) {
     let url = format!("http://{}/c-proxy", lab.fact("VIP"));
     let mut elsewhere = 0;
     for _ in 0..36 {
-        let said = lab.exec("client", &["curl", "-s", "-m", "5", "-w", "%{http_code} %{local_port}", &url]);
-        let (node, rest) = said.split_once('\n').unwrap_or_else(|| panic!("curl said {said}"));
+        let said = lab.exec(
+            "client",
+            &[
+                "curl",
+                "-s",
+                "-m",
+                "5",
+                "-w",
+                "%{http_code} %{local_port}",
+                &url,
+            ],
+        );
+        let (node, rest) = said
+            .split_once('\n')
+            .unwrap_or_else(|| panic!("curl said {said}"));
         assert!(rest.starts_with("200 "), "curl said {said}");
         *by_node.entry(node.to_owned()).or_default() += 1;
         let (source, destination) = ends(lab, rest[4..].parse().expect("curl's local port"));
@@ -332,20 +523,36 @@ fn the_c_example_serves(lab: &Lab) {
 fn arp_and_ping_of_the_vip(lab: &Lab) {
     let (vip, mac) = (lab.fact("VIP"), lab.fact("CLUSTER_MAC"));
     lab.exec("client", &["ip", "neigh", "flush", "dev", "wire0"]);
-    let targets = [vip.to_owned()].into_iter().chain((1..=3).map(|n| format!("{}.{n}", lab.fact("WIRE_NET"))));
+    let targets = [vip.to_owned()]
+        .into_iter()
+        .chain((1..=3).map(|n| format!("{}.{n}", lab.fact("WIRE_NET"))));
     for target in targets {
-        let said = lab.exec("client", &["ping", "-c", "10", "-i", "0.1", "-W", "2", &target]);
-        assert!(said.contains("10 packets transmitted, 10 received") && !said.contains("DUP!"), "{said}");
+        let said = lab.exec(
+            "client",
+            &["ping", "-c", "10", "-i", "0.1", "-W", "2", &target],
+        );
+        assert!(
+            said.contains("10 packets transmitted, 10 received") && !said.contains("DUP!"),
+            "{said}"
+        );
     }
     // Several clients, so that several nodes own their echo requests.
     for last in 210..218 {
         let address = format!("{}.{last}", lab.fact("WIRE_NET"));
         let net = format!("{address}/24");
         lab.exec("client", &["ip", "addr", "add", &net, "dev", "wire0"]);
-        let said = lab.try_exec("client", &["ping", "-c", "3", "-i", "0.1", "-W", "2", "-I", &address, vip]);
+        let said = lab.try_exec(
+            "client",
+            &[
+                "ping", "-c", "3", "-i", "0.1", "-W", "2", "-I", &address, vip,
+            ],
+        );
         lab.exec("client", &["ip", "addr", "del", &net, "dev", "wire0"]);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(said.contains("3 packets transmitted, 3 received") && !said.contains("DUP!"), "{address}: {said}");
+        assert!(
+            said.contains("3 packets transmitted, 3 received") && !said.contains("DUP!"),
+            "{address}: {said}"
+        );
     }
     let neighbour = lab.exec("client", &["ip", "neigh", "show", vip]);
     assert!(neighbour.contains(mac), "{vip}: {neighbour}");
@@ -359,19 +566,33 @@ fn arp_and_ping_of_the_vip(lab: &Lab) {
 fn frames(lab: &Lab, arguments: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/frames.py");
     let namespaces = ["client", "node1", "node2"].map(|n| format!("{n}={}", lab.namespace(n)));
-    let done = Command::new("python3").arg(script).args(&namespaces).args(arguments).output().expect("python3");
-    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    let done = Command::new("python3")
+        .arg(script)
+        .args(&namespaces)
+        .args(arguments)
+        .output()
+        .expect("python3");
+    assert!(
+        done.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 fn drops(lab: &Lab, node: u16, reason: &str) -> f64 {
-    lab.metrics(node).sum("dts_drops_total", &[("reason", reason)])
+    lab.metrics(node)
+        .sum("dts_drops_total", &[("reason", reason)])
 }
 
 fn option_32_on_the_wire_is_dropped(lab: &Lab) {
     let before: Vec<f64> = (1..=3).map(|n| drops(lab, n, "option32_on_wire")).collect();
     let said = frames(lab, &["option32", "5"]);
-    assert_eq!(said.trim(), "answers 0", "somebody answered a SYN with option 32 on the wire");
+    assert_eq!(
+        said.trim(),
+        "answers 0",
+        "somebody answered a SYN with option 32 on the wire"
+    );
     for (n, before) in (1..=3).zip(before) {
         // The wire floods: every node hears and drops each of the five.
         assert_eq!(drops(lab, n, "option32_on_wire") - before, 5.0, "node {n}");
@@ -382,7 +603,11 @@ fn option_32_on_the_wire_is_dropped(lab: &Lab) {
 fn captured_splice(lab: &Lab, tag: &str) -> (String, String) {
     let (path, _) = lab.capture("node2", "link0", tag, || {
         // By chance node 2 owns a third of them: twelve are enough.
-        lab.assert_answered(&lab.load(&["count=24", &format!("path=/b/{tag}-{{}}")]), 24, None);
+        lab.assert_answered(
+            &lab.load(&["count=24", &format!("path=/b/{tag}-{{}}")]),
+            24,
+            None,
+        );
     });
     let path = path.to_str().expect("a UTF-8 path").to_owned();
     (path, format!("/b/{tag}-"))
@@ -391,9 +616,17 @@ fn captured_splice(lab: &Lab, tag: &str) -> (String, String) {
 fn assert_block_refused(lab: &Lab, how: &str, reason: &str) {
     let (pcap, part) = captured_splice(lab, how);
     let (before, executed) = (drops(lab, 2, reason), lab.executed(&part));
-    assert_eq!(frames(lab, &[how, &pcap]).trim(), "answers 0", "node 2 answered");
+    assert_eq!(
+        frames(lab, &[how, &pcap]).trim(),
+        "answers 0",
+        "node 2 answered"
+    );
     assert_eq!(drops(lab, 2, reason) - before, 1.0, "{reason}");
-    assert_eq!(lab.executed(&part), executed, "a request was executed again");
+    assert_eq!(
+        lab.executed(&part),
+        executed,
+        "a request was executed again"
+    );
     lab.assert_answered(&lab.load(&["count=12", "path=/b/after-{}"]), 12, None);
 }
 

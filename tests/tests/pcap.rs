@@ -318,6 +318,9 @@ fn from_wire() -> Vec<Case> {
         ..data
     };
     let vip = |src| ping(src, (CLUSTER, VIP), false);
+    // Its payload is cut off, but that must not make it right again.
+    let mut damaged = same_but(dirty);
+    *damaged.last_mut().unwrap() ^= 1;
     #[rustfmt::skip]
     let cases = vec![
         ("ARP for the VIP, asker ours", who_has(b, VIP), Answered(reply, "arp_consumed")),
@@ -330,6 +333,7 @@ fn from_wire() -> Vec<Case> {
         ("SYN again", same_but(syn(PLAIN)), to_host(syn(PLAIN))),
         ("SYN of a third flow", same_but(syn(SMALL)), to_host(syn(SMALL))),
         ("SYN that the stack will refuse", same_but(syn(CLOSED)), to_host(syn(CLOSED))),
+        ("SYN with payload, damaged", damaged, Dropped("bad_checksum")),
         ("data without a flow", same_but(data), Dropped("no_flow")),
         ("RST without a flow", same_but(reset), Dropped("no_flow")),
         ("option 32", same_but(option32), Dropped("option32_on_wire")),

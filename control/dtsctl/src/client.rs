@@ -25,14 +25,22 @@ pub struct NoDaemon {
 /// # Errors
 /// [`NoDaemon`] when nobody answers there; else what the daemon says is wrong.
 pub fn get(socket: &Path, target: &str) -> anyhow::Result<serde_json::Value> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let no_daemon = |reason: String| NoDaemon { path: socket.display().to_string(), reason };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let no_daemon = |reason: String| NoDaemon {
+        path: socket.display().to_string(),
+        reason,
+    };
     let (status, body) = runtime
         .block_on(async { tokio::time::timeout(PATIENCE, exchange(socket, target)).await })
         .map_err(|_| no_daemon(format!("no answer in {} s", PATIENCE.as_secs())))?
         .map_err(|e| no_daemon(e.to_string()))?;
     if !status.is_success() {
-        bail!("the daemon says {status}: {}", String::from_utf8_lossy(&body));
+        bail!(
+            "the daemon says {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
     }
     serde_json::from_slice(&body).context("the daemon's answer is not JSON")
 }
@@ -42,9 +50,12 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn exchange(socket: &Path, target: &str) -> Result<Answer, Failure> {
     let stream = UnixStream::connect(socket).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get(target).header(header::HOST, "dtsd").body(Empty::<Bytes>::new())?;
+    let request = Request::get(target)
+        .header(header::HOST, "dtsd")
+        .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     Ok((status, response.into_body().collect().await?.to_bytes()))

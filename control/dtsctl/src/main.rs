@@ -16,7 +16,12 @@ const BAD_CONFIG: u8 = 2;
 #[command(version)]
 struct Arguments {
     /// The daemon's admin socket.
-    #[arg(long, value_name = "PATH", default_value = "/run/dts/admin.sock", global = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/dts/admin.sock",
+        global = true
+    )]
     socket: PathBuf,
     /// Print the daemon's JSON instead of tables.
     #[arg(long, global = true)]

@@ -6,7 +6,12 @@ use std::fmt::Write;
 /// Lines of cells, each column as wide as its widest cell.
 pub fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max();
+    let width = |c: usize| {
+        rows.iter()
+            .filter_map(|r| r.get(c))
+            .map(|t| t.chars().count())
+            .max()
+    };
     let widths: Vec<usize> = (0..count).map(|c| width(c).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
@@ -32,9 +37,19 @@ pub fn cell(value: &Value) -> String {
 
 /// A list of objects, with the named fields as columns under these titles.
 pub fn list(list: &Value, fields: &[(&str, &str)]) -> String {
-    let mut rows = vec![fields.iter().map(|(title, _)| (*title).to_owned()).collect()];
+    let mut rows = vec![
+        fields
+            .iter()
+            .map(|(title, _)| (*title).to_owned())
+            .collect(),
+    ];
     for item in list.as_array().into_iter().flatten() {
-        rows.push(fields.iter().map(|(_, field)| cell(&item[*field])).collect());
+        rows.push(
+            fields
+                .iter()
+                .map(|(_, field)| cell(&item[*field]))
+                .collect(),
+        );
     }
     columns(&rows)
 }
@@ -43,7 +58,13 @@ pub fn list(list: &Value, fields: &[(&str, &str)]) -> String {
 pub fn status(s: &Value) -> String {
     let pairs = |object: &Value| {
         let pair = |(k, v): (&String, &Value)| format!("{k}={}", cell(v));
-        object.as_object().into_iter().flatten().map(pair).collect::<Vec<_>>().join(" ")
+        object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(pair)
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let mut text = columns(&[
         vec!["node".into(), cell(&s["node"])],
@@ -53,23 +74,46 @@ pub fn status(s: &Value) -> String {
         vec!["flows".into(), pairs(&s["flows"])],
     ]);
     text.push('\n');
-    let ports = [("PORT", "port"), ("DEVICE", "device"), ("DRIVER", "driver"), ("QUEUES", "queues"), ("UP", "up")];
+    let ports = [
+        ("PORT", "port"),
+        ("DEVICE", "device"),
+        ("DRIVER", "driver"),
+        ("QUEUES", "queues"),
+        ("UP", "up"),
+    ];
     text += &list(&s["ports"], &ports);
     text.push('\n');
     let workers = [("WORKER", "worker"), ("CORE", "core"), ("FLOWS", "flows")];
     text += &list(&s["workers"], &workers);
     text.push('\n');
-    let mut rows = vec![["SERVICE", "VIP", "PORT", "PROXY", "APPLICATION", "BUCKETS BY NODE"].map(String::from).to_vec()];
+    let mut rows = vec![
+        [
+            "SERVICE",
+            "VIP",
+            "PORT",
+            "PROXY",
+            "APPLICATION",
+            "BUCKETS BY NODE",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
     for service in s["services"].as_array().into_iter().flatten() {
-        let mut row: Vec<String> =
-            ["name", "vip", "port", "proxy_port", "application_port"].map(|f| cell(&service[f])).to_vec();
+        let mut row: Vec<String> = ["name", "vip", "port", "proxy_port", "application_port"]
+            .map(|f| cell(&service[f]))
+            .to_vec();
         row.push(pairs(&service["buckets"]));
         rows.push(row);
     }
     text += &columns(&rows);
     text.push('\n');
-    let members =
-        [("MEMBER", "id"), ("LINK", "link"), ("STATE", "state"), ("SILENT MS", "last_heard_ms"), ("INCARNATION", "incarnation")];
+    let members = [
+        ("MEMBER", "id"),
+        ("LINK", "link"),
+        ("STATE", "state"),
+        ("SILENT MS", "last_heard_ms"),
+        ("INCARNATION", "incarnation"),
+    ];
     text + &list(&s["members"], &members)
 }
 
@@ -93,7 +137,12 @@ mod tests {
                 "application_port": 8080, "buckets": { "1": 2000, "2": 2096 } }],
             "members": [{ "id": 2, "state": "dead", "last_heard_ms": 1500 }],
         }));
-        for part in ["served=7", "10.0.0.1  80    -", "1=2000 2=2096", "dead   1500"] {
+        for part in [
+            "served=7",
+            "10.0.0.1  80    -",
+            "1=2000 2=2096",
+            "dead   1500",
+        ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
     }

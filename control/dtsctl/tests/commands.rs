@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn dtsctl(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dtsctl")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_dtsctl"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -18,7 +21,11 @@ fn path(p: &Path) -> &str {
 }
 
 /// Answers one request with this body and gives back its first line.
-fn daemon(socket: &Path, status: &'static str, body: &'static str) -> std::thread::JoinHandle<String> {
+fn daemon(
+    socket: &Path,
+    status: &'static str,
+    body: &'static str,
+) -> std::thread::JoinHandle<String> {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -41,7 +48,10 @@ fn a_dead_daemon_is_said_to_be_dead() {
     let missing = dir.path().join("none.sock");
     let stale = dir.path().join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
-    for (socket, why) in [(&missing, "No such file or directory"), (&stale, "Connection refused")] {
+    for (socket, why) in [
+        (&missing, "No such file or directory"),
+        (&stale, "Connection refused"),
+    ] {
         for command in ["status", "flows", "handovers"] {
             let out = dtsctl(&["--socket", path(socket), command]);
             assert_eq!(out.status.code(), Some(1));
@@ -63,7 +73,10 @@ fn a_daemon_that_hangs_up_is_no_daemon() {
     let out = dtsctl(&["--socket", path(&socket), "status"]);
     daemon.join().unwrap();
     assert_eq!(out.status.code(), Some(1));
-    assert!(text(&out.stderr).starts_with("dtsctl: no daemon answers at "), "{out:?}");
+    assert!(
+        text(&out.stderr).starts_with("dtsctl: no daemon answers at "),
+        "{out:?}"
+    );
 }
 
 #[test]
@@ -72,11 +85,21 @@ fn handovers_as_json_and_as_a_table() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("a.sock");
     let server = daemon(&socket, "200 OK", BODY);
-    let out = dtsctl(&["--socket", path(&socket), "handovers", "--json", "--limit", "7"]);
+    let out = dtsctl(&[
+        "--socket",
+        path(&socket),
+        "handovers",
+        "--json",
+        "--limit",
+        "7",
+    ]);
     assert_eq!(server.join().unwrap(), "GET /v1/handovers?limit=7 HTTP/1.1");
     assert!(out.status.success(), "{out:?}");
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(json, serde_json::from_str::<serde_json::Value>(BODY).unwrap());
+    assert_eq!(
+        json,
+        serde_json::from_str::<serde_json::Value>(BODY).unwrap()
+    );
 
     let socket = dir.path().join("b.sock");
     let server = daemon(&socket, "200 OK", BODY);
@@ -84,23 +107,47 @@ fn handovers_as_json_and_as_a_table() {
     server.join().unwrap();
     let row = text(&out.stdout).lines().nth(1).unwrap();
     let cells: Vec<&str> = row.split_whitespace().collect();
-    assert_eq!(cells, ["-", "10.0.0.9:1234", "-", "1", "2", "accepted", "fast-open", "-", "321", "-"]);
+    assert_eq!(
+        cells,
+        [
+            "-",
+            "10.0.0.9:1234",
+            "-",
+            "1",
+            "2",
+            "accepted",
+            "fast-open",
+            "-",
+            "321",
+            "-"
+        ]
+    );
 }
 
 #[test]
 fn a_daemons_complaint_is_passed_on() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("a.sock");
-    let server = daemon(&socket, "503 Service Unavailable", "the data plane is not up");
+    let server = daemon(
+        &socket,
+        "503 Service Unavailable",
+        "the data plane is not up",
+    );
     let out = dtsctl(&["--socket", path(&socket), "status"]);
     server.join().unwrap();
     assert_eq!(out.status.code(), Some(1));
-    assert!(text(&out.stderr).contains("the data plane is not up"), "{out:?}");
+    assert!(
+        text(&out.stderr).contains("the data plane is not up"),
+        "{out:?}"
+    );
 }
 
 #[test]
 fn config_check() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/examples/dtsd.yaml");
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../config/examples/dtsd.yaml"
+    );
     let out = dtsctl(&["config", "check", example]);
     assert_eq!(out.status.code(), Some(0), "{out:?}");
     assert_eq!(text(&out.stdout), format!("{example}: ok\n"));
@@ -109,11 +156,17 @@ fn config_check() {
     let bad = dir.path().join("bad.yaml");
     let good = std::fs::read_to_string(example).unwrap();
     std::fs::write(&bad, good.replace("first_window:", "frist_window:")).unwrap();
-    let line = 1 + good.lines().position(|l| l.contains("first_window:")).unwrap();
+    let line = 1 + good
+        .lines()
+        .position(|l| l.contains("first_window:"))
+        .unwrap();
     let out = dtsctl(&["config", "check", path(&bad)]);
     assert_eq!(out.status.code(), Some(2));
     assert!(out.stdout.is_empty());
     let error = text(&out.stderr);
-    assert!(error.starts_with(&format!("{}:{line}: ", bad.display())), "{error}");
+    assert!(
+        error.starts_with(&format!("{}:{line}: ", bad.display())),
+        "{error}"
+    );
     assert_eq!(error.lines().count(), 1);
 }

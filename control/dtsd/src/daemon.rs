@@ -10,8 +10,8 @@ use crate::plane::{Dispatcher, Plane};
 use crate::rpc_server::{self, RpcServer};
 use crate::snapshot::{self, Boot};
 use crate::sockets::Sockets;
-use crate::twins::{self, Twins};
 use crate::threads;
+use crate::twins::{self, Twins};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use dts_config::{Config, ConfigError};
@@ -81,12 +81,19 @@ struct Base {
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
     threads::prepare_process()?;
+    // From here on a signal is a wish to stop in order, however far the start is.
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    let signals = runtime
+        .block_on(async { Signals::new() })
+        .context("signals")?;
     let sockets = Sockets::bind(config)?;
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     let boot = Boot::now()?;
     let base = Base::start(config, boot)?;
-    let runtime = Builder::new_current_thread().enable_all().build().context("runtime")?;
-    let result = serve(config, &runtime, &base, sockets, metrics, started);
+    let result = serve(config, &runtime, &base, sockets, metrics, started, signals);
     let stopped = base.stop();
     result?;
     stopped.context("stopping the data plane")?;
@@ -107,7 +114,12 @@ impl Base {
         let events = threads::spawn("dts-events", move || own.run(&receiver)).context("thread")?;
         let fleet = Fleet::spawn(opened, Arc::clone(&views), sender).map_err(blame)?;
         let fleet = Arc::new(Shared(Mutex::new(Some(fleet))));
-        Ok(Self { fleet, views, dispatcher, events })
+        Ok(Self {
+            fleet,
+            views,
+            dispatcher,
+            events,
+        })
     }
 
     fn stop(self) -> anyhow::Result<()> {
@@ -125,7 +137,11 @@ impl Base {
         Arc::new(move || {
             let fleet = fleet.lock();
             let fleet = fleet.as_ref()?;
-            Some(Sample { workers: fleet.stats(), ports: fleet.ports(), view: views.load_full() })
+            Some(Sample {
+                workers: fleet.stats(),
+                ports: fleet.ports(),
+                view: views.load_full(),
+            })
         })
     }
 }
@@ -137,9 +153,8 @@ fn serve(
     sockets: Sockets,
     metrics: Arc<Metrics>,
     started: Instant,
+    signals: Signals,
 ) -> Result<(), RunError> {
-    // From here on a signal is a wish to stop in order.
-    let signals = runtime.block_on(async { Signals::new() }).context("signals")?;
     let twins = runtime
         .block_on(twins::set_up(config))
         .map_err(|e| config.error_at(&e.path, e.reason))?;
@@ -159,13 +174,18 @@ fn serve_on_twins(
 ) -> Result<(), RunError> {
     let source = base.source();
     let collector = FleetCollector::new(Arc::clone(&source)).context("metrics")?;
-    metrics.registry.register(Box::new(collector)).context("metrics")?;
+    metrics
+        .registry
+        .register(Box::new(collector))
+        .context("metrics")?;
     let heard = Arc::new(Heard::default());
     let peers = start_peers(config, base, &heard, &metrics)?;
     let plane: Arc<dyn Plane> = Arc::clone(&base.fleet) as Arc<dyn Plane>;
     let handover = &config.handover;
-    let limits =
-        Limits { deadline: handover.deadline, first_window: usize::from(handover.first_window) };
+    let limits = Limits {
+        deadline: handover.deadline,
+        first_window: usize::from(handover.first_window),
+    };
     let handovers = Arc::new(Handovers::new(
         Arc::clone(&plane),
         Arc::clone(&base.dispatcher),
@@ -174,7 +194,11 @@ fn serve_on_twins(
         Arc::clone(&metrics.handovers),
     ));
     let allow = config.control.rpc_allow.clone();
-    let Sockets { rpc, admin, metrics: listener } = sockets;
+    let Sockets {
+        rpc,
+        admin,
+        metrics: listener,
+    } = sockets;
     let rpc = RpcServer::start(rpc, allow, Arc::clone(&handovers), Arc::clone(&metrics.rpc))
         .context("RPC server")?;
     let api = Arc::new(Api {
@@ -219,7 +243,12 @@ fn start_peers(
     metrics: &Metrics,
 ) -> Result<Option<Peers>, RunError> {
     let views = Arc::clone(&base.views);
-    match Peers::start(&config.peers, views, Arc::clone(heard), Arc::clone(&metrics.peers)) {
+    match Peers::start(
+        &config.peers,
+        views,
+        Arc::clone(heard),
+        Arc::clone(&metrics.peers),
+    ) {
         Ok(peers) => Ok(Some(peers)),
         Err(error)
             if error.kind() == io::ErrorKind::AddrNotAvailable
@@ -244,7 +273,10 @@ struct Signals {
 impl Signals {
     fn new() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 }
 

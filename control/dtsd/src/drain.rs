@@ -65,7 +65,9 @@ pub fn drain(socket: impl AsFd, passed: &[u8], limit: usize) -> Result<Drained, 
         if queued > 0 {
             return Err(Ineligible::Unsent(queued));
         }
-        let room = limit.checked_sub(passed.len()).ok_or(Ineligible::TooLarge(limit))?;
+        let room = limit
+            .checked_sub(passed.len())
+            .ok_or(Ineligible::TooLarge(limit))?;
         // One byte more than there is room for shows that there are more.
         let unread = peek_all(fd, room + 1)?;
         if unread.bytes.len() > room {
@@ -78,7 +80,10 @@ pub fn drain(socket: impl AsFd, passed: &[u8], limit: usize) -> Result<Drained, 
             let mut request = Vec::with_capacity(passed.len() + unread.bytes.len());
             request.extend_from_slice(passed);
             request.extend_from_slice(&unread.bytes);
-            return Ok(Drained { request, eof: unread.eof });
+            return Ok(Drained {
+                request,
+                eof: unread.eof,
+            });
         }
         let moved = payload(&after) != received || after.state != before.state;
         round += 1;
@@ -122,7 +127,13 @@ mod tests {
         let mut head = [0; 5];
         proxy.read_exact(&mut head).unwrap();
         let drained = drain(&proxy, &head, 100).unwrap();
-        assert_eq!(drained, Drained { request: b"GET / HTTP/1.1\r\n\r\n".to_vec(), eof: false });
+        assert_eq!(
+            drained,
+            Drained {
+                request: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+                eof: false
+            }
+        );
         // Nothing was taken.
         assert_eq!(drain(&proxy, &head, 100).unwrap(), drained);
     }
@@ -134,7 +145,13 @@ mod tests {
         client.shutdown(Shutdown::Write).unwrap();
         until(|| peek_all(&proxy, 100).is_ok_and(|p| p.eof));
         let drained = drain(&proxy, b"", 100).unwrap();
-        assert_eq!(drained, Drained { request: b"abc".to_vec(), eof: true });
+        assert_eq!(
+            drained,
+            Drained {
+                request: b"abc".to_vec(),
+                eof: true
+            }
+        );
     }
 
     #[test]
@@ -145,7 +162,10 @@ mod tests {
         proxy.read_exact(&mut [0; 3]).unwrap();
         for passed in [&b"ab"[..], b"abcd"] {
             let error = drain(&proxy, passed, 100).unwrap_err();
-            assert!(matches!(error, Ineligible::Unaccounted { received: 6, .. }), "{error}");
+            assert!(
+                matches!(error, Ineligible::Unaccounted { received: 6, .. }),
+                "{error}"
+            );
         }
     }
 
@@ -171,7 +191,10 @@ mod tests {
         proxy.write_all(b"hello").unwrap();
         client.read_exact(&mut [0; 5]).unwrap();
         let error = drain(&proxy, b"", 100).unwrap_err();
-        assert!(matches!(error, Ineligible::Answered(_) | Ineligible::Unsent(_)), "{error}");
+        assert!(
+            matches!(error, Ineligible::Answered(_) | Ineligible::Unsent(_)),
+            "{error}"
+        );
     }
 
     #[test]
@@ -180,8 +203,14 @@ mod tests {
         client.write_all(&[7; 64]).unwrap();
         settled(&proxy, 64);
         assert_eq!(drain(&proxy, b"", 64).unwrap().request.len(), 64);
-        assert!(matches!(drain(&proxy, b"", 63), Err(Ineligible::TooLarge(63))));
-        assert!(matches!(drain(&proxy, &[7; 65], 64), Err(Ineligible::TooLarge(64))));
+        assert!(matches!(
+            drain(&proxy, b"", 63),
+            Err(Ineligible::TooLarge(63))
+        ));
+        assert!(matches!(
+            drain(&proxy, &[7; 65], 64),
+            Err(Ineligible::TooLarge(64))
+        ));
     }
 
     #[test]
@@ -189,6 +218,9 @@ mod tests {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(matches!(drain(&a, b"", 10), Err(Ineligible::Socket(_))));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(matches!(drain(&listener, b"", 10), Err(Ineligible::State(State::Listen))));
+        assert!(matches!(
+            drain(&listener, b"", 10),
+            Err(Ineligible::State(State::Listen))
+        ));
     }
 }

@@ -112,7 +112,8 @@ families! {
 }
 
 fn set(vec: &IntGaugeVec, labels: &[&str], value: u64) {
-    vec.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+    vec.with_label_values(labels)
+        .set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
 fn add(vec: &IntCounterVec, labels: &[&str], value: u64) {
@@ -130,7 +131,12 @@ impl Families {
             set(&self.up, &[port], u64::from(s.up));
         }
         let mut states = [("alive", 0), ("dead", 0), ("gone", 0), ("unknown", 0)];
-        for m in sample.view.members.iter().filter(|m| m.id != sample.view.node) {
+        for m in sample
+            .view
+            .members
+            .iter()
+            .filter(|m| m.id != sample.view.node)
+        {
             let state = peer_state(m);
             for (name, count) in &mut states {
                 *count += u64::from(*name == state);
@@ -160,7 +166,11 @@ impl Families {
         add(&self.refusals, &[number], w.counters.refused);
         add(&self.opened, &[number], w.counters.opened);
         add(&self.resets, &["orphan", number], w.counters.orphan_resets);
-        add(&self.resets, &["unknown", number], w.counters.unknown_resets);
+        add(
+            &self.resets,
+            &["unknown", number],
+            w.counters.unknown_resets,
+        );
         for (state, count) in State::ALL.iter().zip(w.states) {
             set(&self.flows, &[state.name(), number], count);
         }
@@ -172,7 +182,11 @@ impl Families {
         set(&self.hold_capacity, &[number], w.hold_capacity);
         set(&self.tx_waiting, &[number], w.tx_waiting);
         add(&self.loops, &["work", number], w.busy_loops);
-        add(&self.loops, &["nothing", number], w.loops.saturating_sub(w.busy_loops));
+        add(
+            &self.loops,
+            &["nothing", number],
+            w.loops.saturating_sub(w.busy_loops),
+        );
         add(&self.sleeps, &[number], w.sleeps);
     }
 }

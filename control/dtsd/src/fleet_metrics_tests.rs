@@ -9,7 +9,10 @@ use std::sync::Mutex;
 
 fn sample(workers: usize, factor: u64) -> Sample {
     let worker = |number: usize| {
-        let mut w = WorkerSnapshot { worker: number, ..WorkerSnapshot::default() };
+        let mut w = WorkerSnapshot {
+            worker: number,
+            ..WorkerSnapshot::default()
+        };
         let n = number as u64 + 1;
         w.ports[0] = PortCounters {
             rx_packets: 10 * factor * n,
@@ -27,7 +30,10 @@ fn sample(workers: usize, factor: u64) -> Sample {
         w.ring_capacity = 1023;
         w
     };
-    let boot = crate::snapshot::Boot { incarnation: 1, steer_key: [0; 16] };
+    let boot = crate::snapshot::Boot {
+        incarnation: 1,
+        steer_key: [0; 16],
+    };
     Sample {
         workers: (0..workers).map(worker).collect(),
         ports: Default::default(),
@@ -41,7 +47,10 @@ fn rig() -> (Metrics, Arc<Mutex<Option<Sample>>>) {
     let shared = Arc::new(Mutex::new(None));
     let own = Arc::clone(&shared);
     let source: Source = Arc::new(move || own.lock().unwrap().clone());
-    metrics.registry.register(Box::new(FleetCollector::new(source).unwrap())).unwrap();
+    metrics
+        .registry
+        .register(Box::new(FleetCollector::new(source).unwrap()))
+        .unwrap();
     (metrics, shared)
 }
 
@@ -53,11 +62,18 @@ struct Parsed {
 }
 
 fn parse(text: &str) -> Parsed {
-    let mut p = Parsed { types: BTreeMap::new(), helps: BTreeSet::new(), values: BTreeMap::new() };
+    let mut p = Parsed {
+        types: BTreeMap::new(),
+        helps: BTreeSet::new(),
+        values: BTreeMap::new(),
+    };
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(p.types.insert(name.into(), kind.into()).is_none(), "{name} twice");
+            assert!(
+                p.types.insert(name.into(), kind.into()).is_none(),
+                "{name} twice"
+            );
         } else if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, help) = rest.split_once(' ').unwrap();
             assert!(!help.is_empty());
@@ -65,7 +81,10 @@ fn parse(text: &str) -> Parsed {
         } else {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let value: f64 = value.parse().unwrap();
-            assert!(p.values.insert(series.into(), value).is_none(), "{series} twice");
+            assert!(
+                p.values.insert(series.into(), value).is_none(),
+                "{series} twice"
+            );
         }
     }
     p
@@ -83,12 +102,28 @@ fn names_follow_the_conventions() {
     assert!(p.types.len() > 25);
     for (name, kind) in &p.types {
         assert!(p.helps.contains(name), "{name} has no help");
-        assert!(name.starts_with("dts_") || name.starts_with("process_"), "{name}");
-        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
+        assert!(
+            name.starts_with("dts_") || name.starts_with("process_"),
+            "{name}"
+        );
+        assert!(
+            name.bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+            "{name}"
+        );
         let total = name.ends_with("_total");
         assert_eq!(total, kind == "counter", "{name} is a {kind}");
         let last = name.trim_end_matches("_total").rsplit('_').next().unwrap();
-        let scaled = ["ms", "us", "ns", "milliseconds", "microseconds", "kib", "mib", "percent"];
+        let scaled = [
+            "ms",
+            "us",
+            "ns",
+            "milliseconds",
+            "microseconds",
+            "kib",
+            "mib",
+            "percent",
+        ];
         assert!(!scaled.contains(&last), "{name} is not in a base unit");
         if kind == "histogram" {
             assert!(name.ends_with("_seconds"), "{name}");
@@ -96,10 +131,15 @@ fn names_follow_the_conventions() {
     }
     for series in p.values.keys() {
         let base = series.split('{').next().unwrap();
-        let stem = ["_bucket", "_sum", "_count"].iter().find_map(|s| base.strip_suffix(s));
+        let stem = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|s| base.strip_suffix(s));
         let known = p.types.contains_key(base) || stem.is_some_and(|s| p.types.contains_key(s));
         assert!(known, "{series} has no type");
-        assert!(!series.contains("client="), "{series} has a client in a label");
+        assert!(
+            !series.contains("client="),
+            "{series} has a client in a label"
+        );
     }
 }
 
@@ -131,17 +171,38 @@ fn values_follow_the_workers() {
         *shared.lock().unwrap() = Some(sample(2, factor));
         let p = scrape(&metrics);
         let expect = [
-            ("dts_port_rx_packets_total{port=\"wire\",worker=\"0\"}", 10 * factor),
-            ("dts_port_rx_packets_total{port=\"wire\",worker=\"1\"}", 20 * factor),
-            ("dts_port_rx_bytes_total{port=\"wire\",worker=\"1\"}", 2000 * factor),
-            ("dts_port_tx_packets_total{port=\"wire\",worker=\"1\"}", 7 * factor),
-            ("dts_port_tx_bytes_total{port=\"wire\",worker=\"0\"}", 700 * factor),
+            (
+                "dts_port_rx_packets_total{port=\"wire\",worker=\"0\"}",
+                10 * factor,
+            ),
+            (
+                "dts_port_rx_packets_total{port=\"wire\",worker=\"1\"}",
+                20 * factor,
+            ),
+            (
+                "dts_port_rx_bytes_total{port=\"wire\",worker=\"1\"}",
+                2000 * factor,
+            ),
+            (
+                "dts_port_tx_packets_total{port=\"wire\",worker=\"1\"}",
+                7 * factor,
+            ),
+            (
+                "dts_port_tx_bytes_total{port=\"wire\",worker=\"0\"}",
+                700 * factor,
+            ),
             ("dts_port_rx_packets_total{port=\"link\",worker=\"0\"}", 0),
-            ("dts_drops_total{reason=\"not_owner\",worker=\"1\"}", 3 * factor),
+            (
+                "dts_drops_total{reason=\"not_owner\",worker=\"1\"}",
+                3 * factor,
+            ),
             ("dts_replays_total{replay=\"fast_open\"}", 2 * factor),
             ("dts_replays_total{replay=\"paper\"}", 0),
             ("dts_connections_opened_total{worker=\"0\"}", 5 * factor),
-            ("dts_resets_total{reason=\"orphan\",worker=\"0\"}", 2 * factor),
+            (
+                "dts_resets_total{reason=\"orphan\",worker=\"0\"}",
+                2 * factor,
+            ),
             ("dts_flows{state=\"half_open\",worker=\"0\"}", 1),
             ("dts_flows{state=\"tombstone\",worker=\"1\"}", 5),
             ("dts_mempool_used{worker=\"0\"}", 17),
@@ -159,10 +220,18 @@ fn values_follow_the_workers() {
 #[test]
 fn hand_counted_metrics_follow_too() {
     let (metrics, _) = rig();
-    let steps = crate::history::StepTimes { frozen_us: Some(40), drained_us: Some(90), ..Default::default() };
+    let steps = crate::history::StepTimes {
+        frozen_us: Some(40),
+        drained_us: Some(90),
+        ..Default::default()
+    };
     let took = std::time::Duration::from_micros(400);
-    metrics.handovers.count(crate::history::Outcome::Accepted, Some((took, &steps)));
-    metrics.handovers.count(crate::history::Outcome::Refused, Some((took, &steps)));
+    metrics
+        .handovers
+        .count(crate::history::Outcome::Accepted, Some((took, &steps)));
+    metrics
+        .handovers
+        .count(crate::history::Outcome::Refused, Some((took, &steps)));
     metrics.rpc.count("malformed");
     let p = scrape(&metrics);
     let expect = [
@@ -172,7 +241,10 @@ fn hand_counted_metrics_follow_too() {
         ("dts_handover_duration_seconds_bucket{le=\"0.0005\"}", 1.0),
         ("dts_handover_duration_seconds_sum", 0.0004),
         // 50 us for the drain itself, not the 90 since the request.
-        ("dts_handover_step_seconds_bucket{step=\"drain\",le=\"0.00005\"}", 1.0),
+        (
+            "dts_handover_step_seconds_bucket{step=\"drain\",le=\"0.00005\"}",
+            1.0,
+        ),
         ("dts_handover_step_seconds_count{step=\"bury\"}", 0.0),
         ("dts_rpc_requests_total{result=\"malformed\"}", 1.0),
     ];

@@ -68,7 +68,13 @@ struct End {
 
 impl End {
     fn failed(outcome: Outcome, code: FailCode, reason: impl Into<String>) -> Self {
-        Self { outcome, code: Some(code), reason: reason.into(), node: 0, replay: None }
+        Self {
+            outcome,
+            code: Some(code),
+            reason: reason.into(),
+            node: 0,
+            replay: None,
+        }
     }
 }
 
@@ -106,7 +112,9 @@ impl Handovers {
     pub fn run(&self, dest: SocketAddr, passed: &[u8], socket: Option<OwnedFd>) -> Answer {
         let start = Instant::now();
         let socket = socket.map(TcpStream::from);
-        let ends = socket.as_ref().and_then(|s| Some((s.peer_addr().ok()?, s.local_addr().ok()?)));
+        let ends = socket
+            .as_ref()
+            .and_then(|s| Some((s.peer_addr().ok()?, s.local_addr().ok()?)));
         let (Some(socket), Some((client, local))) = (socket, ends) else {
             self.metrics.count(Outcome::NotEligible, None);
             return Answer::Failed {
@@ -118,15 +126,29 @@ impl Handovers {
         let mut course = Course::default();
         let end = self.conduct(&socket, client, local, dest, passed, start, &mut course);
         self.record(start, client, local, dest, &course, &end);
-        let micros = course.steps.accepted_us.unwrap_or_else(|| micros_since(start));
+        let micros = course
+            .steps
+            .accepted_us
+            .unwrap_or_else(|| micros_since(start));
         match end.code {
-            Some(code) => Answer::Failed { code, reason: end.reason },
+            Some(code) => Answer::Failed {
+                code,
+                reason: end.reason,
+            },
             None => {
                 // The RPC has no word for the paper's form, which replays by
                 // handshake.
                 let fast = end.replay == Some(replay_name(Some(block::Replay::FastOpen)));
-                let replay = if fast { Replay::FastOpen } else { Replay::Handshake };
-                Answer::Done(Done { node: end.node, replay, micros })
+                let replay = if fast {
+                    Replay::FastOpen
+                } else {
+                    Replay::Handshake
+                };
+                Answer::Done(Done {
+                    node: end.node,
+                    replay,
+                    micros,
+                })
             }
         }
     }
@@ -167,8 +189,23 @@ impl Handovers {
         let waiter = self.dispatcher.open(4);
         let ticket = waiter.ticket;
         let asked = Instant::now();
-        if self.plane.command(worker, Command::Freeze { ticket, client, local }).is_err() {
-            return End::failed(Outcome::Busy, FailCode::Busy, "the worker's command queue is full");
+        if self
+            .plane
+            .command(
+                worker,
+                Command::Freeze {
+                    ticket,
+                    client,
+                    local,
+                },
+            )
+            .is_err()
+        {
+            return End::failed(
+                Outcome::Busy,
+                FailCode::Busy,
+                "the worker's command queue is full",
+            );
         }
         let deadline = asked + self.limits.deadline + MARGIN;
         match waiter.next(deadline) {
@@ -189,7 +226,12 @@ impl Handovers {
         course.steps.drained_us = Some(micros_since(start));
         course.bytes = drained.request.len();
         let Drained { request, eof } = drained;
-        let mut splice = Command::Splice { ticket, dest, request, client_fin: eof };
+        let mut splice = Command::Splice {
+            ticket,
+            dest,
+            request,
+            client_fin: eof,
+        };
         while let Err(back) = self.plane.command(worker, splice) {
             if asked.elapsed() >= self.limits.deadline {
                 self.unfreeze(worker, ticket, deadline);
@@ -229,7 +271,9 @@ impl Handovers {
         let destination = view.member_at(&Addr::from(dest.ip())).map(|m| m.id);
         let took = start.elapsed();
         self.metrics.count(end.outcome, Some((took, &course.steps)));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         if end.code.is_some() {
             tracing::info!(%client, %dest, outcome = end.outcome.name(), reason = end.reason, "handover failed");
         } else {
@@ -261,12 +305,23 @@ fn settle(
     steps: &mut StepTimes,
 ) -> End {
     match waiter.next(deadline) {
-        Some(Event::Done { node, replay, steps: spans, .. }) => {
+        Some(Event::Done {
+            node,
+            replay,
+            steps: spans,
+            ..
+        }) => {
             bury(socket);
             note(steps, frozen_us, spans);
             let replay = Some(replay_name(replay));
             let reason = String::new();
-            End { outcome: Outcome::Accepted, code: None, reason, node, replay }
+            End {
+                outcome: Outcome::Accepted,
+                code: None,
+                reason,
+                node,
+                replay,
+            }
         }
         Some(Event::Failed { fail, .. }) => {
             if fail == Fail::Unknown {
@@ -311,7 +366,11 @@ pub const fn replay_name(replay: Option<block::Replay>) -> &'static str {
 }
 
 fn ineligible(error: &Ineligible) -> End {
-    End::failed(Outcome::NotEligible, FailCode::NotEligible, error.to_string())
+    End::failed(
+        Outcome::NotEligible,
+        FailCode::NotEligible,
+        error.to_string(),
+    )
 }
 
 fn failed(fail: Fail) -> End {
@@ -324,22 +383,52 @@ fn failed(fail: Fail) -> End {
 pub fn verdict(fail: Fail) -> (Outcome, FailCode, &'static str) {
     use Outcome as O;
     match fail {
-        Fail::NoFlow => (O::NotEligible, FailCode::NotEligible, "the data plane has no such connection"),
-        Fail::Busy => (O::Busy, FailCode::Busy, "the connection is in a handover already, or a table is full"),
-        Fail::BadDestination => {
-            (O::Unreachable, FailCode::Unreachable, "the destination is no member's application port")
-        }
-        Fail::Unreachable => (O::Unreachable, FailCode::Unreachable, "the destination is not alive"),
-        Fail::TooLarge => (O::NotEligible, FailCode::NotEligible, "the request is too large"),
-        Fail::Unaccounted => {
-            (O::NotEligible, FailCode::NotEligible, "the client was acknowledged more than was drained")
-        }
-        Fail::PaperForm => {
-            (O::NotEligible, FailCode::NotEligible, "the destination's paper form cannot carry this connection")
-        }
+        Fail::NoFlow => (
+            O::NotEligible,
+            FailCode::NotEligible,
+            "the data plane has no such connection",
+        ),
+        Fail::Busy => (
+            O::Busy,
+            FailCode::Busy,
+            "the connection is in a handover already, or a table is full",
+        ),
+        Fail::BadDestination => (
+            O::Unreachable,
+            FailCode::Unreachable,
+            "the destination is no member's application port",
+        ),
+        Fail::Unreachable => (
+            O::Unreachable,
+            FailCode::Unreachable,
+            "the destination is not alive",
+        ),
+        Fail::TooLarge => (
+            O::NotEligible,
+            FailCode::NotEligible,
+            "the request is too large",
+        ),
+        Fail::Unaccounted => (
+            O::NotEligible,
+            FailCode::NotEligible,
+            "the client was acknowledged more than was drained",
+        ),
+        Fail::PaperForm => (
+            O::NotEligible,
+            FailCode::NotEligible,
+            "the destination's paper form cannot carry this connection",
+        ),
         Fail::Refused(reason) => (O::Refused, FailCode::Refused, reason.text()),
-        Fail::Aborted => (O::Aborted, FailCode::Aborted, "no answer in time; the destination did nothing"),
-        Fail::Unknown => (O::Unknown, FailCode::Unknown, "no answer; the client will be reset"),
+        Fail::Aborted => (
+            O::Aborted,
+            FailCode::Aborted,
+            "no answer in time; the destination did nothing",
+        ),
+        Fail::Unknown => (
+            O::Unknown,
+            FailCode::Unknown,
+            "no answer; the client will be reset",
+        ),
     }
 }
 

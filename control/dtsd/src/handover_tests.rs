@@ -18,7 +18,10 @@ struct Script {
     splice: Option<Result<Option<block::Replay>, Fail>>,
 }
 
-const GOOD: Script = Script { freeze: Some(Ok(())), splice: Some(Ok(Some(block::Replay::FastOpen))) };
+const GOOD: Script = Script {
+    freeze: Some(Ok(())),
+    splice: Some(Ok(Some(block::Replay::FastOpen))),
+};
 
 struct Scripted {
     script: Script,
@@ -42,8 +45,14 @@ impl Plane for Scripted {
         }
         let event = match &command {
             Command::Freeze { ticket, .. } => self.script.freeze.map(|r| match r {
-                Ok(()) => Event::Frozen { ticket: *ticket, at: dts_core::time::Instant(0) },
-                Err(fail) => Event::Failed { ticket: *ticket, fail },
+                Ok(()) => Event::Frozen {
+                    ticket: *ticket,
+                    at: dts_core::time::Instant(0),
+                },
+                Err(fail) => Event::Failed {
+                    ticket: *ticket,
+                    fail,
+                },
             }),
             Command::Splice { ticket, .. } => self.script.splice.map(|r| match r {
                 Ok(replay) => {
@@ -52,9 +61,17 @@ impl Plane for Scripted {
                         accepted: Span::micros(200),
                         buried: Span::micros(300),
                     };
-                    Event::Done { ticket: *ticket, node: 2, replay, steps }
+                    Event::Done {
+                        ticket: *ticket,
+                        node: 2,
+                        replay,
+                        steps,
+                    }
                 }
-                Err(fail) => Event::Failed { ticket: *ticket, fail },
+                Err(fail) => Event::Failed {
+                    ticket: *ticket,
+                    fail,
+                },
             }),
             Command::Unfreeze { .. } | Command::Flows { .. } => None,
         };
@@ -75,11 +92,22 @@ struct Rig {
 fn rig_with(script: Script, full: bool) -> Rig {
     let dispatcher = Arc::new(Dispatcher::default());
     let own = Arc::clone(&dispatcher);
-    let plane = Arc::new(Scripted { script, dispatcher: own, log: Mutex::default(), full });
+    let plane = Arc::new(Scripted {
+        script,
+        dispatcher: own,
+        log: Mutex::default(),
+        full,
+    });
     let metrics = Metrics::new().unwrap();
-    let boot = crate::snapshot::Boot { incarnation: 1, steer_key: [0; 16] };
+    let boot = crate::snapshot::Boot {
+        incarnation: 1,
+        steer_key: [0; 16],
+    };
     let view = crate::snapshot::build(&config(), boot, [2; 6], [4; 6]);
-    let limits = Limits { deadline: Duration::from_millis(30), first_window: 1000 };
+    let limits = Limits {
+        deadline: Duration::from_millis(30),
+        first_window: 1000,
+    };
     let handovers = Handovers::new(
         Arc::clone(&plane) as Arc<dyn Plane>,
         dispatcher,
@@ -87,7 +115,11 @@ fn rig_with(script: Script, full: bool) -> Rig {
         limits,
         Arc::clone(&metrics.handovers),
     );
-    Rig { plane, metrics, handovers }
+    Rig {
+        plane,
+        metrics,
+        handovers,
+    }
 }
 
 fn rig(script: Script) -> Rig {
@@ -109,7 +141,8 @@ fn asked() -> (TcpStream, TcpStream, &'static [u8]) {
 
 impl Rig {
     fn run(&self, proxy: &TcpStream, passed: &[u8]) -> Answer {
-        self.handovers.run(dest(), passed, Some(proxy.try_clone().unwrap().into()))
+        self.handovers
+            .run(dest(), passed, Some(proxy.try_clone().unwrap().into()))
     }
 
     fn names(&self) -> Vec<&'static str> {
@@ -143,24 +176,55 @@ fn buried(proxy: &TcpStream) -> bool {
 fn a_handover_that_is_accepted() {
     let rig = rig(GOOD);
     let (client, proxy, passed) = asked();
-    let Answer::Done(done) = rig.run(&proxy, passed) else { panic!("not done") };
+    let Answer::Done(done) = rig.run(&proxy, passed) else {
+        panic!("not done")
+    };
     assert_eq!((done.node, done.replay), (2, Replay::FastOpen));
     assert!(done.micros >= 200);
     assert_eq!(rig.names(), ["freeze", "splice"]);
     let log = rig.plane.log.lock().unwrap();
-    let Command::Freeze { client: peer, local, .. } = &log[0] else { unreachable!() };
-    assert_eq!((*peer, *local), (client.local_addr().unwrap(), proxy.local_addr().unwrap()));
-    let Command::Splice { dest: to, request, client_fin, .. } = &log[1] else { unreachable!() };
+    let Command::Freeze {
+        client: peer,
+        local,
+        ..
+    } = &log[0]
+    else {
+        unreachable!()
+    };
+    assert_eq!(
+        (*peer, *local),
+        (client.local_addr().unwrap(), proxy.local_addr().unwrap())
+    );
+    let Command::Splice {
+        dest: to,
+        request,
+        client_fin,
+        ..
+    } = &log[1]
+    else {
+        unreachable!()
+    };
     assert_eq!((*to, &request[..], *client_fin), (dest(), REQUEST, false));
     assert_eq!(buried(&proxy), may_bury());
 
     let record = &rig.handovers.history.newest(1)[0];
     assert_eq!(record.client, client.local_addr().unwrap());
     assert_eq!((record.source, record.destination), (1, Some(2)));
-    assert_eq!((record.outcome, record.replay), (Outcome::Accepted, Some("fast-open")));
+    assert_eq!(
+        (record.outcome, record.replay),
+        (Outcome::Accepted, Some("fast-open"))
+    );
     assert_eq!(record.bytes, REQUEST.len());
-    let times: Vec<u64> = record.steps.named().iter().map(|(_, t)| t.unwrap()).collect();
-    assert!(times[0] <= times[1] && times[2] < times[3] && times[3] < times[4], "{times:?}");
+    let times: Vec<u64> = record
+        .steps
+        .named()
+        .iter()
+        .map(|(_, t)| t.unwrap())
+        .collect();
+    assert!(
+        times[0] <= times[1] && times[2] < times[3] && times[3] < times[4],
+        "{times:?}"
+    );
     let text = rig.metrics.text().unwrap();
     assert!(text.contains("dts_handovers_total{result=\"accepted\"} 1\n"));
     assert!(text.contains("dts_handover_duration_seconds_count 1\n"));
@@ -175,14 +239,19 @@ fn a_half_close_travels_along() {
     crate::testkit::until(|| hostsock::peek_all(&proxy, 100).is_ok_and(|p| p.eof));
     assert_eq!(code(&rig.run(&proxy, passed)), None);
     let log = rig.plane.log.lock().unwrap();
-    assert!(matches!(&log[1], Command::Splice { client_fin: true, request, .. } if request == REQUEST));
+    assert!(
+        matches!(&log[1], Command::Splice { client_fin: true, request, .. } if request == REQUEST)
+    );
 }
 
 #[test]
 fn a_failed_check_unfreezes_and_leaves_the_socket() {
     let rig = rig(GOOD);
     let (_client, proxy, passed) = asked();
-    assert_eq!(code(&rig.run(&proxy, &passed[..3])), Some(FailCode::NotEligible));
+    assert_eq!(
+        code(&rig.run(&proxy, &passed[..3])),
+        Some(FailCode::NotEligible)
+    );
     assert_eq!(rig.names(), ["freeze", "unfreeze"]);
     assert!(!buried(&proxy));
     let unread = hostsock::peek_all(&proxy, 100).unwrap();
@@ -215,14 +284,24 @@ fn every_failure_of_the_data_plane_has_its_code() {
         (Fail::Unknown, C::Unknown, "unknown"),
     ];
     for (fail, expected, label) in cases {
-        let rig = rig(Script { splice: Some(Err(fail)), ..GOOD });
+        let rig = rig(Script {
+            splice: Some(Err(fail)),
+            ..GOOD
+        });
         let (_client, proxy, passed) = asked();
         let answer = rig.run(&proxy, passed);
         assert_eq!(code(&answer), Some(expected), "{fail:?}");
         // Only after an unknown outcome may the socket not be used again.
-        assert_eq!(buried(&proxy), expected == C::Unknown && may_bury(), "{fail:?}");
+        assert_eq!(
+            buried(&proxy),
+            expected == C::Unknown && may_bury(),
+            "{fail:?}"
+        );
         let text = rig.metrics.text().unwrap();
-        assert!(text.contains(&format!("dts_handovers_total{{result=\"{label}\"}} 1\n")), "{fail:?}");
+        assert!(
+            text.contains(&format!("dts_handovers_total{{result=\"{label}\"}} 1\n")),
+            "{fail:?}"
+        );
         if let (Fail::Refused(why), Answer::Failed { reason, .. }) = (fail, answer) {
             assert_eq!(reason, why.text());
         }
@@ -231,7 +310,10 @@ fn every_failure_of_the_data_plane_has_its_code() {
 
 #[test]
 fn a_refused_freeze_needs_no_unfreeze() {
-    let rig = rig(Script { freeze: Some(Err(Fail::NoFlow)), ..GOOD });
+    let rig = rig(Script {
+        freeze: Some(Err(Fail::NoFlow)),
+        ..GOOD
+    });
     let (_client, proxy, passed) = asked();
     assert_eq!(code(&rig.run(&proxy, passed)), Some(FailCode::NotEligible));
     assert_eq!(rig.names(), ["freeze"]);
@@ -241,10 +323,16 @@ fn a_refused_freeze_needs_no_unfreeze() {
 fn a_silent_data_plane_is_waited_for_only_so_long() {
     let (_client, proxy, passed) = asked();
     let start = Instant::now();
-    let rig_a = rig(Script { freeze: None, ..GOOD });
+    let rig_a = rig(Script {
+        freeze: None,
+        ..GOOD
+    });
     assert_eq!(code(&rig_a.run(&proxy, passed)), Some(FailCode::Busy));
     assert_eq!(rig_a.names(), ["freeze", "unfreeze"]);
-    let rig_b = rig(Script { splice: None, ..GOOD });
+    let rig_b = rig(Script {
+        splice: None,
+        ..GOOD
+    });
     assert_eq!(code(&rig_b.run(&proxy, passed)), Some(FailCode::Unknown));
     let least = 2 * (Duration::from_millis(30) + MARGIN);
     assert!((least..least + Duration::from_secs(5)).contains(&start.elapsed()));
@@ -260,7 +348,10 @@ fn a_full_queue_is_busy() {
 #[test]
 fn what_is_no_connection_is_not_eligible() {
     let rig = rig(GOOD);
-    assert_eq!(code(&rig.handovers.run(dest(), b"", None)), Some(FailCode::NotEligible));
+    assert_eq!(
+        code(&rig.handovers.run(dest(), b"", None)),
+        Some(FailCode::NotEligible)
+    );
     let (unix, _other) = std::os::unix::net::UnixStream::pair().unwrap();
     let answer = rig.handovers.run(dest(), b"", Some(unix.into()));
     assert_eq!(code(&answer), Some(FailCode::NotEligible));
@@ -282,9 +373,14 @@ fn a_stopping_daemon_begins_nothing() {
 #[test]
 fn the_papers_form_is_told_apart() {
     for (replay, word) in [(Some(block::Replay::Paper), "paper"), (None, "unknown")] {
-        let rig = rig(Script { splice: Some(Ok(replay)), ..GOOD });
+        let rig = rig(Script {
+            splice: Some(Ok(replay)),
+            ..GOOD
+        });
         let (_client, proxy, passed) = asked();
-        let Answer::Done(done) = rig.run(&proxy, passed) else { panic!("not done") };
+        let Answer::Done(done) = rig.run(&proxy, passed) else {
+            panic!("not done")
+        };
         assert_eq!(done.replay, Replay::Handshake);
         assert_eq!(rig.handovers.history.newest(1)[0].replay, Some(word));
     }

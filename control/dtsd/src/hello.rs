@@ -96,7 +96,10 @@ impl Hello {
         if body.magic != MAGIC || body.version != VERSION || body.node.get() == 0 {
             return Err(HelloError::Malformed);
         }
-        let key = keys.iter().find(|k| k.id == body.key_id).ok_or(HelloError::Forged)?;
+        let key = keys
+            .iter()
+            .find(|k| k.id == body.key_id)
+            .ok_or(HelloError::Forged)?;
         if !equal(&key.tag(CONTEXT, body.as_bytes()), &raw.tag) {
             return Err(HelloError::Forged);
         }
@@ -143,7 +146,8 @@ mod tests {
 
     /// By another implementation of SipHash (Python), over the derived key.
     const GOLDEN_TAG: [u8; 16] = [
-        0x63, 0x64, 0xad, 0x5e, 0xdc, 0x62, 0xf6, 0xd8, 0x9c, 0x27, 0x21, 0x51, 0x7f, 0x2d, 0xb8, 0x36,
+        0x63, 0x64, 0xad, 0x5e, 0xdc, 0x62, 0xf6, 0xd8, 0x9c, 0x27, 0x21, 0x51, 0x7f, 0x2d, 0xb8,
+        0x36,
     ];
 
     #[test]
@@ -152,16 +156,25 @@ mod tests {
         for bit in 0..LEN * 8 {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Hello::decode(&bad, &[key(1), key(0), key(3)]).is_err(), "bit {bit}");
+            assert!(
+                Hello::decode(&bad, &[key(1), key(0), key(3)]).is_err(),
+                "bit {bit}"
+            );
         }
     }
 
     #[test]
     fn lengths_and_keys() {
         let good = HELLO.encode(&key(2));
-        assert_eq!(Hello::decode(&good[..LEN - 1], &[key(2)]), Err(HelloError::Malformed));
+        assert_eq!(
+            Hello::decode(&good[..LEN - 1], &[key(2)]),
+            Err(HelloError::Malformed)
+        );
         let longer: Vec<u8> = good.iter().copied().chain([0]).collect();
-        assert_eq!(Hello::decode(&longer, &[key(2)]), Err(HelloError::Malformed));
+        assert_eq!(
+            Hello::decode(&longer, &[key(2)]),
+            Err(HelloError::Malformed)
+        );
         assert_eq!(Hello::decode(&good, &[key(1)]), Err(HelloError::Forged));
         assert_eq!(Hello::decode(&good, &[key(1), key(2)]), Ok(HELLO));
         let other = LinkKey::new(2, b"another cluster.");

@@ -17,7 +17,12 @@ const BUCKETS: [f64; 15] = [
 /// Values of the `result` label of `dts_rpc_requests_total`.
 const RPC_RESULTS: [&str; 5] = ["done", "failed", "malformed", "denied", "overload"];
 
-fn counters(name: &str, help: &str, label: &str, values: &[&str]) -> prometheus::Result<IntCounterVec> {
+fn counters(
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[&str],
+) -> prometheus::Result<IntCounterVec> {
     let vec = IntCounterVec::new(Opts::new(name, help), &[label])?;
     for value in values {
         vec.with_label_values(&[*value]);
@@ -63,7 +68,11 @@ impl HandoverMetrics {
         registry.register(Box::new(results.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(steps.clone()))?;
-        Ok(Self { results, duration, steps })
+        Ok(Self {
+            results,
+            duration,
+            steps,
+        })
     }
 
     /// Counts one that has ended, with its duration and steps where they are
@@ -78,7 +87,9 @@ impl HandoverMetrics {
         for (name, at) in steps.named() {
             if let Some(at) = at {
                 let step = Duration::from_micros(at.saturating_sub(before));
-                self.steps.with_label_values(&[name]).observe(step.as_secs_f64());
+                self.steps
+                    .with_label_values(&[name])
+                    .observe(step.as_secs_f64());
                 before = at;
             }
         }
@@ -155,7 +166,10 @@ impl Metrics {
         )?;
         registry.register(Box::new(hellos.clone()))?;
         let build = IntGaugeVec::new(
-            Opts::new("dts_build_info", "Always 1; the labels say what is running."),
+            Opts::new(
+                "dts_build_info",
+                "Always 1; the labels say what is running.",
+            ),
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -163,7 +177,12 @@ impl Metrics {
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process))?;
         let (rpc, peers) = (Arc::new(RpcMetrics(rpc)), Arc::new(PeerMetrics(hellos)));
-        Ok(Self { registry, handovers, rpc, peers })
+        Ok(Self {
+            registry,
+            handovers,
+            rpc,
+            peers,
+        })
     }
 
     /// The text of `/metrics`.

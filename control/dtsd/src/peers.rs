@@ -35,7 +35,10 @@ impl Heard {
     }
 
     fn note(&self, node: u16, now: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node, now);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node, now);
     }
 }
 
@@ -67,7 +70,14 @@ enum Heed {
 
 impl Table {
     /// Takes a datagram from `from` into account; `members` is changed along.
-    fn hear(&mut self, bytes: &[u8], from: Addr, view: &View, members: &mut [Member], now: Instant) -> Heed {
+    fn hear(
+        &mut self,
+        bytes: &[u8],
+        from: Addr,
+        view: &View,
+        members: &mut [Member],
+        now: Instant,
+    ) -> Heed {
         let hello = match Hello::decode(bytes, &view.keys) {
             Ok(hello) => hello,
             Err(HelloError::Malformed) => return Heed::Ignored("malformed"),
@@ -81,13 +91,25 @@ impl Table {
             return stranger;
         }
         let new = (hello.incarnation, hello.counter);
-        if self.heard.get(&member.id).is_some_and(|m| new <= (m.incarnation, m.counter)) {
+        if self
+            .heard
+            .get(&member.id)
+            .is_some_and(|m| new <= (m.incarnation, m.counter))
+        {
             return Heed::Ignored("replayed");
         }
-        let memory = Memory { incarnation: hello.incarnation, counter: hello.counter, last: now };
+        let memory = Memory {
+            incarnation: hello.incarnation,
+            counter: hello.counter,
+            last: now,
+        };
         self.heard.insert(member.id, memory);
         let known = Some((hello.link_mac, hello.incarnation));
-        let heed = if member.known == known { Heed::Known } else { Heed::New };
+        let heed = if member.known == known {
+            Heed::Known
+        } else {
+            Heed::New
+        };
         member.known = known;
         member.alive = true;
         member.gone = false;
@@ -137,9 +159,21 @@ impl Peers {
     ) -> io::Result<Self> {
         let link = views.load().link.ip();
         let socket = UdpSocket::bind(SocketAddr::new(link, config.port))?;
-        let table = Table { heard: HashMap::new(), dead_after: config.dead_after };
+        let table = Table {
+            heard: HashMap::new(),
+            dead_after: config.dead_after,
+        };
         let (interval, port) = (config.interval, config.port);
-        let speaker = Speaker { socket, views, heard, metrics, table, interval, port, counter: 0 };
+        let speaker = Speaker {
+            socket,
+            views,
+            heard,
+            metrics,
+            table,
+            interval,
+            port,
+            counter: 0,
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = Some(threads::spawn("dts-peers", move || speaker.run(&stopped))?);
@@ -167,7 +201,10 @@ impl Speaker {
                 // A thread that was held up does not catch up by a burst.
                 next = now + self.interval;
             }
-            let wait = next.saturating_duration_since(now).min(NAP).max(Duration::from_micros(100));
+            let wait = next
+                .saturating_duration_since(now)
+                .min(NAP)
+                .max(Duration::from_micros(100));
             self.listen(wait);
         }
     }
@@ -184,7 +221,10 @@ impl Speaker {
         let now = Instant::now();
         if let Ok((len, from)) = received {
             let source = from.ip().into();
-            match self.table.hear(&bytes[..len], source, &view, &mut members, now) {
+            match self
+                .table
+                .hear(&bytes[..len], source, &view, &mut members, now)
+            {
                 Heed::Ignored(why) => self.metrics.count(why),
                 heed => {
                     self.metrics.count("accepted");
@@ -203,7 +243,10 @@ impl Speaker {
                 let state = crate::fleet_metrics::peer_state(m);
                 tracing::info!(node = m.id, state, "member");
             }
-            self.views.store(Arc::new(View { members, ..View::clone(&view) }));
+            self.views.store(Arc::new(View {
+                members,
+                ..View::clone(&view)
+            }));
         }
     }
 
@@ -225,7 +268,9 @@ impl Speaker {
             link_mac: view.link_mac,
             counter: self.counter,
         };
-        let _ = self.socket.send_to(&hello.encode(key), (to.ip(), self.port));
+        let _ = self
+            .socket
+            .send_to(&hello.encode(key), (to.ip(), self.port));
     }
 }
 

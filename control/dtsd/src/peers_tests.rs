@@ -12,7 +12,15 @@ const DEAD: Duration = Duration::from_secs(1);
 fn view_of(node: u16, incarnation: u64) -> View {
     let mut config = config();
     config.node = NodeId(node);
-    build(&config, Boot { incarnation, steer_key: [0; 16] }, [2; 6], [node as u8; 6])
+    build(
+        &config,
+        Boot {
+            incarnation,
+            steer_key: [0; 16],
+        },
+        [2; 6],
+        [node as u8; 6],
+    )
 }
 
 struct Rig {
@@ -25,18 +33,32 @@ struct Rig {
 fn rig() -> Rig {
     let view = view_of(1, 5);
     let members = view.members.clone();
-    Rig { table: Table { heard: HashMap::new(), dead_after: DEAD }, view, members, start: Instant::now() }
+    Rig {
+        table: Table {
+            heard: HashMap::new(),
+            dead_after: DEAD,
+        },
+        view,
+        members,
+        start: Instant::now(),
+    }
 }
 
 fn hello(incarnation: u64, counter: u64) -> Hello {
-    Hello { node: 2, incarnation, link_mac: [9; 6], counter }
+    Hello {
+        node: 2,
+        incarnation,
+        link_mac: [9; 6],
+        counter,
+    }
 }
 
 impl Rig {
     fn hear(&mut self, hello: Hello, from: [u8; 4], after: Duration) -> Heed {
         let bytes = hello.encode(&self.view.keys[0]);
         let now = self.start + after;
-        self.table.hear(&bytes, Addr::v4(from), &self.view, &mut self.members, now)
+        self.table
+            .hear(&bytes, Addr::v4(from), &self.view, &mut self.members, now)
     }
 
     fn second(&mut self, incarnation: u64, counter: u64) -> Heed {
@@ -71,9 +93,29 @@ fn only_members_from_their_own_address_are_heard() {
     let at = Duration::ZERO;
     let stranger = Heed::Ignored("stranger");
     assert_eq!(rig.hear(hello(7, 1), [127, 0, 0, 3], at), stranger);
-    assert_eq!(rig.hear(Hello { node: 3, ..hello(7, 1) }, [127, 0, 0, 3], at), stranger);
+    assert_eq!(
+        rig.hear(
+            Hello {
+                node: 3,
+                ..hello(7, 1)
+            },
+            [127, 0, 0, 3],
+            at
+        ),
+        stranger
+    );
     // Nobody speaks for this node.
-    assert_eq!(rig.hear(Hello { node: 1, ..hello(7, 1) }, [127, 0, 0, 1], at), stranger);
+    assert_eq!(
+        rig.hear(
+            Hello {
+                node: 1,
+                ..hello(7, 1)
+            },
+            [127, 0, 0, 1],
+            at
+        ),
+        stranger
+    );
     assert_eq!(rig.members, rig.view.members);
 }
 
@@ -83,9 +125,15 @@ fn bad_bytes_change_nothing() {
     let from = Addr::v4([127, 0, 0, 2]);
     let now = rig.start;
     let forged = hello(7, 1).encode(&LinkKey::new(1, b"not the cluster key."));
-    let cases = [(&b"xyz"[..], "malformed"), (&[0; LEN], "malformed"), (&forged, "forged")];
+    let cases = [
+        (&b"xyz"[..], "malformed"),
+        (&[0; LEN], "malformed"),
+        (&forged, "forged"),
+    ];
     for (bytes, why) in cases {
-        let heed = rig.table.hear(bytes, from, &rig.view, &mut rig.members, now);
+        let heed = rig
+            .table
+            .hear(bytes, from, &rig.view, &mut rig.members, now);
         assert_eq!(heed, Heed::Ignored(why));
         assert!(RESULTS.contains(&why));
     }
@@ -112,7 +160,11 @@ fn silence_kills_and_a_hello_revives() {
 
 /// A port that nobody else in this process binds.
 fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 struct Node {
@@ -125,9 +177,18 @@ struct Node {
 fn node(id: u16, config: &dts_config::Peers) -> Node {
     let views = Arc::new(ArcSwap::from_pointee(view_of(id, u64::from(id) * 100)));
     let (heard, metrics) = (Arc::new(Heard::default()), Metrics::new().unwrap());
-    let peers =
-        Peers::start(config, Arc::clone(&views), Arc::clone(&heard), Arc::clone(&metrics.peers));
-    Node { views, heard, metrics, _peers: peers.unwrap() }
+    let peers = Peers::start(
+        config,
+        Arc::clone(&views),
+        Arc::clone(&heard),
+        Arc::clone(&metrics.peers),
+    );
+    Node {
+        views,
+        heard,
+        metrics,
+        _peers: peers.unwrap(),
+    }
 }
 
 impl Node {
@@ -148,7 +209,10 @@ fn two_nodes_find_each_other_at_once_and_notice_an_end() {
     let one = node(1, &config);
     let two = node(2, &config);
     until(|| one.sees(2) == "alive" && two.sees(1) == "alive");
-    assert_eq!(one.views.load().member(2).unwrap().known, Some(([2; 6], 200)));
+    assert_eq!(
+        one.views.load().member(2).unwrap().known,
+        Some(([2; 6], 200))
+    );
     assert!(one.heard.silence(2).unwrap() < Duration::from_secs(20));
     assert_eq!(one.heard.silence(1), None);
     assert!(one.metrics.peers.get("accepted") >= 1);

@@ -38,7 +38,11 @@ impl Dispatcher {
         let ticket = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = bounded(events);
         self.lock().insert(ticket, sender);
-        Waiter { ticket, receiver, dispatcher: Arc::clone(self) }
+        Waiter {
+            ticket,
+            receiver,
+            dispatcher: Arc::clone(self),
+        }
     }
 
     /// Serves until every sender of `events` is gone.
@@ -106,7 +110,15 @@ pub fn flows(
     let waiter = dispatcher.open(plane.workers());
     let deadline = Instant::now() + patience;
     let ask = |&worker: &usize| {
-        plane.command(worker, Command::Flows { ticket: waiter.ticket, limit }).is_ok()
+        plane
+            .command(
+                worker,
+                Command::Flows {
+                    ticket: waiter.ticket,
+                    limit,
+                },
+            )
+            .is_ok()
     };
     let asked = (0..plane.workers()).filter(ask).count();
     let mut all = Vec::new();
@@ -131,11 +143,20 @@ mod tests {
         let dispatcher = Arc::new(Dispatcher::default());
         let (a, b) = (dispatcher.open(2), dispatcher.open(2));
         assert_ne!(a.ticket, b.ticket);
-        dispatcher.deliver(Event::Failed { ticket: b.ticket, fail: Fail::Busy });
+        dispatcher.deliver(Event::Failed {
+            ticket: b.ticket,
+            fail: Fail::Busy,
+        });
         let now = Instant::now();
         assert!(a.next(now).is_none());
         let event = b.next(now).unwrap();
-        assert!(matches!(event, Event::Failed { fail: Fail::Busy, .. }));
+        assert!(matches!(
+            event,
+            Event::Failed {
+                fail: Fail::Busy,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -143,6 +164,9 @@ mod tests {
         let dispatcher = Arc::new(Dispatcher::default());
         let ticket = dispatcher.open(1).ticket;
         assert!(dispatcher.lock().is_empty());
-        dispatcher.deliver(Event::Failed { ticket, fail: Fail::Busy });
+        dispatcher.deliver(Event::Failed {
+            ticket,
+            fail: Fail::Busy,
+        });
     }
 }

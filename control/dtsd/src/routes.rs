@@ -26,8 +26,14 @@ pub const NEXT_HOP_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 fn intakes(config: &Config) -> Vec<(Ipv4Addr, u16)> {
     let mut all = Vec::new();
     for service in &config.services {
-        let IpAddr::V4(vip) = service.vip else { continue };
-        for port in service.proxy_port.into_iter().chain([service.application_port]) {
+        let IpAddr::V4(vip) = service.vip else {
+            continue;
+        };
+        for port in service
+            .proxy_port
+            .into_iter()
+            .chain([service.application_port])
+        {
             if !all.contains(&(vip, port)) {
                 all.push((vip, port));
             }
@@ -58,10 +64,20 @@ pub async fn set_up(handle: &Handle, index: u32, config: &Config) -> Result<(), 
     for (vip, port) in intakes(config) {
         let mut rule = handle.rule().add().v4().source_prefix(vip, 32);
         let message = rule.message_mut();
-        message.attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
-        let ports = RulePortRange { start: port, end: port };
-        message.attributes.push(RuleAttribute::SourcePortRange(ports));
-        let rule = rule.table_id(TABLE).priority(TABLE).action(RuleAction::ToTable);
+        message
+            .attributes
+            .push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
+        let ports = RulePortRange {
+            start: port,
+            end: port,
+        };
+        message
+            .attributes
+            .push(RuleAttribute::SourcePortRange(ports));
+        let rule = rule
+            .table_id(TABLE)
+            .priority(TABLE)
+            .action(RuleAction::ToTable);
         rule.execute().await?;
     }
     Ok(())
@@ -78,7 +94,12 @@ fn ours(rule: &RuleMessage) -> bool {
 /// # Errors
 /// What the kernel says.
 pub async fn remove_rules(handle: &Handle) -> Result<(), Error> {
-    let rules: Vec<RuleMessage> = handle.rule().get(IpVersion::V4).execute().try_collect().await?;
+    let rules: Vec<RuleMessage> = handle
+        .rule()
+        .get(IpVersion::V4)
+        .execute()
+        .try_collect()
+        .await?;
     for rule in rules.into_iter().filter(ours) {
         handle.rule().del(rule).execute().await?;
     }

@@ -58,7 +58,12 @@ impl RpcServer {
     ) -> io::Result<Self> {
         server.set_nonblocking(true)?;
         let connected = AtomicUsize::new(0);
-        let shared = Arc::new(Shared { handovers, allow, metrics, connected });
+        let shared = Arc::new(Shared {
+            handovers,
+            allow,
+            metrics,
+            connected,
+        });
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let accept = move || {
@@ -123,9 +128,10 @@ impl Shared {
                 Ok((Request::Handover { dest, request }, socket)) => {
                     self.handovers.run(dest, &request, socket)
                 }
-                Err(error) if error.is_message_error() => {
-                    Answer::Failed { code: FailCode::Malformed, reason: error.to_string() }
-                }
+                Err(error) if error.is_message_error() => Answer::Failed {
+                    code: FailCode::Malformed,
+                    reason: error.to_string(),
+                },
                 Err(RecvError::Io(error)) => {
                     tracing::debug!(%error, "RPC connection");
                     return;
@@ -146,9 +152,15 @@ impl Shared {
         tracing::warn!(uid = peer.uid, gid = peer.gid, pid = peer.pid, "RPC denied");
         self.metrics.count("denied");
         if readable(connection, DENIED_PATIENCE) && connection.recv().is_ok() {
-            let reason = format!("uid {} and gid {} are not in control.rpc_allow", peer.uid, peer.gid);
+            let reason = format!(
+                "uid {} and gid {} are not in control.rpc_allow",
+                peer.uid, peer.gid
+            );
             // The proxy may be gone; it is not owed more.
-            let _ = connection.send(&Answer::Failed { code: FailCode::Denied, reason });
+            let _ = connection.send(&Answer::Failed {
+                code: FailCode::Denied,
+                reason,
+            });
         }
     }
 }

@@ -8,7 +8,9 @@ use crate::testkit::{config, tcp_pair, until};
 use arc_swap::ArcSwap;
 use dts_core::command::Command;
 use dts_proto::rpc::{Client, ClientError};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
+};
 use nix::unistd::{getegid, geteuid};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -37,9 +39,15 @@ struct Rig {
 fn rig(allow: RpcAllow) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Metrics::new().unwrap();
-    let boot = crate::snapshot::Boot { incarnation: 1, steer_key: [0; 16] };
+    let boot = crate::snapshot::Boot {
+        incarnation: 1,
+        steer_key: [0; 16],
+    };
     let view = crate::snapshot::build(&config(), boot, [2; 6], [4; 6]);
-    let limits = Limits { deadline: Duration::from_millis(30), first_window: 1000 };
+    let limits = Limits {
+        deadline: Duration::from_millis(30),
+        first_window: 1000,
+    };
     let handovers = Arc::new(Handovers::new(
         Arc::new(Full),
         Arc::new(Dispatcher::default()),
@@ -49,11 +57,18 @@ fn rig(allow: RpcAllow) -> Rig {
     ));
     let server = RpcServer::bind(&dir.path().join("rpc.sock")).unwrap();
     let server = RpcServer::start(server, allow, handovers, Arc::clone(&metrics.rpc)).unwrap();
-    Rig { dir, metrics, _server: server }
+    Rig {
+        dir,
+        metrics,
+        _server: server,
+    }
 }
 
 fn own() -> RpcAllow {
-    RpcAllow { uids: vec![geteuid().as_raw()], gids: vec![] }
+    RpcAllow {
+        uids: vec![geteuid().as_raw()],
+        gids: vec![],
+    }
 }
 
 impl Rig {
@@ -68,7 +83,13 @@ impl Rig {
     }
 
     fn raw(&self) -> OwnedFd {
-        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let fd = socket(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
         let address = UnixAddr::new(&self.dir.path().join("rpc.sock")).unwrap();
         connect(fd.as_raw_fd(), &address).unwrap();
         fd
@@ -84,7 +105,10 @@ fn who_is_listed_may_ask() {
     let by_uid = rig(own());
     // The scripted data plane is full, so this is as far as anyone gets.
     assert_eq!(by_uid.ask(), FailCode::Busy);
-    let by_gid = rig(RpcAllow { uids: vec![], gids: vec![getegid().as_raw()] });
+    let by_gid = rig(RpcAllow {
+        uids: vec![],
+        gids: vec![getegid().as_raw()],
+    });
     assert_eq!(by_gid.ask(), FailCode::Busy);
     until(|| by_uid.count("failed") == 1);
     assert_eq!(by_uid.count("denied"), 0);
@@ -92,7 +116,10 @@ fn who_is_listed_may_ask() {
 
 #[test]
 fn who_is_not_listed_is_denied() {
-    let rig = rig(RpcAllow { uids: vec![geteuid().as_raw() + 1], gids: vec![getegid().as_raw() + 1] });
+    let rig = rig(RpcAllow {
+        uids: vec![geteuid().as_raw() + 1],
+        gids: vec![getegid().as_raw() + 1],
+    });
     for n in 1..=3 {
         assert_eq!(rig.ask(), FailCode::Denied);
         assert_eq!(rig.count("denied"), n);
@@ -101,25 +128,46 @@ fn who_is_not_listed_is_denied() {
 
 #[test]
 fn credentials_are_compared_each_with_its_own_list() {
-    let allow = RpcAllow { uids: vec![10], gids: vec![20] };
+    let allow = RpcAllow {
+        uids: vec![10],
+        gids: vec![20],
+    };
     let peer = |uid, gid| PeerCredentials { uid, gid, pid: 1 };
     assert!(allowed(&allow, peer(10, 1)));
     assert!(allowed(&allow, peer(1, 20)));
     assert!(!allowed(&allow, peer(20, 10)));
-    assert!(!allowed(&RpcAllow { uids: vec![], gids: vec![] }, peer(0, 0)));
+    assert!(!allowed(
+        &RpcAllow {
+            uids: vec![],
+            gids: vec![]
+        },
+        peer(0, 0)
+    ));
 }
 
 #[test]
 fn garbage_is_answered_and_the_daemon_serves_on() {
     let rig = rig(own());
     let fd = rig.raw();
-    let pieces: [&[u8]; 5] = [b"\0", b"GET / HTTP/1.1\r\n\r\n", &[1], &[1, 0, 0, 0, 0], &[0xff; 4000]];
+    let pieces: [&[u8]; 5] = [
+        b"\0",
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[1],
+        &[1, 0, 0, 0, 0],
+        &[0xff; 4000],
+    ];
     for (n, piece) in pieces.iter().enumerate() {
         send(fd.as_raw_fd(), piece, MsgFlags::empty()).unwrap();
         let mut answer = [0; 4096];
         let len = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap();
         let answer = dts_proto::rpc::decode_answer(&answer[..len]).unwrap();
-        let malformed = matches!(answer, Answer::Failed { code: FailCode::Malformed, .. });
+        let malformed = matches!(
+            answer,
+            Answer::Failed {
+                code: FailCode::Malformed,
+                ..
+            }
+        );
         assert!(malformed, "{n}: {answer:?}");
         until(|| rig.count("malformed") == n as u64 + 1);
     }

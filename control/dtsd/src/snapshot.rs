@@ -31,7 +31,10 @@ impl Boot {
         let mut steer_key = [0; 16];
         getrandom::fill(&mut steer_key)?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        Ok(Self { incarnation: u64::try_from(since.as_micros())?, steer_key })
+        Ok(Self {
+            incarnation: u64::try_from(since.as_micros())?,
+            steer_key,
+        })
     }
 }
 
@@ -48,12 +51,21 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
     let shares: Vec<Share> = cluster
         .members
         .iter()
-        .map(|m| Share { node: m.id.0, weight: u32::from(m.weight) })
+        .map(|m| Share {
+            node: m.id.0,
+            weight: u32::from(m.weight),
+        })
         .collect();
     let key = derive_key(cluster.key.as_bytes(), "buckets v1");
     let table = |policy, designated: Option<dts_config::NodeId>| {
         let designated = designated.map(|n| n.0);
-        Arc::new(BucketTable::new(policy, designated, &shares, cluster.buckets as usize, key))
+        Arc::new(BucketTable::new(
+            policy,
+            designated,
+            &shares,
+            cluster.buckets as usize,
+            key,
+        ))
     };
     let services = config.services.iter().map(|s| Service {
         name: s.name.clone(),
@@ -80,7 +92,14 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         cluster_mac: cluster.mac.0,
         link_mac,
         link: config.this_member().link.into(),
-        own: config.ports.wire.host.addresses.iter().map(|a| Addr::from(a.address)).collect(),
+        own: config
+            .ports
+            .wire
+            .host
+            .addresses
+            .iter()
+            .map(|a| Addr::from(a.address))
+            .collect(),
         services: services.collect(),
         general: table(cluster.policy, cluster.designated),
         members: members.collect(),
@@ -119,7 +138,10 @@ mod tests {
     use super::*;
     use crate::testkit::config;
 
-    const BOOT: Boot = Boot { incarnation: 7, steer_key: [1; 16] };
+    const BOOT: Boot = Boot {
+        incarnation: 7,
+        steer_key: [1; 16],
+    };
 
     #[test]
     fn says_what_the_configuration_says() {
@@ -142,7 +164,15 @@ mod tests {
     fn nodes_agree_on_owners_whatever_their_boot() {
         let config = config();
         let a = build(&config, BOOT, [2; 6], [4; 6]);
-        let b = build(&config, Boot { incarnation: 9, steer_key: [9; 16] }, [6; 6], [8; 6]);
+        let b = build(
+            &config,
+            Boot {
+                incarnation: 9,
+                steer_key: [9; 16],
+            },
+            [6; 6],
+            [8; 6],
+        );
         for port in 1..2000 {
             let key = dts_core::key::FlowKey {
                 client: Addr::v4([10, 77, 0, 9]),
@@ -150,7 +180,10 @@ mod tests {
                 client_port: port,
                 port: 80,
             };
-            assert_eq!(a.services[0].buckets.owner(&key), b.services[0].buckets.owner(&key));
+            assert_eq!(
+                a.services[0].buckets.owner(&key),
+                b.services[0].buckets.owner(&key)
+            );
         }
     }
 }

@@ -42,10 +42,20 @@ impl Sockets {
             .map_err(|e| at("rpc_socket", control.rpc_socket.display().to_string(), &e))?;
         let admin = folder(&control.admin_socket)
             .and_then(|()| AdminSocket::bind(&control.admin_socket))
-            .map_err(|e| at("admin_socket", control.admin_socket.display().to_string(), &e))?;
+            .map_err(|e| {
+                at(
+                    "admin_socket",
+                    control.admin_socket.display().to_string(),
+                    &e,
+                )
+            })?;
         let metrics = TcpListener::bind(control.metrics)
             .map_err(|e| at("metrics", control.metrics.to_string(), &e))?;
-        Ok(Self { rpc, admin, metrics })
+        Ok(Self {
+            rpc,
+            admin,
+            metrics,
+        })
     }
 }
 
@@ -80,7 +90,10 @@ impl AdminSocket {
             Ok(_) | Err(_) => return Err(io::ErrorKind::AddrInUse.into()),
         }
         let listener = UnixListener::bind(path)?;
-        let socket = Self { listener, path: path.to_owned() };
+        let socket = Self {
+            listener,
+            path: path.to_owned(),
+        };
         fs::set_permissions(path, fs::Permissions::from_mode(ADMIN_MODE))?;
         Ok(socket)
     }

@@ -47,5 +47,8 @@ where
         unpin();
         run();
     };
-    Builder::new().name(name.to_owned()).stack_size(STACK).spawn(body)
+    Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK)
+        .spawn(body)
 }

@@ -21,7 +21,10 @@ pub struct TwinError {
 
 impl TwinError {
     pub(crate) fn new(path: &str, reason: impl std::fmt::Display) -> Self {
-        Self { path: path.to_owned(), reason: reason.to_string() }
+        Self {
+            path: path.to_owned(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -52,7 +55,10 @@ pub async fn set_up(config: &Config) -> Result<Twins, TwinError> {
     let (connection, handle, _) = rtnetlink::new_connection()
         .map_err(|e| TwinError::new("ports.wire.host.interface", format!("netlink: {e}")))?;
     tokio::spawn(connection);
-    let mut twins = Twins { handle, policy: false };
+    let mut twins = Twins {
+        handle,
+        policy: false,
+    };
     match twins.set_up(config).await {
         Ok(()) => Ok(twins),
         Err(error) => {
@@ -71,17 +77,32 @@ impl Twins {
             }
         }
         let ports = [
-            ("ports.wire.host", &config.ports.wire, Some(config.cluster.mac), vips),
+            (
+                "ports.wire.host",
+                &config.ports.wire,
+                Some(config.cluster.mac),
+                vips,
+            ),
             ("ports.link.host", &config.ports.link, None, Vec::new()),
         ];
         for (key, port, mac, vips) in ports {
-            let Some(interface) = port.host.interface.as_deref() else { continue };
-            let twin = Twin { key, interface, config: port, mac, vips };
+            let Some(interface) = port.host.interface.as_deref() else {
+                continue;
+            };
+            let twin = Twin {
+                key,
+                interface,
+                config: port,
+                mac,
+                vips,
+            };
             let index = self.configure(&twin).await?;
             if mac.is_some() {
                 self.policy = true;
                 let fail = |e| TwinError::new(&format!("{key}.interface"), format!("routing: {e}"));
-                routes::set_up(&self.handle, index, config).await.map_err(fail)?;
+                routes::set_up(&self.handle, index, config)
+                    .await
+                    .map_err(fail)?;
             }
         }
         Ok(())
@@ -107,7 +128,12 @@ impl Twins {
         if let Some(wanted) = twin.mac.filter(|m| mac.as_deref() != Some(&m.0)) {
             link = link.address(wanted.0.to_vec());
         }
-        self.handle.link().change(link.build()).execute().await.map_err(fail)?;
+        self.handle
+            .link()
+            .change(link.build())
+            .execute()
+            .await
+            .map_err(fail)?;
         // The node's own addresses come first: the kernel prefers them as source.
         for (i, prefix) in twin.config.host.addresses.iter().enumerate() {
             let path = format!("{}.addresses.{i}", twin.key);
@@ -116,14 +142,30 @@ impl Twins {
         }
         for vip in &twin.vips {
             let length = if vip.is_ipv4() { 32 } else { 128 };
-            self.address(index, IpPrefix { address: *vip, length }).await.map_err(fail)?;
+            self.address(
+                index,
+                IpPrefix {
+                    address: *vip,
+                    length,
+                },
+            )
+            .await
+            .map_err(fail)?;
         }
         Ok(index)
     }
 
     async fn find(&self, name: &str) -> Result<(u32, Option<Vec<u8>>), rtnetlink::Error> {
-        let mut links = self.handle.link().get().match_name(name.to_owned()).execute();
-        let link = links.try_next().await?.ok_or(rtnetlink::Error::RequestFailed)?;
+        let mut links = self
+            .handle
+            .link()
+            .get()
+            .match_name(name.to_owned())
+            .execute();
+        let link = links
+            .try_next()
+            .await?
+            .ok_or(rtnetlink::Error::RequestFailed)?;
         let mac = link.attributes.into_iter().find_map(|a| match a {
             LinkAttribute::Address(mac) => Some(mac),
             _ => None,
@@ -132,7 +174,10 @@ impl Twins {
     }
 
     async fn address(&self, index: u32, prefix: IpPrefix) -> Result<(), rtnetlink::Error> {
-        let request = self.handle.address().add(index, prefix.address, prefix.length);
+        let request = self
+            .handle
+            .address()
+            .add(index, prefix.address, prefix.length);
         request.replace().execute().await
     }
 }
@@ -167,7 +212,11 @@ fn write(name: &str, value: &str) -> Result<(), String> {
         Err(e) => {
             // What is right already need not be writable.
             let is = fs::read_to_string(&path).unwrap_or_default();
-            if is.trim() == value { Ok(()) } else { Err(format!("{path}: {e}")) }
+            if is.trim() == value {
+                Ok(())
+            } else {
+                Err(format!("{path}: {e}"))
+            }
         }
         Ok(()) => Ok(()),
     }

@@ -22,7 +22,10 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), metrics: free.local_addr().unwrap().port() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            metrics: free.local_addr().unwrap().port(),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -31,7 +34,11 @@ impl Place {
 
     /// The configuration, each `(from, to)` of `changes` replaced in it.
     fn config(&self, changes: &[(&str, &str)]) -> PathBuf {
-        let peers = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let peers = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let (dir, metrics, uid) = (self.dir.path().display(), self.metrics, geteuid());
         let mut text = format!(
             r#"node: 1
@@ -73,7 +80,12 @@ control:
 
 fn dtsd(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dtsd"));
-    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -99,7 +111,11 @@ impl Daemon {
         let pid = Pid::from_raw(child.id().try_into().unwrap());
         let start = Instant::now();
         while child.try_wait().unwrap().is_none() {
-            let signal = if start.elapsed() > PATIENCE { Signal::SIGKILL } else { Signal::SIGTERM };
+            let signal = if start.elapsed() > PATIENCE {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGTERM
+            };
             let _ = kill(pid, signal);
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -141,7 +157,10 @@ fn metrics(place: &Place) -> HashMap<String, f64> {
     let (status, body) = exchange(stream, "/metrics").unwrap();
     assert_eq!(status, 200);
     let lines = body.lines().filter(|l| !l.starts_with('#'));
-    lines.map(|l| l.rsplit_once(' ').unwrap()).map(|(k, v)| (k.to_owned(), v.parse().unwrap())).collect()
+    lines
+        .map(|l| l.rsplit_once(' ').unwrap())
+        .map(|(k, v)| (k.to_owned(), v.parse().unwrap()))
+        .collect()
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -160,7 +179,9 @@ fn capture(path: &Path, frames: usize) {
     }
     let mut frame = vec![0xff; 6];
     frame.extend_from_slice(&[2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend_from_slice(&[2, 0, 0, 0, 0, 9, 10, 77, 0, 9, 0, 0, 0, 0, 0, 0, 10, 77, 0, 1]);
+    frame.extend_from_slice(&[
+        2, 0, 0, 0, 0, 9, 10, 77, 0, 9, 0, 0, 0, 0, 0, 0, 10, 77, 0, 1,
+    ]);
     frame.resize(60, 0);
     for n in 0..frames {
         for word in [n, 0, frame.len(), frame.len()] {
@@ -176,7 +197,11 @@ fn a_whole_life() {
     let place = Place::new();
     let (rx, tx) = (place.path("in.pcap"), place.path("out.pcap"));
     capture(&rx, 5);
-    let wire = format!("net_pcap0,rx_pcap={},tx_pcap={}", rx.display(), tx.display());
+    let wire = format!(
+        "net_pcap0,rx_pcap={},tx_pcap={}",
+        rx.display(),
+        tx.display()
+    );
     let config = place.config(&[("net_ring0", &wire)]);
     let mut daemon = Daemon::start(&place, &config);
 
@@ -186,17 +211,26 @@ fn a_whole_life() {
     assert!(status["incarnation"].as_u64().unwrap() > 1_600_000_000_000_000);
     assert_eq!(status["workers"].as_array().unwrap().len(), 1);
     let buckets = &status["services"][0]["buckets"];
-    assert_eq!(buckets["1"].as_u64().unwrap() + buckets["2"].as_u64().unwrap(), 4096);
+    assert_eq!(
+        buckets["1"].as_u64().unwrap() + buckets["2"].as_u64().unwrap(),
+        4096
+    );
     assert_eq!(status["members"][0]["state"], "alive");
     assert_eq!(status["members"][1]["state"], "unknown");
     assert_eq!(status["flows"]["served"], 0);
     assert_eq!(json(&place, "/v1/flows?limit=3"), serde_json::json!([]));
     assert_eq!(get(&place.path("admin.sock"), "/v2/none").unwrap().0, 404);
-    assert_eq!(get(&place.path("admin.sock"), "/v1/flows?limit=x").unwrap().0, 400);
+    assert_eq!(
+        get(&place.path("admin.sock"), "/v1/flows?limit=x")
+            .unwrap()
+            .0,
+        400
+    );
 
     // What the capture holds is counted, frame and byte.
     let series = |m: &HashMap<String, f64>, name: &str, port: &str| {
-        m.get(&format!("{name}{{port=\"{port}\",worker=\"0\"}}")).copied()
+        m.get(&format!("{name}{{port=\"{port}\",worker=\"0\"}}"))
+            .copied()
     };
     until("5 frames are counted", || {
         let m = metrics(&place);
@@ -213,8 +247,16 @@ fn a_whole_life() {
     let (proxy, _) = listener.accept().unwrap();
     let mut rpc = Client::connect(place.path("rpc.sock")).unwrap();
     let dest = ([127, 0, 0, 2], 80).into();
-    let error = rpc.handover(proxy.as_fd(), dest, b"", Duration::from_secs(10)).unwrap_err();
-    let ClientError::Failed { code: FailCode::NotEligible, reason } = error else { panic!("{error}") };
+    let error = rpc
+        .handover(proxy.as_fd(), dest, b"", Duration::from_secs(10))
+        .unwrap_err();
+    let ClientError::Failed {
+        code: FailCode::NotEligible,
+        reason,
+    } = error
+    else {
+        panic!("{error}")
+    };
     assert_eq!(reason, "the data plane has no such connection");
     let record = &json(&place, "/v1/handovers")[0];
     assert_eq!(record["outcome"], "not_eligible");
@@ -226,7 +268,12 @@ fn a_whole_life() {
 
     // A second daemon does not start, and does not disturb the first.
     let second = dtsd(&config).output().unwrap();
-    refused(&second, &config, "control.rpc_socket: ", "a daemon is running there");
+    refused(
+        &second,
+        &config,
+        "control.rpc_socket: ",
+        "a daemon is running there",
+    );
     assert_eq!(json(&place, "/v1/status")["node"], 1);
 
     let out = daemon.stop();
@@ -255,7 +302,9 @@ fn refused(out: &Output, config: &Path, key: &str, reason: &str) {
     let text = std::str::from_utf8(&out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(2), "{out:?}");
     assert_eq!(text.lines().count(), 1, "{text}");
-    let rest = text.strip_prefix(&format!("{}:", config.display())).expect(text);
+    let rest = text
+        .strip_prefix(&format!("{}:", config.display()))
+        .expect(text);
     let (line, rest) = rest.split_once(": ").expect(text);
     assert!(line.parse::<u32>().is_ok_and(|n| n > 0), "{text}");
     assert!(rest.starts_with(key) && rest.contains(reason), "{text}");
@@ -264,11 +313,36 @@ fn refused(out: &Output, config: &Path, key: &str, reason: &str) {
 #[test]
 fn mistakes_end_in_one_line_and_exit_code_2() {
     let cases = [
-        ("port: 80,", "port: 80, prot: 1,", "services.0.prot", "unknown"),
-        ("node: 1", "node: 7", "node: ", "7 is not the id of a member"),
-        ("net_ring0", "net_af_packet0,iface=dts-none", "ports.wire.device", ""),
-        ("\"net_ring3\"", "\"net_tap0,iface=lo\"", "ports.link.host.device", ""),
-        ("rpc.sock", "none/none/rpc.sock", "control.rpc_socket", "No such file or directory"),
+        (
+            "port: 80,",
+            "port: 80, prot: 1,",
+            "services.0.prot",
+            "unknown",
+        ),
+        (
+            "node: 1",
+            "node: 7",
+            "node: ",
+            "7 is not the id of a member",
+        ),
+        (
+            "net_ring0",
+            "net_af_packet0,iface=dts-none",
+            "ports.wire.device",
+            "",
+        ),
+        (
+            "\"net_ring3\"",
+            "\"net_tap0,iface=lo\"",
+            "ports.link.host.device",
+            "",
+        ),
+        (
+            "rpc.sock",
+            "none/none/rpc.sock",
+            "control.rpc_socket",
+            "No such file or directory",
+        ),
         ("127.0.0.1:", "192.0.2.1:", "control.metrics", "192.0.2.1"),
     ];
     for (from, to, key, reason) in cases {

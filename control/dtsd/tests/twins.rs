@@ -43,18 +43,26 @@ fn config(changes: &[(&str, &str)]) -> Config {
 
 /// Runs `ip` in the calling thread's namespace.
 fn ip(arguments: &str) -> String {
-    let out = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    let out = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
     assert!(out.status.success(), "ip {arguments}: {out:?}");
     String::from_utf8(out.stdout).unwrap()
 }
 
 fn sysctl(name: &str) -> String {
     // The process's first thread is in another namespace than this one.
-    std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap().trim().to_owned()
+    std::fs::read_to_string(format!("/proc/sys/net/{name}"))
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 /// Runs `body` in a thread with a network namespace of its own.
-fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+fn in_namespace<T: Send + 'static>(
+    body: impl FnOnce() -> T + Send + 'static,
+) -> thread::JoinHandle<T> {
     thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root, or unshare -Ur");
         body()
@@ -62,7 +70,10 @@ fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) ->
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// A client whose address nobody can resolve: it answers no ARP. It has the
@@ -92,7 +103,9 @@ fn answers_of_services_do_not_wait_for_arp() {
         let client = in_namespace(move || client(&to_server, &to_client));
         let peer: i32 = thread_id.recv().unwrap();
         ip("link set lo up");
-        ip(&format!("link add dtsw type veth peer name cl netns {peer}"));
+        ip(&format!(
+            "link add dtsw type veth peer name cl netns {peer}"
+        ));
         ip("link add dtsl type veth peer name peerl");
         let runtime = runtime();
         let twins = runtime.block_on(twins::set_up(&config(&[]))).unwrap();
@@ -127,10 +140,15 @@ fn what_is_set_up_and_taken_back() {
         let twins = runtime.block_on(twins::set_up(&config(&[]))).unwrap();
 
         let wire = ip("addr show dev dtsw");
-        assert!(wire.contains("mtu 1400") && wire.contains("link/ether 02:00:5e:00:00:64"), "{wire}");
+        assert!(
+            wire.contains("mtu 1400") && wire.contains("link/ether 02:00:5e:00:00:64"),
+            "{wire}"
+        );
         assert!(wire.contains(",UP"), "{wire}");
-        let addresses: Vec<&str> =
-            wire.lines().filter_map(|l| l.trim().strip_prefix("inet ")?.split(' ').next()).collect();
+        let addresses: Vec<&str> = wire
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("inet ")?.split(' ').next())
+            .collect();
         assert_eq!(addresses, ["10.77.0.1/24", "10.77.0.100/32"]);
         assert!(!wire.contains("inet6"), "{wire}");
         let link = ip("-4 -br addr show dev dtsl");
@@ -154,14 +172,23 @@ fn what_is_set_up_and_taken_back() {
         }
         assert_eq!(rules.lines().count(), 3, "{rules}");
         let route = ip("route show table 7700");
-        assert!(route.starts_with("default via 169.254.77.1 dev dtsw"), "{route}");
+        assert!(
+            route.starts_with("default via 169.254.77.1 dev dtsw"),
+            "{route}"
+        );
         assert!(route.contains("onlink"), "{route}");
         let neighbour = ip("neigh show 169.254.77.1");
-        assert!(neighbour.contains("lladdr 02:00:00:00:00:01 PERMANENT"), "{neighbour}");
+        assert!(
+            neighbour.contains("lladdr 02:00:00:00:00:01 PERMANENT"),
+            "{neighbour}"
+        );
 
         runtime.block_on(twins.tear_down());
         assert_eq!(ip("rule show priority 7700"), "");
-        assert!(ip("rule show priority 99").contains("from 10.9.9.9"), "another's rule is gone");
+        assert!(
+            ip("rule show priority 99").contains("from 10.9.9.9"),
+            "another's rule is gone"
+        );
     };
     in_namespace(body).join().unwrap();
 }

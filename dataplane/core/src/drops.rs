@@ -54,6 +54,8 @@ drops! {
     HostWithoutFlow = "host_without_flow",
     /// A host frame that its FCB's state does not let out.
     HostForbidden = "host_forbidden",
+    /// A pure ACK of a local stack that says nothing new and answers nothing.
+    AckRepeated = "ack_repeated",
     /// A connection that the host opens from the VIP, whose answers every node hears.
     HostFromVip = "host_from_vip",
     /// A host frame that was consumed by a replay.

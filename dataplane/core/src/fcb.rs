@@ -117,6 +117,10 @@ pub struct Fcb {
     pub c_acked: u32,
     /// Highest right window edge that the client was promised.
     pub c_edge: u32,
+    /// Window field that the client was sent last.
+    pub c_window: u16,
+    /// The local stack was given a segment since it spoke last.
+    pub spoken_to: bool,
     /// Highest TSval that the client was sent.
     pub ts_max: u32,
     /// When the SYN-ACK went out, at intake.
@@ -194,6 +198,8 @@ impl Fcb {
             ts_echoed: 0,
             c_acked: 0,
             c_edge: 0,
+            c_window: 0,
+            spoken_to: false,
             ts_max: 0,
             synack_at: None,
             rtt: Span(0),

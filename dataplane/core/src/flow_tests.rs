@@ -426,3 +426,32 @@ fn a_flow_that_ends_at_the_intake_is_forgotten() {
     n.pass(2_000);
     assert_eq!(n.s.flows(), 0);
 }
+
+#[test]
+fn an_ack_that_says_nothing_and_answers_nothing_stays_here() {
+    let mut n = established(100, 900);
+    let ack = |w, t| host(8001, 901, 104, ACK, w, ts(t, 130), b"");
+    n.rx(
+        Port::Wire,
+        client(101, 901, ACK | PSH, ts(130, 5000), b"GET"),
+    );
+    n.rx(Port::WireHost, ack(400, 5001));
+    n.rx(Port::WireHost, ack(400, 5001));
+    assert_eq!(n.tx(Port::Wire).len(), 1);
+    assert_eq!(n.s.drops.get(Drop::AckRepeated), 1);
+    n.rx(Port::WireHost, ack(410, 5001));
+    assert_eq!(n.tx(Port::Wire).len(), 1, "a window update");
+    // An answer to a segment is one even when it repeats: a duplicate came, or a probe.
+    n.rx(
+        Port::Wire,
+        client(101, 901, ACK | PSH, ts(131, 5001), b"GET"),
+    );
+    n.rx(Port::WireHost, ack(410, 5002));
+    assert_eq!(n.tx(Port::Wire).len(), 1);
+    // A keepalive of the stack lies below what it sent.
+    n.rx(
+        Port::WireHost,
+        host(8001, 900, 104, ACK, 410, ts(5003, 131), b""),
+    );
+    assert_eq!(n.tx(Port::Wire).len(), 1);
+}

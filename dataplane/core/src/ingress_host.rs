@@ -240,8 +240,10 @@ impl Shard {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
-        translate::to_wire(f, frame.head_mut(), s, o);
         f.last_seen = now;
+        if !translate::to_wire(f, frame.head_mut(), s, o) {
+            return self.drop_frame(Drop::AckRepeated);
+        }
         f.client_reset = false;
         if s.has(FIN) {
             f.s_fin = Some(s.seq_end().wrapping_add(f.delta));

@@ -149,6 +149,11 @@ impl Shard {
         };
         let slot = self.find(&key);
         if s.has(SYN) && !s.has(ACK) {
+            // Cutting the payload off makes a new checksum: a wrong one must not
+            // come out right.
+            if !s.is_empty() && !s.checksum_ok(frame.head(), ip) {
+                return self.drop_frame(Drop::BadChecksum);
+            }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
         }
         let Some(slot) = slot else {
@@ -207,7 +212,7 @@ impl Shard {
                 State::HalfOpen if s.seq == f.c_isn => {
                     f.last_seen = now;
                     clean_syn(&mut frame, s);
-                    return self.to_wire_host(v, slot, frame, out);
+                    return self.give_syn(v, slot, frame, out);
                 }
                 _ if s.seq == f.c_isn => return self.drop_frame(Drop::DuplicateSyn),
                 // Owner or not: what follows on this 4-tuple belongs to the new
@@ -217,7 +222,7 @@ impl Shard {
                 State::Intake | State::Served => {
                     f.challenged = Some(frame.head().into());
                     clean_syn(&mut frame, s);
-                    return self.to_wire_host(v, slot, frame, out);
+                    return self.give_syn(v, slot, frame, out);
                 }
                 _ => return self.drop_frame(Drop::DuplicateSyn),
             }
@@ -250,7 +255,7 @@ impl Shard {
             ts: s.opts.timestamps.is_some(),
         };
         clean_syn(&mut frame, s);
-        self.to_wire_host(v, slot, frame, out);
+        self.give_syn(v, slot, frame, out);
     }
 
     fn wire_half_open<O: Output>(
@@ -357,15 +362,17 @@ impl Shard {
         s: &Segment,
         out: &mut O,
     ) {
-        let f = &self.slots[slot as usize];
+        let f = &mut self.slots[slot as usize];
+        f.spoken_to = true;
         translate::to_host(f, frame.head_mut(), s);
         wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
 
     /// Gives a SYN to the local stack.
-    fn to_wire_host<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
-        let f = &self.slots[slot as usize];
+    fn give_syn<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        f.spoken_to = true;
         let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
             return;
         };

@@ -54,9 +54,18 @@ pub(crate) struct Outgoing {
 }
 
 /// Rewrites a local stack's segment for the client and notes in the FCB what the
-/// client is told by it.
-pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) {
+/// client is told by it. False when it tells nothing: Linux now and then sends the
+/// same pure ACK twice within microseconds, and a client would count the second
+/// one as a sign of loss (RFC 5681, section 2).
+pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -> bool {
     let window = window(f, s, o.window_limit);
+    let pure = s.flags == ACK && s.is_empty() && s.opts.sack.is_none();
+    let known = s.ack == f.c_acked && window == f.c_window;
+    if pure && known && !f.spoken_to && s.seq.wrapping_add(f.delta) == f.s_nxt {
+        return false;
+    }
+    f.c_window = window;
+    f.spoken_to = false;
     let mut e = Edit::new(frame, s.l4);
     if s.sport != o.port {
         e.sport(o.port);
@@ -91,6 +100,7 @@ pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) {
         let edge = s.ack.wrapping_add(u32::from(window) << shift);
         f.c_edge = seq::max(f.c_edge, edge);
     }
+    true
 }
 
 /// The window field for the client: the local stack's window in units of the

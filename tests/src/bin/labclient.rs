@@ -68,7 +68,9 @@ impl Plan {
             gap: Duration::ZERO,
         };
         for argument in arguments {
-            let (key, value) = argument.split_once('=').ok_or_else(|| format!("{argument}: not KEY=VALUE"))?;
+            let (key, value) = argument
+                .split_once('=')
+                .ok_or_else(|| format!("{argument}: not KEY=VALUE"))?;
             let bad = |e: &dyn std::fmt::Display| format!("{argument}: {e}");
             let number = || value.parse::<u64>().map_err(|e| bad(&e));
             match key {
@@ -97,14 +99,22 @@ impl Plan {
 
     fn head(&self, path: &str) -> Vec<u8> {
         let mut head = format!("{} {path} HTTP/1.1\r\n", self.method);
-        if !self.headers.iter().any(|h| h.to_ascii_lowercase().starts_with("host:")) {
+        if !self
+            .headers
+            .iter()
+            .any(|h| h.to_ascii_lowercase().starts_with("host:"))
+        {
             head += "Host: lab\r\n";
         }
         for header in &self.headers {
             head += header;
             head += "\r\n";
         }
-        head += if self.server_closes { "Connection: close\r\n" } else { "X-Close: 1\r\n" };
+        head += if self.server_closes {
+            "Connection: close\r\n"
+        } else {
+            "X-Close: 1\r\n"
+        };
         if self.body > 0 {
             head += &format!("Content-Length: {}\r\n", self.body);
         }
@@ -144,14 +154,22 @@ fn send(plan: &Plan, stream: &mut TcpStream, path: &str, body: &[u8]) -> io::Res
 }
 
 /// Reads one answer into `result`; an error of kind `UnexpectedEof` is a server that closed too early.
-fn receive(plan: &Plan, stream: &mut TcpStream, asked: Instant, result: &mut Connection) -> io::Result<()> {
+fn receive(
+    plan: &Plan,
+    stream: &mut TcpStream,
+    asked: Instant,
+    result: &mut Connection,
+) -> io::Result<()> {
     let mut answer = Vec::new();
     let mut buffer = [0; 16384];
     let mut whole = None;
     while whole.is_none_or(|end| answer.len() < end) {
         let n = stream.read(&mut buffer)?;
         if n == 0 {
-            return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("end of file after {} bytes", answer.len())));
+            return Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                format!("end of file after {} bytes", answer.len()),
+            ));
         }
         if answer.is_empty() {
             result.first_byte_ms = asked.elapsed().as_secs_f64() * 1e3;
@@ -162,10 +180,16 @@ fn receive(plan: &Plan, stream: &mut TcpStream, asked: Instant, result: &mut Con
         {
             let head = String::from_utf8_lossy(&answer[..at]).into_owned();
             let field = |name: &str| {
-                let line = head.lines().find(|l| l.to_ascii_lowercase().starts_with(name));
+                let line = head
+                    .lines()
+                    .find(|l| l.to_ascii_lowercase().starts_with(name));
                 line.map_or("", |l| l[name.len()..].trim()).to_owned()
             };
-            result.status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+            result.status = head
+                .split(' ')
+                .nth(1)
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(0);
             result.node = field("x-node:");
             whole = Some(at + 4 + field("content-length:").parse::<usize>().unwrap_or(0));
         }
@@ -173,12 +197,20 @@ fn receive(plan: &Plan, stream: &mut TcpStream, asked: Instant, result: &mut Con
     if let Some(end) = whole
         && answer.len() > end
     {
-        return Err(io::Error::new(ErrorKind::InvalidData, format!("{} bytes behind the answer", answer.len() - end)));
+        return Err(io::Error::new(
+            ErrorKind::InvalidData,
+            format!("{} bytes behind the answer", answer.len() - end),
+        ));
     }
     if plan.server_closes || plan.half_close {
         match stream.read(&mut buffer)? {
             0 => {}
-            n => return Err(io::Error::new(ErrorKind::InvalidData, format!("{n} bytes behind the answer"))),
+            n => {
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    format!("{n} bytes behind the answer"),
+                ));
+            }
         }
     }
     Ok(())
@@ -214,7 +246,9 @@ fn connection(plan: &Plan, number: u64, body: &[u8]) -> Connection {
             if let Err(error) = talk() {
                 result.note = error.to_string();
                 result.outcome = match error.kind() {
-                    ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => Outcome::Reset,
+                    ErrorKind::ConnectionReset
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::ConnectionAborted => Outcome::Reset,
                     ErrorKind::UnexpectedEof => Outcome::Closed,
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => Outcome::Hung,
                     _ => Outcome::Failed,
@@ -252,7 +286,10 @@ fn main() -> ExitCode {
             }
         };
         let threads: Vec<_> = (0..plan.threads).map(|_| scope.spawn(worker)).collect();
-        threads.into_iter().flat_map(|t| t.join().expect("a client thread panicked")).collect()
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().expect("a client thread panicked"))
+            .collect()
     });
     let mut out = io::stdout().lock();
     for result in &results {

@@ -123,6 +123,7 @@ impl Shard {
         let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
         let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
         f.c_acked = ack;
+        f.c_window = window;
         f.c_edge = seq::max(
             f.c_edge,
             ack.wrapping_add(u32::from(window) << f.agreed.promised_shift),

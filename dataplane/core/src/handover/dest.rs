@@ -91,7 +91,7 @@ impl DestSide {
 
 impl Shard {
     /// A message from a source.
-    pub(crate) fn to_destination<O: Output>(
+    pub(crate) fn destination_message<O: Output>(
         &mut self,
         v: &View,
         m: &Message<'_>,

@@ -306,9 +306,9 @@ impl Shard {
         }
         self.drops.count(Drop::LinkConsumed);
         if h.kind.from_source() {
-            self.to_destination(v, m, now, out);
+            self.destination_message(v, m, now, out);
         } else {
-            self.to_source(v, m, now, out);
+            self.source_message(v, m, now, out);
         }
     }
 }

@@ -358,7 +358,8 @@ impl Shard {
         payload: &[u8],
         out: &mut O,
     ) {
-        let f = &self.slots[slot as usize];
+        let f = &mut self.slots[slot as usize];
+        f.spoken_to = true;
         let frame = Tcp {
             eth_dst: v.cluster_mac,
             eth_src: f.next_hop,

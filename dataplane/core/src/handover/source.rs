@@ -366,7 +366,7 @@ impl Shard {
     }
 
     /// A message from a destination.
-    pub(crate) fn to_source<O: Output>(
+    pub(crate) fn source_message<O: Output>(
         &mut self,
         v: &View,
         m: &Message<'_>,

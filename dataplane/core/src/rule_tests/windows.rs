@@ -34,6 +34,8 @@ fn served_with(local: u8, promised: u8) -> Pair {
 
 /// The window field that the client gets for the stack's.
 fn told(p: &mut Pair, ack: u32, window: u16) -> u16 {
+    // As if it answered a segment: an unasked repetition would stay here.
+    p.b.s.slots.iter_mut().for_each(|f| f.spoken_to = true);
     p.b.rx(
         Port::WireHost,
         host(8080, 51, ack, ACK, window, ts(780, 130), b""),
