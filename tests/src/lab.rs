@@ -5,8 +5,6 @@ use crate::metrics::Metrics;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -51,31 +49,6 @@ pub struct Handover {
 pub struct Lab {
     setup: Setup,
     facts: HashMap<String, String>,
-    /// Dropped last, when the lab is down.
-    _turn: UnixListener,
-}
-
-/// How long a run of the tests waits for another one on this machine.
-const TURN: Duration = Duration::from_secs(1200);
-
-/// The right to use a prefix on this machine: a name in the abstract socket
-/// namespace, which the kernel gives back whatever becomes of its holder. Two runs
-/// of the tests would otherwise take down each other's lab.
-fn turn(prefix: &str) -> Result<UnixListener, String> {
-    let name = format!("dts-tests-lab-{prefix}");
-    let address = SocketAddr::from_abstract_name(&name).map_err(|e| format!("{name}: {e}"))?;
-    let deadline = Instant::now() + TURN;
-    loop {
-        match UnixListener::bind_addr(&address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(format!(
-                    "another run of the tests has lab {prefix}: {error}"
-                ));
-            }
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
-        }
-    }
 }
 
 fn script() -> PathBuf {
@@ -129,12 +102,10 @@ impl Lab {
         fs::create_dir_all(setup.scratch).map_err(|e| format!("{}: {e}", setup.scratch))?;
         let overlay = Path::new(setup.scratch).join(format!("{}.overlay", setup.prefix));
         fs::write(&overlay, setup.overlay).map_err(|e| format!("{}: {e}", overlay.display()))?;
-        let turn = turn(setup.prefix)?;
         output(lab_command(setup.prefix).arg("down"))?;
         let mut lab = Self {
             setup: setup.clone(),
             facts: HashMap::new(),
-            _turn: turn,
         };
         output(
             lab_command(setup.prefix)

@@ -42,10 +42,6 @@ fn main() -> ExitCode {
             ("a_head_larger_than_a_segment", a_head_larger_than_a_segment),
             ("a_body_in_the_same_write", a_body_in_the_same_write),
             (
-                "a_body_that_fills_the_first_window",
-                a_body_that_fills_the_first_window,
-            ),
-            (
                 "a_body_that_streams_in_meanwhile",
                 a_body_that_streams_in_meanwhile,
             ),
@@ -414,48 +410,6 @@ fn a_body_in_the_same_write(lab: &Lab) {
     upload(lab, "pipelined", 9000, &[]);
     // More than an intake's first window holds.
     upload(lab, "pipelined-large", 300_000, &[]);
-}
-
-fn a_body_that_fills_the_first_window(lab: &Lab) {
-    const COUNT: usize = 12;
-    const LEN: usize = 300_000;
-    for chunk in ["body_chunk=0", "body_chunk=1000", "body_chunk=77"] {
-        let name = chunk.replace('=', "-");
-        let messages = drops(lab, 2, "link_consumed");
-        // No proxy reads: the clients send all that they may before any handover.
-        let asleep: Vec<_> = (1..=3).map(|n| lab.paused(n, "proxy")).collect();
-        let path = format!("path=/upload/full-{name}-{{}}");
-        let load = lab.start_load(&[
-            "count=12",
-            "threads=12",
-            "method=PUT",
-            "header=Host: b.lab",
-            "body=300000",
-            chunk,
-            &path,
-        ]);
-        std::thread::sleep(Duration::from_millis(1500));
-        drop(asleep);
-        lab.assert_answered(&load.connections(), COUNT, Some("node2"));
-        // Some 60,000 bytes of a request are 45 messages of 1,344 bytes; splice, end
-        // mark and held frames come on top. Many times more of them would be a storm
-        // of repetitions, which at a busy destination makes the losses that it answers.
-        let messages = (drops(lab, 2, "link_consumed") - messages) / COUNT as f64;
-        assert!(
-            messages < 150.0,
-            "{chunk}: {messages} link messages for each handover to node 2"
-        );
-        let expected = pattern(LEN);
-        for i in 0..COUNT {
-            let stored = std::fs::read(lab.dir(2).join(format!("upload/full-{name}-{i}")))
-                .expect("the upload");
-            assert!(
-                stored == expected,
-                "{chunk}, upload {i}: {} bytes stored, or other ones than were sent",
-                stored.len()
-            );
-        }
-    }
 }
 
 fn a_body_that_streams_in_meanwhile(lab: &Lab) {

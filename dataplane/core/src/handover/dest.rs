@@ -41,6 +41,8 @@ pub struct DestSide {
     pub state: SpliceState,
     /// The request, as far as it is here.
     pub request: Vec<u8>,
+    /// Where the request ended when more was last asked for because of a hole.
+    pub asked: Option<usize>,
     /// How the request is being replayed.
     pub replay: Replay,
     /// The local stack's ISN.
@@ -154,6 +156,7 @@ impl Shard {
             phase: Phase::Gather,
             state: st,
             request: m.body.to_vec(),
+            asked: None,
             replay: Replay::FastOpen,
             l_isn: 0,
             l_tsval: 0,
@@ -269,7 +272,11 @@ impl Shard {
             return self.drop_frame(Drop::LinkStale);
         }
         if at > d.request.len() {
-            // A hole: the source starts again from what we have.
+            // A hole: the source starts again from what we have. One question for
+            // each hole; the source's own timer repeats.
+            if d.asked.replace(d.request.len()) == Some(d.request.len()) {
+                return self.drop_frame(Drop::LinkStale);
+            }
             return self.ask_for_more(v, slot, out);
         }
         let fresh = d.request.len() - at;

@@ -199,6 +199,7 @@ impl Shard {
             phase: Phase::Gather,
             state: st,
             request: Vec::new(),
+            asked: None,
             replay: Replay::Handshake,
             l_isn: 0,
             l_tsval: 0,

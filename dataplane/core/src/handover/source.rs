@@ -54,6 +54,8 @@ pub struct SourceSide {
     pub request: Vec<u8>,
     /// Request bytes that the destination has acknowledged.
     pub acked: usize,
+    /// The destination has asked for more than the splice carried.
+    pub data_sent: bool,
     /// State that moves.
     pub state: SpliceState,
     /// The destination's number before its first byte, in the paper's form.
@@ -132,6 +134,7 @@ impl Shard {
             port: None,
             request: Vec::new(),
             acked: 0,
+            data_sent: false,
             state: SpliceState::default(),
             peer_isn: 0,
             tries: 0,
@@ -394,8 +397,12 @@ impl Shard {
             Kind::Accept if src.phase == Phase::Ending => src.replay = m.fields.replay,
             Kind::Continue if src.phase == Phase::Splicing => {
                 let got = m.ack.wrapping_sub(src.state.c_base.wrapping_add(1)) as usize;
-                if got <= src.request.len() && got >= src.acked {
+                // Repetitions of one question are answered by the timer alone: a
+                // burst of them would make the losses that it answers.
+                let news = got > src.acked || !src.data_sent;
+                if got <= src.request.len() && got >= src.acked && news {
                     src.acked = got;
+                    src.data_sent = true;
                     src.tries = 0;
                     src.retry_at = now + RETRY;
                     self.send_data(v, slot, out);

@@ -234,3 +234,25 @@ fn copies_are_released_in_a_handover_to_the_node_itself() {
     got.sort();
     assert_eq!(got, [(k, b"late".to_vec()), (k + 4, b"r".to_vec())]);
 }
+
+#[test]
+fn a_hole_in_a_large_request_is_asked_for_once() {
+    let req: Vec<u8> = vec![b'x'; 50_000];
+    let mut p = Pair::frozen(1000, 9000, &req);
+    p.splice_to(2, false);
+    p.a.tx(Port::Link)
+        .into_iter()
+        .for_each(|f| p.b.rx(Port::Link, f));
+    p.b.tx(Port::Link)
+        .into_iter()
+        .for_each(|f| p.a.rx(Port::Link, f));
+    let mut data = p.a.tx(Port::Link);
+    assert!(data.len() > 30);
+    data.remove(3);
+    data.into_iter().for_each(|f| p.b.rx(Port::Link, f));
+    let asked = p.b.tx(Port::Link);
+    assert_eq!(asked.len(), 1, "one question for one hole");
+    asked.into_iter().for_each(|f| p.a.rx(Port::Link, f));
+    assert!(p.link() < 40, "sent again from the hole on, once");
+    assert!(!p.b.tx(Port::WireHost).is_empty(), "the request is whole");
+}
