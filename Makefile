@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .PHONY: help deps build test test-vm demo bench lint clean
 
 CARGO ?= cargo
-SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run
+SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
