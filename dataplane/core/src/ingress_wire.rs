@@ -149,9 +149,9 @@ impl Shard {
         };
         let slot = self.find(&key);
         if s.has(SYN) && !s.has(ACK) {
-            // Cutting the payload off makes a new checksum: a wrong one must not
-            // come out right.
-            if !s.is_empty() && !s.checksum_ok(frame.head(), ip) {
+            // Its options are kept for the life of the flow, and cutting its payload
+            // off makes a new checksum: it must be what was sent.
+            if !s.checksum_ok(frame.head(), ip) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);

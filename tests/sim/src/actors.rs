@@ -47,11 +47,13 @@ pub struct Proxy {
     pub ticket: u64,
     /// Destinations asked so far.
     pub asked: usize,
+    isn: u32,
 }
 
 /// A connection of the application.
 #[derive(Clone, Debug, Default)]
 pub struct App {
+    isn: u32,
     unparsed: Vec<u8>,
     head: Option<Request>,
     answers: Vec<u8>,
@@ -102,9 +104,15 @@ pub fn run_proxy(n: &mut Node, plan: &Plan, notes: &mut Vec<Note>) {
         if !matches!(t.state(), State::Established | State::CloseWait) {
             continue;
         }
+        // The same ports may have had another connection before.
+        let isn = t.peer_isn;
+        if n.proxies.get(&client).is_some_and(|p| p.isn != isn) {
+            n.proxies.remove(&client);
+        }
         let p = n.proxies.entry(client).or_insert_with(|| {
             notes.push(Note::Step(Step::Established));
             Proxy {
+                isn,
                 read: Vec::new(),
                 stage: Stage::Reading,
                 ticket: 0,
@@ -275,7 +283,14 @@ pub fn run_app(n: &mut Node, plan: &Plan, now: u64, notes: &mut Vec<Note>) {
         if matches!(t.state(), State::Listen | State::SynReceived) {
             continue;
         }
+        let isn = t.peer_isn;
         let a = n.apps.entry(client).or_default();
+        if a.isn != isn {
+            *a = App {
+                isn,
+                ..App::default()
+            };
+        }
         a.unparsed.extend(t.read(usize::MAX));
         if let Err(what) = a.parse(plan, now, notes) {
             notes.push(Note::Wrong(format!("node {}: {what}", n.id)));

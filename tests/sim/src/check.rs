@@ -87,6 +87,11 @@ impl Check {
         self.executed.len()
     }
 
+    /// The last TSval that a client sent.
+    pub fn clock_of(&self, client: SocketAddr) -> Option<u32> {
+        self.seen.get(&client).and_then(|c| c.ts_sent)
+    }
+
     /// A client sends a segment.
     pub fn client_sends(&mut self, at: u64, client: SocketAddr, s: &Seg) {
         if s.has(SYN) && !s.has(ACK) {

@@ -87,7 +87,8 @@ impl World {
             }
             Fault::WrongAck => {
                 let (isn, _) = self.clients[0].as_ref().map_or((0, 0), |c| c.numbers());
-                let s = self.stranger(ACK, isn.wrapping_add(1), 0x1234_5678);
+                let mut s = self.stranger(ACK, isn.wrapping_add(1), 0x1234_5678);
+                s.opts.ts = self.check.clock_of(client_addr(0)).map(|val| (val, 0));
                 self.broadcast(0, s.frame(CLUSTER_MAC, client_mac(0)));
             }
         }

@@ -78,6 +78,15 @@ impl Model {
         self.local.insert((node, client), local);
     }
 
+    /// An application's segment came from the host port, whatever becomes of it.
+    pub fn app_said(&mut self, node: u16, client: SocketAddr, s: &Seg) {
+        if let Some(l) = self.local.get_mut(&(node, client))
+            && !s.has(RST)
+        {
+            l.sent = later(l.sent, s.end());
+        }
+    }
+
     /// An application's segment `i` left on the wire as `o`.
     ///
     /// # Errors
@@ -97,9 +106,6 @@ impl Model {
             return Err("payload changed".into());
         }
         equal("source port", crate::node::SERVICE_PORT, o.sport)?;
-        if !i.has(RST) {
-            l.sent = later(l.sent, i.end());
-        }
         if let (Some((iv, ie)), Some((ov, oe))) = (i.opts.ts, o.opts.ts) {
             equal("TSecr", ie, oe)?;
             let tau = ov.wrapping_sub(iv);

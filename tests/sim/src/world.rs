@@ -105,6 +105,7 @@ pub struct World {
     tick_at: Vec<u64>,
     host_at: Vec<u64>,
     client_at: Vec<u64>,
+    ends: Vec<Outcome>,
     hash: DefaultHasher,
     pub(crate) report: Report,
     gave: bool,
@@ -145,6 +146,7 @@ impl World {
             tick_at: vec![0; n],
             host_at: vec![u64::MAX; n],
             client_at: vec![u64::MAX; c],
+            ends: vec![Outcome::Running; c],
             hash: DefaultHasher::new(),
             report: Report::default(),
             gave: false,
@@ -302,6 +304,10 @@ impl World {
             self.check.model.app_synack(id, client, &s);
             self.reach(Step::Taken);
         }
+        if let Some(s) = Seg::of_frame(&bytes).filter(|s| s.sport == APP_PORT && !s.has(SYN)) {
+            let client = SocketAddr::new(s.dst, s.dport);
+            self.check.model.app_said(id, client, &s);
+        }
         let now = self.now;
         self.node(id).ingress(port, bytes, now);
         if let Some(s) = before {
@@ -401,6 +407,8 @@ impl World {
                 self.push(at, Ev::ToHost(id, boot, bytes));
             }
             Port::Link => self.node_on_link(id, bytes),
+            // A damaged frame is the host's, which verifies its checksum.
+            Port::LinkHost if !Seg::checksum_ok(&bytes[ETH..]) => {}
             Port::LinkHost => {
                 let at = self.now;
                 let what = format!("node {id}: a link frame reached the host");
@@ -623,6 +631,7 @@ impl World {
         let id = self.plan.seed << 20 | (i as u64) << 8 | round;
         let c = Client::new(plan, client_addr(i), vip, id, self.now);
         self.clients[i] = Some(c);
+        self.ends[i] = Outcome::Running;
         self.client_runs(i);
     }
 
@@ -659,7 +668,6 @@ impl World {
         let Some(c) = self.clients[i].as_mut() else {
             return;
         };
-        let was = c.outcome.clone();
         let out = c.drive(now);
         let (at, wrong, complaints) = (c.at(now), c.wrong.clone(), c.complaints());
         let (outcome, paws) = (c.outcome.clone(), c.paws());
@@ -673,7 +681,8 @@ impl World {
         if paws > 0 && self.plan.expect.clean {
             self.check.fail(now, "clean wire: no PAWS rejection", format!("client {i}"));
         }
-        if outcome != was {
+        if outcome != self.ends[i] {
+            self.ends[i] = outcome.clone();
             self.say(|| format!("client {i}: {outcome:?}"));
             self.client_ended(i, &outcome);
         }
@@ -709,7 +718,10 @@ impl World {
 
     pub(crate) fn from_client(&mut self, i: usize, out: Vec<Seg>) {
         for s in out {
-            self.check.client_sends(self.now, client_addr(i), &s);
+            let own = self.clients[i].as_ref().map(|c| c.numbers().0);
+            if !s.has(SYN) || own == Some(s.seq) {
+                self.check.client_sends(self.now, client_addr(i), &s);
+            }
             let bytes = s.frame(CLUSTER_MAC, client_mac(i));
             self.record(Party::Client(i), &bytes);
             if s.flags & (SYN | ACK) == SYN {

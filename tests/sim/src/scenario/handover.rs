@@ -55,6 +55,8 @@ pub fn options(p: &mut Plan, r: &mut Rng) {
     c.setup.ts = r.permille(700);
     c.setup.sack = r.permille(700);
     c.setup.shift = r.permille(800).then(|| r.range(0, 14) as u8);
+    // A window of no unit would be none at all.
+    c.setup.rx = 65_535;
     c.requests = vec![(r.range(24, 5000) as usize, r.range(1, 40_000) as usize)];
     p.ask_at = c.requests[0].0;
     p.proxy_stack.mtu = p.mtu;

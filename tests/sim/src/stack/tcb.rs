@@ -239,6 +239,8 @@ impl Tcb {
                 let inside = ahead < self.edge.wrapping_sub(self.rcv_nxt).max(1) && ahead < 1 << 30;
                 return if inside { vec![self.challenge()] } else { Vec::new() };
             }
+        }
+        if self.synced || self.synack.is_some() {
             if !self.timestamps_fit(s) {
                 let answer = s.space() > 0;
                 return if answer { vec![self.challenge()] } else { Vec::new() };
@@ -321,13 +323,14 @@ impl Tcb {
     }
 
     /// An acknowledgement of what is here, which nothing but a doubt calls for.
-    pub(super) fn challenge(&self) -> Seg {
+    pub(super) fn challenge(&mut self) -> Seg {
         let mut s = self.own(ACK, self.snd_nxt, self.rcv_nxt);
         let window = self.edge.wrapping_sub(self.rcv_nxt);
         let shift = if self.scaled { self.setup.shift.unwrap_or(0) } else { 0 };
         s.window = (window >> shift).min(0xffff) as u16;
         if self.ts_agreed {
             s.opts.ts = Some((self.tsval(), self.ts_recent));
+            self.last_ts = later(self.last_ts, self.tsval());
         }
         s
     }
