@@ -345,11 +345,17 @@ impl Shard {
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
-        if let Some(d) = f.dest.as_mut() {
+        if self.waits(slot, s) {
+            return self.wait(v, slot, frame.head(), s);
+        }
+        if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
         self.complete_handshake(v, slot, s, out);
         self.forward(v, slot, frame, s, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
         self.check_end(v, slot, now, out);
     }
 

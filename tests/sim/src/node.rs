@@ -230,7 +230,7 @@ impl Node {
                 Shard::new(sizes, HashKey::new(key), &view)
             })
             .collect();
-        let mut host = Host::new(plan.app_stack, r);
+        let mut host = Host::new(plan.app_stack, id, r);
         host.recycle = plan.recycle;
         host.proxy_setup = plan.proxy_stack;
         if plan.plain_stack.contains(&id) {

@@ -67,6 +67,9 @@ pub struct DestSide {
     pub given: Vec<(u32, u32)>,
     /// End of what the stack was given in order.
     pub taken: u32,
+    /// Until then segments from above a hole wait for what the source forwards;
+    /// `None` when it has nothing more.
+    pub filling: Option<Instant>,
     /// The client's sign of life during the handover was answered.
     pub probe_answered: bool,
     /// The source was told that the flow ended.
@@ -112,7 +115,7 @@ impl Shard {
             (Kind::Splice, Some(slot)) => self.splice_again(v, m, slot, out),
             (Kind::Data, Some(slot)) => self.data_came(v, m, slot, now, out),
             (Kind::Forward, Some(slot)) => self.forward_came(v, m, slot, now, out),
-            (Kind::EndMark, mine) => self.end_came(v, m, mine, out),
+            (Kind::EndMark, mine) => self.end_came(v, m, mine, now, out),
             (Kind::Abort, mine) => self.abort_came(v, m, mine, now, out),
             _ => self.drop_frame(Drop::LinkStale),
         }
@@ -168,6 +171,7 @@ impl Shard {
             egress: Vec::new(),
             given: Vec::new(),
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: None,
@@ -334,9 +338,22 @@ impl Shard {
             return self.drop_frame(Drop::HoldStale);
         }
         self.release(v, slot, &frame, now, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
     }
 
-    fn end_came<O: Output>(&mut self, v: &View, m: &Message<'_>, mine: Option<u32>, out: &mut O) {
+    fn end_came<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        mine: Option<u32>,
+        now: Instant,
+        out: &mut O,
+    ) {
+        if let Some(slot) = mine {
+            self.stop_filling(v, slot, now, out);
+        }
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
             d.given = Vec::new();
         }
@@ -511,6 +528,12 @@ impl Shard {
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let filling = self.slots[slot as usize].dest.as_ref().and_then(|d| d.filling);
+        match filling {
+            Some(t) if now >= t => self.stop_filling(v, slot, now, out),
+            Some(t) => self.wake(slot, t),
+            None => {}
+        }
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };

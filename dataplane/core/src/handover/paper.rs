@@ -211,6 +211,7 @@ impl Shard {
             egress: Vec::new(),
             given: Vec::new(),
             taken: st.cut,
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: Some(PaperSide {

@@ -49,6 +49,8 @@ pub fn numbers(p: &mut Plan, r: &mut Rng) {
 
 pub fn options(p: &mut Plan, r: &mut Rng) {
     p.mtu = r.pick(&[1500, 1500, 9000]);
+    p.hold = 96 * (p.mtu + 100);
+    p.hold_flow = 64 * (p.mtu + 100);
     let mss = r.pick(&[536, 537, 1000, 1220, 1400, 1460, 4096, 8960]);
     let c = &mut p.clients[0];
     c.setup.mtu = (mss + 40).min(p.mtu);
@@ -120,7 +122,14 @@ pub fn refusals(p: &mut Plan, r: &mut Rng) {
     match r.below(3) {
         0 => p.no_listener = vec![bad],
         1 => p.deaf = vec![bad],
-        _ => p.plain_stack = vec![bad],
+        _ => {
+            p.plain_stack = vec![bad];
+            // Its application may read before anyone sees what it does not agree to.
+            p.app_fast_open = r.permille(500);
+            p.expect.complete = !p.app_fast_open;
+            p.expect.clean = !p.app_fast_open;
+            p.expect.handover = !p.app_fast_open;
+        }
     }
     if r.permille(200) {
         p.dests[0] = owner;
@@ -128,6 +137,9 @@ pub fn refusals(p: &mut Plan, r: &mut Rng) {
         p.no_listener = vec![owner];
         p.deaf.clear();
         p.plain_stack.clear();
+        p.expect.complete = true;
+        p.expect.clean = true;
+        p.expect.handover = true;
     }
     if r.permille(300) {
         pipelined(p, r);

@@ -34,13 +34,15 @@ pub struct Host {
     pub tcbs: BTreeMap<Name, Tcb>,
     fragments: BTreeMap<u16, Vec<(usize, Vec<u8>, bool)>>,
     rng: Rng,
+    id: u32,
     /// RSTs that this stack sent because it had no socket.
     pub stray_resets: u32,
 }
 
 impl Host {
     /// A stack without listeners.
-    pub fn new(setup: Setup, rng: Rng) -> Self {
+    /// `id` is the node's, so that no two nodes draw the same initial number.
+    pub fn new(setup: Setup, id: u16, rng: Rng) -> Self {
         Self {
             setup,
             proxy_setup: setup,
@@ -49,6 +51,7 @@ impl Host {
             tcbs: BTreeMap::new(),
             fragments: BTreeMap::new(),
             rng,
+            id: u32::from(id),
             stray_resets: 0,
         }
     }
@@ -91,7 +94,7 @@ impl Host {
             }
             let fast_open = l.fast_open;
             let setup = Setup {
-                isn: self.rng.edge_u32(4000),
+                isn: self.rng.edge_u32(4000) & !7 | self.id,
                 ..if s.dport == crate::node::PROXY_PORT { self.proxy_setup } else { self.setup }
             };
             let (t, out) = Tcb::accept(setup, s, fast_open, now);
