@@ -144,6 +144,8 @@ pub struct Fcb {
     /// A SYN with another ISN that the stack was given: until the client says
     /// something that fits the flow, only a challenge may go out.
     pub challenged: Option<Box<[u8]>>,
+    /// By then a client that did send that SYN has answered the challenge.
+    pub challenged_until: Option<Instant>,
     /// When the client's acknowledgement moved last.
     pub acked_at: Instant,
     /// Last segment of the flow.
@@ -211,6 +213,7 @@ impl Fcb {
             reset: false,
             client_reset: false,
             challenged: None,
+            challenged_until: None,
             acked_at: Instant(0),
             last_seen: Instant(0),
             expires: None,
