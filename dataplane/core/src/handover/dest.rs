@@ -3,6 +3,7 @@
 use super::answers::Answer;
 use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
+use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
 use crate::frame::{Output, Port};
@@ -179,6 +180,9 @@ impl Shard {
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
+            if broken(Mutation::AcceptEarly) {
+                self.send_accept(v, slot, out);
+            }
         } else {
             self.wake(slot, now + v.params.deadline);
             self.ask_for_more(v, slot, out);
@@ -333,6 +337,8 @@ impl Shard {
                 .as_ref()
                 .is_some_and(|d| seq::le(s.seq_end(), d.taken))
             && !s.has(RST)
+            && !broken(Mutation::GivenTwice)
+            && !broken(Mutation::BelowCut)
         {
             // Heard here as well, since the splice.
             return self.drop_frame(Drop::HoldStale);
@@ -394,7 +400,7 @@ impl Shard {
                 d.phase == Phase::Data || (d.phase == Phase::Syn && d.replay == Replay::FastOpen);
             match d.phase {
                 Phase::Served => return self.send_accept(v, slot, out),
-                _ if given => return,
+                _ if given && !broken(Mutation::AbortConfirmed) => return,
                 _ => {
                     self.kill_half_open(v, slot, out);
                     self.leave(slot);
@@ -412,6 +418,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(a, m.seq) else {
             return;
         };
+        if kind == Kind::Refuse && broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &m.peer, kind, m.header.flow, &fields, head, &[], out);
     }
 
@@ -457,6 +466,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(Answer::Refused(why), seq) else {
             return;
         };
+        if broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &peer, kind, flow, &fields, head, &[], out);
     }
 
@@ -499,8 +511,12 @@ impl Shard {
         if !f.is_over() || f.expires.is_some() {
             return;
         }
+        if broken(Mutation::EndedStays) {
+            return;
+        }
         f.expires = Some(now + v.params.closing);
         if let Some(d) = f.dest.as_mut()
+            && !broken(Mutation::EndUntold)
             && d.paper.is_none()
             && !d.end_told
             && d.peer.addr != v.link

@@ -1,5 +1,6 @@
 //! Link messages: sending, and the judgement of what comes in.
 
+use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::frame::{Frame, Output, Port};
 use crate::key::Addr;
@@ -191,7 +192,7 @@ impl Shard {
                 let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
                     v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
                 });
-                if ours {
+                if ours && !broken(Mutation::LinkToHost) {
                     self.link_message(v, frame.head(), now, out);
                 } else {
                     out.send(Port::LinkHost, frame);
@@ -231,8 +232,12 @@ impl Shard {
         if !s.checksum_ok(bytes, &ip) {
             return self.drop_frame(Drop::BadChecksum);
         }
-        let payload = &bytes[s.data..s.end];
+        let mut payload = std::borrow::Cow::Borrowed(&bytes[s.data..s.end]);
         let c = context(&ip.src, &ip.dst, s.sport, s.dport, (s.seq, s.ack, s.flags));
+        if broken(Mutation::Unauthenticated) && payload.len() >= block::FIXED_LEN {
+            block::seal(payload.to_mut(), &v.keys[0], &c);
+        }
+        let payload = &payload[..];
         match block::open(payload, &v.keys, &c) {
             Err(BlockError::Absent) => self.link_bare(v, bytes, &ip, &s, eth.src, now, out),
             Err(BlockError::Malformed | BlockError::Forged) => self.drop_frame(Drop::BlockForged),
@@ -279,10 +284,11 @@ impl Shard {
             self.windows
                 .retain(|k, _| k.0 != h.sender || k.1 >= h.sender_incarnation);
         }
-        if !self.windows.entry(stream).or_default().accept(h.counter) {
+        let new = self.windows.entry(stream).or_default().accept(h.counter);
+        if !new && !broken(Mutation::ReplayProtectionOff) {
             return self.drop_frame(Drop::BlockReplayed);
         }
-        if h.receiver_incarnation != v.incarnation {
+        if h.receiver_incarnation != v.incarnation && !broken(Mutation::IncarnationUnchecked) {
             if h.kind == Kind::Splice {
                 self.refuse(v, m, block::Reason::Incarnation, now, out);
             }

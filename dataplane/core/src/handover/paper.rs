@@ -5,6 +5,7 @@
 use super::dest::{DestSide, Phase};
 use super::message::{Head, Peer};
 use super::replay::ClientSegment;
+use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Output, Port};
@@ -103,7 +104,9 @@ impl Shard {
             return self.drop_frame(Drop::LinkStranger);
         };
         let service = v.services.iter().position(|x| x.app_port == s.dport);
-        let Some(service) = service.filter(|_| v.params.paper_form && s.opts.timestamps.is_none())
+        let Some(service) = service.filter(|_| {
+            (v.params.paper_form || broken(Mutation::BareFormServed)) && s.opts.timestamps.is_none()
+        })
         else {
             self.drop_frame(Drop::PaperForm);
             return self.bare_refuse(v, &peer, s.seq, out);

@@ -1,6 +1,7 @@
 //! The source of a handover: freeze, splice, forward, bury; or unfreeze.
 
 use super::message::{Head, Message, Peer};
+use crate::mutation::{Mutation, broken};
 use crate::command::{Event, Fail, Steps};
 use crate::drops::Drop;
 use crate::fcb::State;
@@ -218,7 +219,8 @@ impl Shard {
         let c_end = cut.wrapping_add(u32::from(client_fin));
         // Nothing may have been acknowledged to the client that does not move, and
         // nothing of the server's may be on its way.
-        if seq::lt(c_end, f.c_acked) || f.s_nxt != f.s_low {
+        let acked_more = seq::lt(c_end, f.c_acked) && !broken(Mutation::DrainUnchecked);
+        if acked_more || f.s_nxt != f.s_low {
             return Err(Fail::Unaccounted);
         }
         let port = self.ports.take(slot).ok_or(Fail::Busy)?;
@@ -414,7 +416,8 @@ impl Shard {
             }
             Kind::Refuse if undecided => {
                 let reason = m.fields.reason.unwrap_or(Reason::Malformed);
-                if reason == Reason::Incarnation && src.repeated {
+                let earlier = reason == Reason::Incarnation && src.repeated;
+                if earlier && !broken(Mutation::IncarnationTrusted) {
                     // The incarnation that is gone may have executed the request.
                     if src.phase != Phase::Unknown {
                         self.outcome_unknown(v, slot, now);
@@ -451,12 +454,19 @@ impl Shard {
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
             // A copy of one byte below the cut is the request's last one.
-            if fresh || seg.has(RST) || (held && seg.is_keepalive(cut)) {
+            let probe = held && seg.is_keepalive(cut) && !broken(Mutation::ProbeLost);
+            if broken(Mutation::HeldLost) {
+                continue;
+            }
+            if fresh || seg.has(RST) || probe {
                 self.forward_held(v, slot, h.frame, out);
             }
         }
         self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
         if self.slots[slot as usize].state == State::Held {
+            if broken(Mutation::NoTombstone) {
+                return self.remove(slot);
+            }
             self.entomb(v, slot);
         }
         self.wake(slot, now + RETRY);
@@ -584,12 +594,15 @@ impl Shard {
         let mut held = std::mem::take(&mut f.held);
         self.set_state(slot, State::Intake);
         if let Some(bytes) = src.swallowed
+            && !broken(Mutation::SwallowedLost)
             && let Some(frame) = out.frame(&bytes)
         {
             self.host_again(v, frame, now, out);
         }
         while let Some(h) = self.store.pop(&mut held) {
-            if let Some(frame) = out.frame(&h.frame) {
+            if let Some(frame) = out.frame(&h.frame)
+                && !broken(Mutation::UnfreezeEmpty)
+            {
                 self.wire_in(v, frame, now, out);
             }
         }
@@ -685,8 +698,12 @@ impl Shard {
             }
             Phase::Paper if now >= deadline => return self.paper_gives_up(v, slot, now, out),
             Phase::Paper if due => self.send_paper(v, slot, out),
+            Phase::Aborting if now >= deadline && broken(Mutation::UnknownRepeated) => {
+                return self.give_up(v, slot, Fail::Aborted, now, out);
+            }
             Phase::Aborting if now >= deadline => return self.outcome_unknown(v, slot, now),
             Phase::Aborting if due => self.send_plain(v, slot, Kind::Abort, RST | ACK, out),
+            Phase::Unknown if broken(Mutation::UnknownSilent) => return,
             Phase::Unknown if now >= src.started + p.unknown_deadline => {
                 self.counters.unknown_resets += 1;
                 return self.reset_client(v, slot, now, out);
@@ -744,7 +761,7 @@ impl Shard {
             seq::le(src.state.cut, s.seq) && s.seq.wrapping_sub(src.state.cut) < 1 << 20;
         // In a handover of the node to itself the two ends see the same client.
         let remote = src.peer.is_some_and(|p| p.addr != v.link);
-        if waits && valid && in_window && remote {
+        if waits && valid && in_window && remote && !broken(Mutation::ProofIgnored) {
             self.accepted(v, slot, now, out);
         }
     }
