@@ -81,7 +81,8 @@ pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -
     let known = s.ack == f.c_acked && window == f.c_window;
     // A stack that was given the request again by a replay tells that in a D-SACK; to
     // the client, which sent it once, what is left of it would be a duplicate ACK.
-    let replayed = s.flags == ACK && s.is_empty() && only_replayed(f, frame, s);
+    let bare = s.flags == ACK && s.is_empty();
+    let replayed = bare && only_replayed(f, frame, s) && !broken(Mutation::ReplayedAckLeft);
     let news = !(pure && !f.spoken_to || replayed);
     if !news && known && s.seq.wrapping_add(f.delta) == f.s_nxt {
         return false;
