@@ -290,6 +290,9 @@ pub struct Expect {
     pub may_hang: bool,
     /// At least one handover must have been accepted.
     pub handover: bool,
+    /// Segments of an earlier connection may reach a new one, as they may on any network;
+    /// only its end counts then.
+    pub stale: bool,
 }
 
 impl Plan {
@@ -392,6 +395,7 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
             may_reset: false,
             may_hang: false,
             handover: true,
+            stale: false,
         },
     }
 }

@@ -160,6 +160,7 @@ pub fn reopen(p: &mut Plan, r: &mut Rng) {
     p.clients[0].requests[0].1 += 20_000;
     p.think = r.pick(&[0, 3 * MS, 60 * MS]);
     p.expect.clean = false;
+    p.expect.stale = true;
 }
 
 pub fn reuse(p: &mut Plan, r: &mut Rng) {
