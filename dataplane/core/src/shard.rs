@@ -76,7 +76,7 @@ pub struct Shard {
     pub(crate) heard: Heard,
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
-    pub(crate) fragment_id: u16,
+    pub(crate) fragment_id: u32,
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
     /// Why frames were dropped.

@@ -300,7 +300,12 @@ impl Shard {
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
         frame.extend_from_slice(&v.cluster_mac);
         frame.extend_from_slice(&f.next_hop);
-        frame.extend_from_slice(&wire::ETHERTYPE_IPV4.to_be_bytes());
+        let ethertype = if f.key.client.is_v4() {
+            wire::ETHERTYPE_IPV4
+        } else {
+            wire::ETHERTYPE_IPV6
+        };
+        frame.extend_from_slice(&ethertype.to_be_bytes());
         frame.extend_from_slice(m.body);
         // It must be what it says it is: a segment of this client to this service.
         let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
