@@ -213,7 +213,7 @@ fn a_splice_behind_the_deadline_of_its_freeze_was_aborted() {
 fn no_free_splice_port_is_busy() {
     let mut v = view(1, 1);
     v.params.splice_ports = (61_000, 61_000);
-    let a = crate::flow_tests::established_at(v, 1000, 9000);
+    let a = established_at(v, 1000, 9000);
     let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
     p.a.s.ports.take(99);
     p.splice_to(2);
