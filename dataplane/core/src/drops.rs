@@ -102,8 +102,6 @@ drops! {
     PaperForm = "paper_form",
     /// A link message that does not fit the state of its flow.
     LinkStale = "link_stale",
-    /// A link message that was consumed.
-    LinkConsumed = "link_consumed",
     /// No buffer for a frame that had to be made.
     NoBuffer = "no_buffer",
     /// A ring to another worker was full.

@@ -278,7 +278,7 @@ impl Shard {
         if !owner {
             return self.drop_frame(Drop::NotOwner);
         }
-        if self.half_open >= v.params.half_open_max {
+        if self.count(State::HalfOpen) >= v.params.half_open_max {
             return self.drop_frame(Drop::HalfOpenFull);
         }
         let Some(slot) = self.create(key, service, now) else {

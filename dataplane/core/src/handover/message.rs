@@ -306,7 +306,7 @@ impl Shard {
         if !right_way {
             return self.drop_frame(Drop::LinkStranger);
         }
-        self.drops.count(Drop::LinkConsumed);
+        self.counters.link_messages += 1;
         if h.kind.from_source() {
             self.destination_message(v, m, now, out);
         } else {
