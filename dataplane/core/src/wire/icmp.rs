@@ -23,7 +23,7 @@ impl Quote {
     /// Finds the quote of an ICMP error (destination unreachable, source quench,
     /// time exceeded, parameter problem) about a TCP segment.
     pub fn parse(frame: &[u8], ip: &Ip) -> Option<Self> {
-        let icmp = frame.get(ip.l4..ip.end)?;
+        let icmp = ip.payload(frame);
         if ip.proto != PROTO_ICMP || ip.fragment || !matches!(icmp.first()?, 3 | 4 | 11 | 12) {
             return None;
         }
