@@ -117,6 +117,7 @@ fn params(config: &Config) -> Params {
     let (handover, timeouts, memory) = (&config.handover, &config.timeouts, &config.memory);
     Params {
         mtu: usize::from(config.ports.wire.mtu.min(config.ports.link.mtu)),
+        wire_mtu: usize::from(config.ports.wire.mtu),
         first_window: u32::from(handover.first_window),
         replay: handover.replay,
         paper_form: config.cluster.accept_paper_form,
