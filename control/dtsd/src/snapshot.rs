@@ -141,7 +141,7 @@ fn params(config: &Config) -> Params {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::config;
+    use crate::testkit::{config, config_v6};
 
     const BOOT: Boot = Boot {
         incarnation: 7,
@@ -163,6 +163,16 @@ mod tests {
         let share = |n| view.services[0].buckets.share(n);
         assert_eq!(share(1) + share(2), 4096);
         assert!(share(1) > 1500 && share(2) > 1500);
+    }
+
+    #[test]
+    fn the_link_local_address_is_the_node_s_own_where_there_is_ipv6() {
+        let mac = [0x02, 0x77, 0, 0, 0, 1];
+        let own = |config: &Config| build(config, BOOT, mac, [4; 6]).own;
+        assert_eq!(own(&config()), [Addr::v4([10, 77, 0, 1])]);
+        let addresses = ["fd77::1", "fe80::77:ff:fe00:1"];
+        let addresses = addresses.map(|a| Addr::from(a.parse::<IpAddr>().unwrap()));
+        assert_eq!(own(&config_v6()), addresses);
     }
 
     #[test]
