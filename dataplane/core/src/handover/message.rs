@@ -187,12 +187,19 @@ impl Shard {
         }
         match wire::l3(frame.head()) {
             Err(_) => self.drop_frame(Drop::Malformed),
-            Ok(L3::Ip(ip)) if ip.dst == v.link && ip.proto == PROTO_TCP && !ip.fragment => {
-                let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
-                    v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
-                });
-                if ours {
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                // A later fragment bears no port, and a stack puts all together.
+                if ip.fragment {
+                    return self.drop_frame(Drop::Fragment);
+                }
+                let dport = wire::tcp::ports(frame.head(), &ip).map(|(_, d)| d);
+                let hidden = dport.is_some_and(|d| v.is_hidden(d));
+                let spliced = dport.is_some_and(|d| v.is_app_port(d) || v.is_splice_port(d));
+                if ip.dst == v.link && (hidden || spliced) {
                     self.link_message(v, frame.head(), now, out);
+                } else if hidden || v.is_vip(&ip.dst) {
+                    // The stack would take it by any interface, whatever it is for.
+                    self.drop_frame(Drop::HiddenPort);
                 } else {
                     out.send(Port::LinkHost, frame);
                 }
