@@ -57,6 +57,8 @@ pub struct Message<'a> {
     pub ack: u32,
     /// The segment's sequence number.
     pub seq: u32,
+    /// The segment's flags.
+    pub flags: u8,
     /// Who sent it, as the address of an answer.
     pub peer: Peer,
 }
@@ -258,6 +260,7 @@ impl Shard {
                     body: &payload[n..],
                     ack: s.ack,
                     seq: s.seq,
+                    flags: s.flags,
                     peer,
                 };
                 self.judge(v, &m, &ip, now, out);
