@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 mod answers;
 mod fails;
 mod held;
+mod keys;
 mod leaks;
 mod noise;
 mod options;
