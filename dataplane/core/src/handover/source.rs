@@ -549,9 +549,10 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         if let Some(src) = f.source.take() {
-            self.tickets.remove(&src.ticket);
-            self.ports.give_back(src.port);
+            // Whoever still waits for the end of the handover is told.
+            self.close_source(&src);
         }
+        let f = &mut self.slots[slot as usize];
         f.reset = true;
         f.expires = Some(now + v.params.closing);
         if f.state != State::Tombstone {
