@@ -71,6 +71,9 @@ pub struct DestSide {
     pub ended: Option<Instant>,
     /// End of what the stack was given in order.
     pub taken: u32,
+    /// Until then segments from above a hole wait for what the source forwards;
+    /// `None` when it has nothing more.
+    pub filling: Option<Instant>,
     /// The client's sign of life during the handover was answered.
     pub probe_answered: bool,
     /// The source was told that the flow ended.
@@ -180,6 +183,7 @@ impl Shard {
             given: Vec::new(),
             ended: None,
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: None,
@@ -292,6 +296,9 @@ impl Shard {
             return self.drop_frame(Drop::HoldStale);
         }
         self.release(v, slot, &frame, now, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
     }
 
     fn end_came<O: Output>(
@@ -302,6 +309,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if let Some(slot) = mine {
+            self.stop_filling(v, slot, now, out);
+        }
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
             d.ended.get_or_insert(now);
         }
@@ -476,6 +486,15 @@ impl Shard {
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let filling = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
+        match filling {
+            Some(t) if now >= t => self.stop_filling(v, slot, now, out),
+            Some(t) => self.wake(slot, t),
+            None => {}
+        }
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };

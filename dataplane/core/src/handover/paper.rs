@@ -215,6 +215,7 @@ impl Shard {
             given: Vec::new(),
             ended: None,
             taken: st.cut,
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: Some(PaperSide {
