@@ -382,7 +382,7 @@ impl Shard {
     fn wire_served<O: Output>(
         &mut self,
         v: &View,
-        frame: O::Frame,
+        mut frame: O::Frame,
         s: &Segment,
         slot: u32,
         next_hop: Mac,
@@ -396,7 +396,8 @@ impl Shard {
         if let Some(d) = f.dest.as_mut() {
             d.note_taken(s);
         }
-        self.complete_handshake(v, slot, s, out);
+        let changed = self.complete_handshake(v, slot, frame.head_mut(), s, now, out);
+        let s = changed.as_ref().unwrap_or(s);
         self.forward(v, slot, frame, s, out);
         self.check_end(v, slot, now, out);
     }

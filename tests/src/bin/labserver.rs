@@ -6,9 +6,9 @@
 //! Arguments are KEY=VALUE: `listen` (address and port), `records` (the file), `node`
 //! (for `X-Node`), `cc` (congestion control; default: the namespace's).
 
-use dts_tests::stacks::http::{Head, hex};
-use dts_tests::stacks::Served;
 use dts_tests::client::pattern;
+use dts_tests::stacks::Served;
+use dts_tests::stacks::http::{Head, hex};
 use nix::sys::socket::{setsockopt, sockopt};
 use sha2::{Digest, Sha256};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -115,9 +115,17 @@ fn run() -> Result<(), String> {
         }
     }
     let records = records.ok_or("records: missing")?;
-    let file = File::options().create(true).append(true).open(&records).map_err(|e| format!("{records}: {e}"))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&records)
+        .map_err(|e| format!("{records}: {e}"))?;
     let bind = || -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(listen),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         if let Some(cc) = &cc {
             // Accepted sockets inherit the listener's.

@@ -98,11 +98,8 @@ impl Sequence {
             .into_iter()
             .take(count as usize)
         {
-            fate.copies.push(if fate.hurried {
-                0
-            } else {
-                self.delay(i, what)
-            });
+            fate.copies
+                .push(if fate.hurried { 0 } else { self.delay(i, what) });
         }
         self.number += 1;
         fate

@@ -270,24 +270,24 @@ impl Relay {
             let mut iov = [IoSliceMut::new(&mut self.buffer)];
             let fd = self.lines[number].ports[side].as_raw_fd();
             let control = Some(self.control.as_mut_slice());
-            let (len, at) =
-                match recvmsg::<LinkAddr>(fd, &mut iov, control, MsgFlags::MSG_DONTWAIT) {
-                    Ok(message) => {
-                        if message
-                            .address
-                            .is_some_and(|a| a.pkttype() == PACKET_OUTGOING)
-                        {
-                            continue;
-                        }
-                        let at = message.cmsgs()?.find_map(|c| match c {
-                            ControlMessageOwned::ScmTimestampns(t) => Some(t.num_nanoseconds()),
-                            _ => None,
-                        });
-                        (message.bytes, at)
+            let (len, at) = match recvmsg::<LinkAddr>(fd, &mut iov, control, MsgFlags::MSG_DONTWAIT)
+            {
+                Ok(message) => {
+                    if message
+                        .address
+                        .is_some_and(|a| a.pkttype() == PACKET_OUTGOING)
+                    {
+                        continue;
                     }
-                    Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
-                    Err(e) => return Err(e.into()),
-                };
+                    let at = message.cmsgs()?.find_map(|c| match c {
+                        ControlMessageOwned::ScmTimestampns(t) => Some(t.num_nanoseconds()),
+                        _ => None,
+                    });
+                    (message.bytes, at)
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            };
             let at = at.map_or_else(now, Ok)?;
             self.judge(number, side, len, at);
         }
@@ -315,8 +315,9 @@ impl Relay {
                 counters: Default::default(),
                 // The near port alone: two connections from the same port, to different
                 // servers, meet the same fates.
-                sequences: [false, true]
-                    .map(|back| Sequence::new(seed, number, back, u64::from(ends.0.port()) << 1 | 1)),
+                sequences: [false, true].map(|back| {
+                    Sequence::new(seed, number, back, u64::from(ends.0.port()) << 1 | 1)
+                }),
                 plays: Default::default(),
             });
             let mut fate = flow.sequences[side].next(settings, bits);

@@ -67,7 +67,9 @@ impl<'a> Rig<'a> {
         let mut line = serde_json::to_string(command).expect("a command is JSON");
         line.push('\n');
         let input = self.input.as_mut().expect("open until dropped");
-        let sent = input.write_all(line.as_bytes()).and_then(|()| input.flush());
+        let sent = input
+            .write_all(line.as_bytes())
+            .and_then(|()| input.flush());
         let mut text = String::new();
         let got = sent.and_then(|()| self.output.read_line(&mut text));
         assert!(

@@ -55,7 +55,10 @@ impl Measured {
     pub fn fault(&self) -> Option<String> {
         let a = &self.asked;
         if !a.error.is_empty() || a.status != 200 {
-            return Some(format!("{:?} port {}: {} {}", a.way, a.port, a.status, a.error));
+            return Some(format!(
+                "{:?} port {}: {} {}",
+                a.way, a.port, a.status, a.error
+            ));
         }
         if !a.up_equal || !a.down_equal || a.node != SERVER {
             return Some(format!("{a:?}"));
@@ -101,7 +104,10 @@ impl<'a> Bed<'a> {
         lab.lab(&["stop", "2", "nginx"]);
         // Each connection stands alone: nothing learned from an earlier one.
         for node in ["node1", SERVER] {
-            lab.exec(node, &["sysctl", "-q", "-w", "net.ipv4.tcp_no_metrics_save=1"]);
+            lab.exec(
+                node,
+                &["sysctl", "-q", "-w", "net.ipv4.tcp_no_metrics_save=1"],
+            );
         }
         let mut bed = Self {
             rig: Rig::new(lab),
@@ -137,8 +143,10 @@ impl<'a> Bed<'a> {
             // A listener takes the setting when it is made. Fast Open is for the replay;
             // the server that is asked directly has it off, as most servers do.
             let value = if port == 80 { own.trim() } else { "0" };
-            self.lab
-                .exec(SERVER, &["sysctl", "-q", "-w", &format!("{sysctl}={value}")]);
+            self.lab.exec(
+                SERVER,
+                &["sysctl", "-q", "-w", &format!("{sysctl}={value}")],
+            );
             let records = self.lab.dir(2).join(format!("records-{port}"));
             let mut arguments = vec![
                 program.to_string_lossy().into_owned(),
@@ -154,11 +162,7 @@ impl<'a> Bed<'a> {
             self.servers.push((running, records));
             let filter = format!("sport = :{port}");
             let deadline = Instant::now() + Duration::from_secs(5);
-            while self
-                .lab
-                .exec(SERVER, &["ss", "-Hltn", &filter])
-                .is_empty()
-            {
+            while self.lab.exec(SERVER, &["ss", "-Hltn", &filter]).is_empty() {
                 assert!(Instant::now() < deadline, "no server on port {port}");
                 thread::sleep(Duration::from_millis(20));
             }

@@ -88,10 +88,14 @@ mod tests {
 
     #[test]
     fn heads_in_pieces() {
-        let text: &[u8] = b"POST /b/x HTTP/1.1\r\nHost: lab\r\nX-Down: 77\r\nContent-Length: 3\r\n\r\nabc";
+        let text: &[u8] =
+            b"POST /b/x HTTP/1.1\r\nHost: lab\r\nX-Down: 77\r\nContent-Length: 3\r\n\r\nabc";
         let (head, rest) = Head::read(&mut &text[..], &mut [0; 7]).expect("a head");
         assert_eq!((head.status, head.content_length), (0, 3));
-        assert_eq!((head.number("x-down"), head.field("host")), (Some(77), "lab"));
+        assert_eq!(
+            (head.number("x-down"), head.field("host")),
+            (Some(77), "lab")
+        );
         assert!(b"abc".starts_with(&rest));
         let text: &[u8] = b"HTTP/1.1 200 OK\r\nX-Node: node2\r\n\r\n";
         let (head, rest) = Head::read(&mut &text[..], &mut [0; 64]).expect("a head");

@@ -13,7 +13,9 @@ pub mod http;
 use serde::{Deserialize, Serialize};
 
 /// Which of a pair a connection is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Way {
     /// To the VIP, handed over.
