@@ -7,6 +7,8 @@
 
 pub mod capture;
 pub mod client;
+pub mod impair;
 pub mod lab;
 pub mod metrics;
+pub mod stacks;
 pub mod suite;

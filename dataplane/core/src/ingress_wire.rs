@@ -390,7 +390,7 @@ impl Shard {
     fn wire_served<O: Output>(
         &mut self,
         v: &View,
-        frame: O::Frame,
+        mut frame: O::Frame,
         s: &Segment,
         slot: u32,
         next_hop: Mac,
@@ -410,7 +410,8 @@ impl Shard {
         if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
-        self.complete_handshake(v, slot, s, out);
+        let changed = self.complete_handshake(v, slot, frame.head_mut(), s, now, out);
+        let s = changed.as_ref().unwrap_or(s);
         self.forward(v, slot, frame, s, out);
         if !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
