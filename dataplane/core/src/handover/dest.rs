@@ -43,6 +43,8 @@ pub struct DestSide {
     pub request: Vec<u8>,
     /// Where the request ended when more was last asked for because of a hole.
     pub asked: Option<usize>,
+    /// Data messages that were taken since the source was told how far this is.
+    pub untold: u8,
     /// How the request is being replayed.
     pub replay: Replay,
     /// The local stack's ISN.
@@ -69,6 +71,9 @@ pub struct DestSide {
     pub ended: Option<Instant>,
     /// End of what the stack was given in order.
     pub taken: u32,
+    /// Until then segments from above a hole wait for what the source forwards;
+    /// `None` when it has nothing more.
+    pub filling: Option<Instant>,
     /// The client's sign of life during the handover was answered.
     pub probe_answered: bool,
     /// The source was told that the flow ended.
@@ -165,6 +170,7 @@ impl Shard {
             state: st,
             request: m.body.to_vec(),
             asked: None,
+            untold: 0,
             replay: Replay::FastOpen,
             l_isn: 0,
             l_tsval: 0,
@@ -177,6 +183,7 @@ impl Shard {
             given: Vec::new(),
             ended: None,
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: None,
@@ -186,7 +193,7 @@ impl Shard {
             self.begin_replay(v, slot, now, out);
         } else {
             self.wake(slot, now + v.params.deadline);
-            self.ask_for_more(v, slot, out);
+            self.ask_for_more(v, slot, false, out);
         }
     }
 
@@ -225,7 +232,7 @@ impl Shard {
             return;
         };
         match d.phase {
-            Phase::Gather => self.ask_for_more(v, slot, out),
+            Phase::Gather => self.ask_for_more(v, slot, false, out),
             Phase::Syn | Phase::Data => {}
             Phase::Served => {
                 if let Some(a) = self.answers.get(&m.header.flow) {
@@ -234,66 +241,6 @@ impl Shard {
                     self.send_accept(v, slot, out);
                 }
             }
-        }
-    }
-
-    fn ask_for_more<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
-            return;
-        };
-        let (peer, flow) = (d.peer, d.flow);
-        let head = Head {
-            seq: d.state.s_base.wrapping_add(1),
-            ack: d
-                .state
-                .c_base
-                .wrapping_add(1)
-                .wrapping_add(d.request.len() as u32),
-            flags: ACK,
-            ..Head::default()
-        };
-        self.say(
-            v,
-            &peer,
-            Kind::Continue,
-            flow,
-            &Fields::default(),
-            head,
-            &[],
-            out,
-        );
-    }
-
-    fn data_came<O: Output>(
-        &mut self,
-        v: &View,
-        m: &Message<'_>,
-        slot: u32,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
-            return;
-        };
-        let at = m.seq.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        let len = d.state.cut.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        if d.phase != Phase::Gather || at + m.body.len() > len {
-            return self.drop_frame(Drop::LinkStale);
-        }
-        if at > d.request.len() {
-            // A hole: the source starts again from what we have. One question for
-            // each hole; the source's own timer repeats.
-            if d.asked.replace(d.request.len()) == Some(d.request.len()) {
-                return self.drop_frame(Drop::LinkStale);
-            }
-            return self.ask_for_more(v, slot, out);
-        }
-        let fresh = d.request.len() - at;
-        if fresh < m.body.len() {
-            d.request.extend_from_slice(&m.body[fresh..]);
-        }
-        if d.request.len() == len {
-            self.begin_replay(v, slot, now, out);
         }
     }
 
@@ -349,6 +296,9 @@ impl Shard {
             return self.drop_frame(Drop::HoldStale);
         }
         self.release(v, slot, &frame, now, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
     }
 
     fn end_came<O: Output>(
@@ -359,6 +309,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if let Some(slot) = mine {
+            self.stop_filling(v, slot, now, out);
+        }
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
             d.ended.get_or_insert(now);
         }
@@ -533,6 +486,15 @@ impl Shard {
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let filling = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
+        match filling {
+            Some(t) if now >= t => self.stop_filling(v, slot, now, out),
+            Some(t) => self.wake(slot, t),
+            None => {}
+        }
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };

@@ -202,6 +202,7 @@ impl Shard {
             state: st,
             request: Vec::new(),
             asked: None,
+            untold: 0,
             replay: Replay::Handshake,
             l_isn: 0,
             l_tsval: 0,
@@ -214,6 +215,7 @@ impl Shard {
             given: Vec::new(),
             ended: None,
             taken: st.cut,
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: Some(PaperSide {
