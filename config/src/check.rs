@@ -119,6 +119,15 @@ fn services(config: &Config) -> Result {
                     format!("service {name} has this proxy port of {} already", earlier.vip),
                 );
             }
+            // A frame from the host names its service by VIP and local port.
+            let own = (service.vip, service.application_port);
+            if (earlier.vip, earlier.application_port) == own {
+                let reason = format!(
+                    "service {name} has this application port on {} already",
+                    service.vip
+                );
+                return error("application_port", reason);
+            }
         }
         let Some(proxy) = service.proxy_port else {
             continue;

@@ -414,7 +414,10 @@ fn a_stopping_daemon_begins_nothing() {
 
 #[test]
 fn the_papers_form_is_told_apart() {
-    for (replay, word) in [(Some(block::Replay::Paper), "paper"), (None, "unknown")] {
+    for (replay, told, word) in [
+        (Some(block::Replay::Paper), Replay::Paper, "paper"),
+        (None, Replay::Unknown, "unknown"),
+    ] {
         let rig = rig(Script {
             splice: Some(Ok(replay)),
             ..GOOD
@@ -423,7 +426,7 @@ fn the_papers_form_is_told_apart() {
         let Answer::Done(done) = rig.run(&proxy, passed) else {
             panic!("not done")
         };
-        assert_eq!(done.replay, Replay::Handshake);
+        assert_eq!(done.replay, told);
         assert_eq!(rig.handovers.history.newest(1)[0].replay, Some(word));
     }
 }

@@ -13,6 +13,7 @@ use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::{self, Edit};
 use crate::wire::icmp::Quote;
+use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
 
@@ -33,9 +34,10 @@ impl Shard {
         }
         let next_hop = eth.src;
         match wire::l3(bytes) {
-            Err(_) => self.drop_frame(Drop::Malformed),
+            Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
+            Ok(L3::Ip(ip)) if nd::kind(bytes, &ip).is_some() => self.wire_nd(v, frame, &ip, out),
             Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
             Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
         }
@@ -65,14 +67,55 @@ impl Shard {
         self.drop_frame(Drop::ArpConsumed);
     }
 
+    /// Neighbour discovery: a solicitation for a VIP is answered here, by the owner of
+    /// the asker's hash; nothing about a VIP reaches the host.
+    fn wire_nd<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
+        let target = nd::target(frame.head(), ip);
+        if !target.is_some_and(|t| v.is_vip(&t)) {
+            return if v.is_vip(&ip.dst) {
+                self.drop_frame(Drop::NdConsumed)
+            } else {
+                self.wire_node(v, frame, ip, out)
+            };
+        }
+        if nd::kind(frame.head(), ip) == Some(nd::SOLICIT) {
+            let Ok(s) = Solicit::parse(frame.head(), ip) else {
+                return self.drop_frame(Drop::NdInvalid);
+            };
+            if v.general.owner_of(&s.src) == v.node {
+                let probe = s.src.is_unspecified();
+                let dst = if probe { nd::ALL_NODES } else { s.src };
+                let reply = Advert {
+                    dst,
+                    target: s.target,
+                    link: v.cluster_mac,
+                    solicited: !probe,
+                };
+                let eth_dst = match s.link {
+                    _ if probe => nd::group_mac(&dst),
+                    Some(mac) => mac,
+                    None => wire::eth(frame.head()).map_or(wire::BROADCAST, |e| e.src),
+                };
+                self.emit(Port::Wire, &reply.frame(eth_dst, v.wire_mac), out);
+            }
+        }
+        self.drop_frame(Drop::NdConsumed);
+    }
+
     /// Not for the VIP: the node's own address, or a group of hosts.
     fn wire_node<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
         let group = frame.head()[0] & 1 != 0;
         if !group && !v.is_own(&ip.dst) {
             return self.drop_frame(Drop::OtherNode);
         }
+        if v.is_vip_group(&ip.dst) && nd::icmp_type(frame.head(), ip) != Some(nd::LISTENER_QUERY) {
+            return self.drop_frame(Drop::NdConsumed);
+        }
+        if ip.fragment && ip.may_be_tcp() {
+            // Put together, it could name any port.
+            return self.drop_frame(Drop::Fragment);
+        }
         if ip.proto == PROTO_TCP
-            && !ip.fragment
             && let Some((_, dport)) = wire::tcp::ports(frame.head(), ip)
             && v.is_hidden(dport)
         {
@@ -90,10 +133,12 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        // IPv6 names a datagram's fragments without its protocol: others of this
+        // client would mix with those of a replay.
+        if ip.fragment && (ip.proto == PROTO_TCP || !ip.src.is_v4()) {
+            return self.drop_frame(Drop::Fragment);
+        }
         if ip.proto == PROTO_TCP {
-            if ip.fragment {
-                return self.drop_frame(Drop::Fragment);
-            }
             let Ok(s) = Segment::parse(frame.head(), ip) else {
                 return self.drop_frame(Drop::Malformed);
             };
@@ -135,6 +180,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if ip.src.is_link_local() {
+            return self.drop_frame(Drop::LinkLocalClient);
+        }
         if s.opts.splice_kind {
             return self.drop_frame(Drop::Option32OnWire);
         }
@@ -230,7 +278,7 @@ impl Shard {
         if !owner {
             return self.drop_frame(Drop::NotOwner);
         }
-        if self.half_open >= v.params.half_open_max {
+        if self.count(State::HalfOpen) >= v.params.half_open_max {
             return self.drop_frame(Drop::HalfOpenFull);
         }
         let Some(slot) = self.create(key, service, now) else {
@@ -247,7 +295,7 @@ impl Shard {
         f.ts_in_order = s.ts_val().unwrap_or(0);
         f.ts_echoed = f.ts_in_order;
         f.agreed = Agreed {
-            mss: s.opts.mss.unwrap_or(536),
+            mss: s.opts.mss.unwrap_or(least_mss(&key.client)),
             client_shift: s.opts.wscale.unwrap_or(0),
             promised_shift: 0,
             wscale: s.opts.wscale.is_some(),
@@ -381,6 +429,11 @@ impl Shard {
         wire::set_eth(bytes, v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
+}
+
+/// The MSS of a SYN that names none (RFC 9293, section 3.7.1).
+fn least_mss(client: &Addr) -> u16 {
+    if client.is_v4() { 536 } else { 1_220 }
 }
 
 /// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted

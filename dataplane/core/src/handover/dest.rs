@@ -1,6 +1,6 @@
 //! The destination of a handover: what the source's messages do here.
 
-use super::answers::Answer;
+use super::answers::{Answer, KEPT};
 use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
 use crate::drops::Drop;
@@ -65,6 +65,8 @@ pub struct DestSide {
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,
+    /// When the end mark came: `given` is forgotten some time after it.
+    pub ended: Option<Instant>,
     /// End of what the stack was given in order.
     pub taken: u32,
     /// The client's sign of life during the handover was answered.
@@ -81,6 +83,12 @@ impl DestSide {
         if seq::le(s.seq, self.taken) && seq::lt(self.taken, s.seq_end()) {
             self.taken = s.seq_end();
         }
+    }
+
+    /// The end mark came so long ago that nothing which the source forwarded can
+    /// still be under way, and what was given to the stack need not be remembered.
+    pub(crate) fn forwarding_is_over(&self, now: Instant) -> bool {
+        self.ended.is_some_and(|t| now - t >= KEPT)
     }
 
     /// Number behind the client's last byte or FIN that the source passed on.
@@ -112,7 +120,7 @@ impl Shard {
             (Kind::Splice, Some(slot)) => self.splice_again(v, m, slot, out),
             (Kind::Data, Some(slot)) => self.data_came(v, m, slot, now, out),
             (Kind::Forward, Some(slot)) => self.forward_came(v, m, slot, now, out),
-            (Kind::EndMark, mine) => self.end_came(v, m, mine, out),
+            (Kind::EndMark, mine) => self.end_came(v, m, mine, now, out),
             (Kind::Abort, mine) => self.abort_came(v, m, mine, now, out),
             _ => self.drop_frame(Drop::LinkStale),
         }
@@ -167,6 +175,7 @@ impl Shard {
             handshake_done: false,
             egress: Vec::new(),
             given: Vec::new(),
+            ended: None,
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
             probe_answered: false,
             end_told: false,
@@ -300,7 +309,12 @@ impl Shard {
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
         frame.extend_from_slice(&v.cluster_mac);
         frame.extend_from_slice(&f.next_hop);
-        frame.extend_from_slice(&wire::ETHERTYPE_IPV4.to_be_bytes());
+        let ethertype = if f.key.client.is_v4() {
+            wire::ETHERTYPE_IPV4
+        } else {
+            wire::ETHERTYPE_IPV6
+        };
+        frame.extend_from_slice(&ethertype.to_be_bytes());
         frame.extend_from_slice(m.body);
         // It must be what it says it is: a segment of this client to this service.
         let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
@@ -310,7 +324,8 @@ impl Shard {
             && ip.dst == f.key.vip
             && ip.proto == wire::PROTO_TCP
             && wire::tcp::ports(&frame, &ip) == Some((f.key.client_port, f.key.port));
-        if !right || f.state != State::Served {
+        let over = f.dest.as_ref().is_none_or(|d| d.forwarding_is_over(now));
+        if !right || f.state != State::Served || over {
             return self.drop_frame(Drop::LinkStale);
         }
         if let Ok(s) = Segment::parse(&frame, &ip)
@@ -336,9 +351,16 @@ impl Shard {
         self.release(v, slot, &frame, now, out);
     }
 
-    fn end_came<O: Output>(&mut self, v: &View, m: &Message<'_>, mine: Option<u32>, out: &mut O) {
+    fn end_came<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        mine: Option<u32>,
+        now: Instant,
+        out: &mut O,
+    ) {
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
-            d.given = Vec::new();
+            d.ended.get_or_insert(now);
         }
         let head = Head {
             seq: m.ack,
@@ -453,7 +475,7 @@ impl Shard {
             f.tau = 0;
             f.local_shift = f.agreed.promised_shift;
             if let Some(d) = f.dest.take() {
-                self.aliases.forget(slot, &d);
+                self.aliases.forget(&d);
             }
         } else {
             self.remove(slot);

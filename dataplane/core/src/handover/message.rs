@@ -169,7 +169,7 @@ impl Shard {
             flow,
         };
         block::write(&mut b, &header, fields);
-        v.params.mtu - 40 - opts.bytes().1 - b.len()
+        v.params.mtu - Ip::header_len(&v.link) - 20 - opts.bytes().1 - b.len()
     }
 
     pub(crate) fn link_in<O: Output>(
@@ -186,8 +186,10 @@ impl Shard {
             return self.drop_frame(Drop::OwnEcho);
         }
         match wire::l3(frame.head()) {
-            Err(_) => self.drop_frame(Drop::Malformed),
-            Ok(L3::Ip(ip)) if ip.dst == v.link && ip.proto == PROTO_TCP && !ip.fragment => {
+            Err(bad) => self.drop_frame(bad.into()),
+            // Put together, it could name any port.
+            Ok(L3::Ip(ip)) if ip.fragment && ip.may_be_tcp() => self.drop_frame(Drop::Fragment),
+            Ok(L3::Ip(ip)) if ip.dst == v.link && ip.proto == PROTO_TCP => {
                 let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
                     v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
                 });
@@ -304,7 +306,7 @@ impl Shard {
         if !right_way {
             return self.drop_frame(Drop::LinkStranger);
         }
-        self.drops.count(Drop::LinkConsumed);
+        self.counters.link_messages += 1;
         if h.kind.from_source() {
             self.destination_message(v, m, now, out);
         } else {

@@ -55,7 +55,8 @@ impl Shard {
                 self.give_up(v, slot, Fail::Refused(Reason::NobodyListens), now, out);
             }
             Phase::Splicing if s.has(SYN) && s.has(ACK) && s.ack == first => {
-                if st.timestamps || st.client_fin {
+                let v4 = src.flow.is_some_and(|f| f.client.is_ipv4());
+                if st.timestamps || st.client_fin || !v4 {
                     self.bare_reset(v, slot, out);
                     return self.give_up(v, slot, Fail::PaperForm, now, out);
                 }
@@ -104,7 +105,7 @@ impl Shard {
         let (st, mut at) = (src.state, src.acked);
         let request = std::mem::take(&mut src.request);
         let ack = src.peer_isn.wrapping_add(1);
-        let room = usize::from(st.mss).min(v.params.mtu - 40);
+        let room = usize::from(st.mss).min(v.params.mtu - Ip::header_len(&v.link) - 20);
         loop {
             let n = room.min(request.len() - at);
             let last = at + n == request.len();

@@ -175,7 +175,7 @@ impl Shard {
             self.unfreeze(v, slot, now, out);
             return self.fail(ticket, fail);
         }
-        self.send_splice(v, slot, now, out);
+        self.send_splice(v, slot, out);
         self.wake(slot, now + RETRY);
     }
 
@@ -270,7 +270,7 @@ impl Shard {
         Ok(())
     }
 
-    fn send_splice<O: Output>(&mut self, v: &View, slot: u32, _now: Instant, out: &mut O) {
+    fn send_splice<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         let Some(src) = f.source.as_mut() else { return };
         let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
@@ -328,6 +328,7 @@ impl Shard {
         let request = std::mem::take(&mut src.request);
         let room = Self::room(v, &Build::default(), &Fields::default());
         while at < request.len() {
+            self.counters.data_segments += 1;
             let n = room.min(request.len() - at);
             let head = Head {
                 seq: st.c_base.wrapping_add(1).wrapping_add(at as u32),
@@ -443,7 +444,7 @@ impl Shard {
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
             if fresh || seg.has(RST) || seg.is_keepalive(cut) {
-                self.forward_held(v, slot, h.frame, out);
+                self.forward_held(v, slot, &h.frame, &seg, out);
             }
         }
         self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
@@ -454,13 +455,14 @@ impl Shard {
     }
 
     /// Sends a client's frame to the destination, in pieces that fit.
-    fn forward_held<O: Output>(&mut self, v: &View, slot: u32, frame: Vec<u8>, out: &mut O) {
-        let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
-            return;
-        };
-        let Ok(s) = Segment::parse(&frame, &ip) else {
-            return;
-        };
+    fn forward_held<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        frame: &[u8],
+        s: &Segment,
+        out: &mut O,
+    ) {
         let Some(src) = self.slots[slot as usize].source.as_ref() else {
             return;
         };
@@ -477,8 +479,8 @@ impl Shard {
         };
         let mut at = 0;
         loop {
-            let mut piece = frame.clone();
-            let n = edit::cut_payload(&mut piece, &s, at, room);
+            let mut piece = frame.to_vec();
+            let n = edit::cut_payload(&mut piece, s, at, room);
             piece.truncate(n);
             at += room;
             let last = at >= s.len();
@@ -576,17 +578,13 @@ impl Shard {
         if let Some(bytes) = src.swallowed
             && let Some(frame) = out.frame(&bytes)
         {
-            self.host_again(v, frame, now, out);
+            self.wire_host_in(v, frame, now, out);
         }
         while let Some(h) = self.store.pop(&mut held) {
             if let Some(frame) = out.frame(&h.frame) {
                 self.wire_in(v, frame, now, out);
             }
         }
-    }
-
-    fn host_again<O: Output>(&mut self, v: &View, frame: O::Frame, now: Instant, out: &mut O) {
-        self.wire_host_in(v, frame, now, out);
     }
 
     /// Resets the client of a flow that nobody can serve, and keeps answering it
@@ -647,7 +645,8 @@ impl Shard {
         // A third of the time is for the abort and its answer.
         let abort_at = src.started + Span(p.deadline.0 / 3 * 2);
         let due = now >= src.retry_at;
-        if due {
+        if due && !matches!(src.phase, Phase::Frozen | Phase::Unknown) {
+            self.counters.link_repeats += 1;
             src.tries += 1;
             src.retry_at = now + Span(RETRY.0 << src.tries.min(RETRY_MOST));
         }
@@ -663,7 +662,7 @@ impl Shard {
                 self.send_plain(v, slot, Kind::Abort, RST | ACK, out);
             }
             Phase::Splicing if due => {
-                self.send_splice(v, slot, now, out);
+                self.send_splice(v, slot, out);
                 if self.slots[slot as usize]
                     .source
                     .as_ref()

@@ -26,7 +26,10 @@ fn nothing_taken(n: &mut Node) {
 /// And no flow either.
 fn empty(n: &mut Node) {
     nothing_taken(n);
-    assert_eq!((n.s.flows(), n.s.table.len(), n.s.half_open), (0, 0, 0));
+    assert_eq!(
+        (n.s.flows(), n.s.table.len(), n.s.count(State::HalfOpen)),
+        (0, 0, 0)
+    );
     assert!(
         n.s.slots
             .iter()

@@ -130,12 +130,7 @@ impl Segment {
 
     /// Whether the TCP checksum is right.
     pub fn checksum_ok(&self, frame: &[u8], ip: &Ip) -> bool {
-        let s = checksum::pseudo_v4(
-            ip.src.octets_v4(),
-            ip.dst.octets_v4(),
-            ip.proto,
-            self.end - self.l4,
-        );
+        let s = checksum::pseudo(&ip.src, &ip.dst, ip.proto, self.end - self.l4);
         checksum::fold(s + checksum::sum(&frame[self.l4..self.end])) == 0xffff
     }
 }
