@@ -110,10 +110,13 @@ fn services(config: &Config) -> Result {
                 let at = SocketAddr::new(service.vip, service.port);
                 return error("port", format!("{at} is service {name}'s already"));
             }
-            if service.proxy_port.is_some() && earlier.proxy_port == service.proxy_port {
+            // One proxy may serve the VIPs of both families by one port.
+            if service.proxy_port.is_some()
+                && (earlier.vip, earlier.proxy_port) == (service.vip, service.proxy_port)
+            {
                 return error(
                     "proxy_port",
-                    format!("service {name} has this proxy port already"),
+                    format!("service {name} has this proxy port of {} already", earlier.vip),
                 );
             }
             // A frame from the host names its service by VIP and local port.

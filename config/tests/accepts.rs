@@ -129,10 +129,10 @@ fn ipv6() {
     assert_eq!(config.services[1].vip, ip("2001:db8::100"));
     assert_eq!(config.this_member().link, ip("fd00:77:1::1"));
     assert_eq!(config.ports.wire.host.addresses[1].length, 64);
-    // The same port at two VIPs is two services.
+    // The same port at two VIPs is two services, and one proxy may serve both.
     let both = BASE.replace(
         "    vip: 10.77.0.101\n    port: 25",
-        "    vip: 2001:db8::100\n    port: 80\n    application_port: 8080\n    proxy_port: 8002",
+        "    vip: 2001:db8::100\n    port: 80\n    application_port: 8080\n    proxy_port: 8001",
     );
     assert_eq!(parse(&both, "t").unwrap().services.len(), 2);
 }

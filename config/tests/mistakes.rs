@@ -66,8 +66,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     // Services.
     ("vip: 10.77.0.101\n    port: 25", "vip: 10.77.0.100\n    port: 80", "t.yaml:19: services.1.port: 10.77.0.100:80 is service web's already"),
     ("name: mail", "name: web", "t.yaml:17: services.1.name: \"web\" is the name of another service"),
-    ("port: 25", "port: 25\n    proxy_port: 8001", "t.yaml:20: services.1.proxy_port: service web has this proxy port already"),
     ("vip: 10.77.0.101\n    port: 25", "vip: 10.77.0.100\n    port: 25\n    application_port: 8080", "t.yaml:20: services.1.application_port: service web has this application port on 10.77.0.100 already"),
+    ("vip: 10.77.0.101\n    port: 25", "vip: 10.77.0.100\n    port: 25\n    proxy_port: 8001", "t.yaml:20: services.1.proxy_port: service web has this proxy port of 10.77.0.100 already"),
     ("proxy_port: 8001", "proxy_port: 80", "t.yaml:15: services.0.proxy_port: 80 is the port of service web"),
     ("proxy_port: 8001", "proxy_port: 25", "t.yaml:15: services.0.proxy_port: 25 is the port of service mail"),
     ("proxy_port: 8001", "proxy_port: 8080", "t.yaml:15: services.0.proxy_port: 8080 is the application port of service web"),

@@ -39,6 +39,7 @@ mod ipv4 {
     pub const LINK_V6: bool = false;
     mod flow_tests;
     mod handover_tests;
+    mod offload_tests;
     #[path = "handover_tests/paper.rs"]
     mod paper_tests;
     mod rule_tests;
@@ -54,6 +55,7 @@ mod ipv6 {
     mod flow_tests;
     mod handover_tests;
     mod neighbour_tests;
+    mod offload_tests;
     mod rule_tests;
     pub mod testkit;
 }
@@ -83,3 +85,7 @@ mod ipv6_over_ipv4_link {
     mod rule_tests;
     pub mod testkit;
 }
+
+// For tests of single frames, which have no family.
+#[cfg(test)]
+use ipv4::testkit;

@@ -5,7 +5,7 @@ use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
 use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
-use crate::frame::{Output, Port};
+use crate::frame::{Kept, Output, Port};
 use crate::key::FlowKey;
 use crate::seq;
 use crate::shard::Shard;
@@ -61,7 +61,7 @@ pub struct DestSide {
     /// The replayed handshake is complete.
     pub handshake_done: bool,
     /// Local segments that wait for the cut over.
-    pub egress: Vec<Vec<u8>>,
+    pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,

@@ -185,7 +185,7 @@ impl Shard {
         if eth.src == v.link_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
-        match wire::l3(frame.head()) {
+        match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
             // Put together, it could name any port.
             Ok(L3::Ip(ip)) if ip.fragment && ip.may_be_tcp() => self.drop_frame(Drop::Fragment),
@@ -193,8 +193,10 @@ impl Shard {
                 let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
                     v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
                 });
-                if ours {
+                if ours && frame.head().len() == frame.len() {
                     self.link_message(v, frame.head(), now, out);
+                } else if ours {
+                    self.link_message(v, &frame.to_vec(), now, out);
                 } else {
                     out.send(Port::LinkHost, frame);
                 }
@@ -204,7 +206,7 @@ impl Shard {
     }
 
     pub(crate) fn link_host_in<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
-        if let Ok(L3::Ip(ip)) = wire::l3(frame.head())
+        if let Ok(L3::Ip(ip)) = wire::l3_of(&frame)
             && ip.proto == PROTO_TCP
             && let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
             && (v.is_app_port(sport)

@@ -4,7 +4,7 @@ use super::message::{Head, Message, Peer};
 use crate::command::{Event, Fail, Steps};
 use crate::drops::Drop;
 use crate::fcb::State;
-use crate::frame::{Output, Port};
+use crate::frame::{Frame, Kept, Output, Port};
 use crate::key::FlowKey;
 use crate::seq;
 use crate::shard::Shard;
@@ -65,7 +65,7 @@ pub struct SourceSide {
     /// When the next one is due.
     pub retry_at: Instant,
     /// The newest segment that the frozen socket tried to send.
-    pub swallowed: Option<Vec<u8>>,
+    pub swallowed: Option<Kept>,
     /// How the destination replayed.
     pub replay: Option<Replay>,
     /// Step times.
@@ -74,14 +74,14 @@ pub struct SourceSide {
 
 impl SourceSide {
     /// Keeps the newest acknowledgement, or the RST, of a frozen socket.
-    pub(crate) fn swallow(&mut self, frame: &[u8], s: &Segment) {
+    pub(crate) fn swallow<F: Frame>(&mut self, frame: &F, s: &Segment) {
         let had_rst = self
             .swallowed
-            .as_deref()
-            .and_then(segment)
+            .as_ref()
+            .and_then(|k| segment(&k.bytes))
             .is_some_and(|s| s.has(RST));
         if !had_rst || s.has(RST) {
-            self.swallowed = Some(frame.to_vec());
+            self.swallowed = Some(Kept::of(frame));
         }
     }
 }
@@ -575,8 +575,8 @@ impl Shard {
         f.cut = f.c_isn.wrapping_add(1);
         let mut held = std::mem::take(&mut f.held);
         self.set_state(slot, State::Intake);
-        if let Some(bytes) = src.swallowed
-            && let Some(frame) = out.frame(&bytes)
+        if let Some(kept) = src.swallowed
+            && let Some(frame) = kept.again(out)
         {
             self.wire_host_in(v, frame, now, out);
         }

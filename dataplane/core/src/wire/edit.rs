@@ -4,12 +4,15 @@ use super::checksum::Delta;
 use super::options::kind;
 use super::tcp::Segment;
 use super::{ETH_LEN, checksum, ipv6};
+use crate::frame::{Checksum, Frame};
 
 /// An open change of one segment; [`Edit::finish`] writes the checksum.
 pub struct Edit<'a> {
     frame: &'a mut [u8],
     l4: usize,
     delta: Delta,
+    /// The field covers the pseudo-header alone, of which nothing here changes.
+    partial: bool,
 }
 
 impl<'a> Edit<'a> {
@@ -20,6 +23,18 @@ impl<'a> Edit<'a> {
             frame,
             l4,
             delta: Delta::default(),
+            partial: false,
+        }
+    }
+
+    /// Opens the segment at `l4` of a frame's head, and leaves its checksum alone
+    /// where that is partial.
+    #[inline]
+    pub fn of<F: Frame>(frame: &'a mut F, l4: usize) -> Self {
+        let partial = frame.meta().checksum == Checksum::Partial;
+        Self {
+            partial,
+            ..Self::new(frame.head_mut(), l4)
         }
     }
 
@@ -102,6 +117,9 @@ impl<'a> Edit<'a> {
     /// Writes the checksum.
     #[inline]
     pub fn finish(&mut self) {
+        if self.partial {
+            return;
+        }
         let at = self.l4 + 16;
         let old = u16::from_be_bytes([self.frame[at], self.frame[at + 1]]);
         let new = std::mem::take(&mut self.delta).apply(old);
