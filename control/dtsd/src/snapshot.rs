@@ -12,9 +12,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Number of the cluster key; there is one until keys can be rotated.
-const KEY_ID: u8 = 1;
-
 /// What only this start of the node knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot {
@@ -40,10 +37,15 @@ impl Boot {
     }
 }
 
-/// The key that authenticates hellos and handovers between nodes.
+/// The keys that authenticate hellos and handovers between nodes: the first one
+/// signs, all are accepted.
 #[must_use]
-pub fn link_key(config: &Config) -> LinkKey {
-    LinkKey::new(KEY_ID, config.cluster.key.as_bytes())
+pub fn link_keys(config: &Config) -> Vec<LinkKey> {
+    let cluster = &config.cluster;
+    std::iter::once(&cluster.key)
+        .chain(&cluster.other_key)
+        .map(|key| LinkKey::of(key.as_bytes()))
+        .collect()
 }
 
 /// The snapshot in which every member but this node is yet to be heard of.
@@ -58,7 +60,8 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             weight: u32::from(m.weight),
         })
         .collect();
-    let key = derive_key(cluster.key.as_bytes(), "buckets v1");
+    let key = cluster.bucket_key.as_ref().unwrap_or(&cluster.key);
+    let key = derive_key(key.as_bytes(), "buckets v1");
     let table = |policy, designated: Option<dts_config::NodeId>| {
         let designated = designated.map(|n| n.0);
         Arc::new(BucketTable::new(
@@ -98,7 +101,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         services: services.collect(),
         general: table(cluster.policy, cluster.designated),
         members: members.collect(),
-        keys: vec![link_key(config)],
+        keys: link_keys(config),
         steer_key: HashKey::new(boot.steer_key),
         params: params(config),
     }
@@ -174,6 +177,48 @@ mod tests {
         let addresses = ["fd77::1", "fe80::77:ff:fe00:1"];
         let addresses = addresses.map(|a| Addr::from(a.parse::<IpAddr>().unwrap()));
         assert_eq!(own(&config_v6()), addresses);
+    }
+
+    #[test]
+    fn a_rotation_changes_who_signs_and_not_who_owns() {
+        let (old, new) = ("000102030405060708090a0b0c0d0e0f", "f0".repeat(16));
+        let at = |key: &str, other: &str, bucket: &str| {
+            let mut config = config();
+            let parse = |k: &str| (!k.is_empty()).then(|| k.parse().unwrap());
+            config.cluster.key = parse(key).unwrap();
+            config.cluster.other_key = parse(other);
+            config.cluster.bucket_key = parse(bucket);
+            build(&config, BOOT, [2; 6], [4; 6])
+        };
+        let ids = |v: &View| v.keys.iter().map(|k| k.id).collect::<Vec<_>>();
+        let before = at(old, "", "");
+        let announced = at(old, &new, old);
+        let changed = at(&new, old, old);
+        let after = at(&new, "", old);
+        let ([a], [b]) = (&ids(&before)[..], &ids(&after)[..]) else {
+            panic!("one key each")
+        };
+        assert_ne!(a, b);
+        assert_eq!(
+            (ids(&announced), ids(&changed)),
+            (vec![*a, *b], vec![*b, *a])
+        );
+        let owners = |v: &View| -> Vec<u16> {
+            let key = |client_port| dts_core::key::FlowKey {
+                client: Addr::v4([10, 77, 0, 9]),
+                vip: v.services[0].vip,
+                client_port,
+                port: 80,
+            };
+            (1..500)
+                .map(|p| v.services[0].buckets.owner(&key(p)))
+                .collect()
+        };
+        for v in [&announced, &changed, &after] {
+            assert_eq!(owners(v), owners(&before));
+        }
+        // Without the old bucket key the new cluster key is a new epoch.
+        assert_ne!(owners(&at(&new, "", "")), owners(&before));
     }
 
     #[test]

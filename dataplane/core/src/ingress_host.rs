@@ -7,6 +7,7 @@ use crate::handover::replay::ClientSegment;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::Shard;
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate::{self, Outgoing};
 use crate::view::View;
@@ -263,6 +264,9 @@ impl Shard {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
+        if f.storm.note(Side::Stack, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.last_seen = now;
         if !translate::to_wire(f, &mut frame, s, o) {
             return self.drop_frame(Drop::AckRepeated);

@@ -7,6 +7,7 @@ use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate;
 use crate::view::View;
@@ -113,7 +114,7 @@ impl Shard {
             return self.drop_frame(Drop::NdConsumed);
         }
         if ip.fragment && ip.may_be_tcp() {
-            // Put together, it could name any port.
+            // A later fragment bears no port, and a stack puts all together.
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP
@@ -354,6 +355,9 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         let proxied = v.services[f.service as usize].proxy_port.is_some();
         if proxied && s.seq_len() > 0 && !s.has(RST) {
@@ -394,6 +398,9 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
@@ -458,10 +465,13 @@ impl Fcb {
     /// acknowledgements and windows are taken only when they are plausible.
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
         self.last_seen = now;
-        self.client_reset = s.has(RST);
         if s.has(RST) {
+            // Anybody can send one that is somewhere in the window: no stack obeys it,
+            // and a SYN behind it must not take the flow's place.
+            self.client_reset |= s.seq == self.c_nxt || s.seq == self.c_acked;
             return;
         }
+        self.client_reset = false;
         let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
         if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
             if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {

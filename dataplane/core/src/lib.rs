@@ -22,6 +22,7 @@ pub mod ownership;
 pub mod seq;
 pub mod shard;
 pub mod steer;
+mod storm;
 pub mod table;
 mod tick;
 pub mod time;

@@ -5,12 +5,7 @@ use crate::wire::build::Tcp;
 
 /// Splice ports that are free.
 fn free_ports(n: &mut Node) -> usize {
-    let mut taken = vec![];
-    while let Some(p) = n.s.ports.take(0) {
-        taken.push(p);
-    }
-    taken.iter().for_each(|&p| n.s.ports.give_back(Some(p)));
-    taken.len()
+    n.s.ports.unused()
 }
 
 /// Nothing of any handover is left: tickets, ports, buffers.

@@ -128,7 +128,7 @@ impl<'a> Edit<'a> {
 }
 
 /// Overwrites every option but MSS, window scale, SACK-permitted and timestamps
-/// with NOPs.
+/// with NOPs; one of these kinds with another kind's length goes too.
 pub fn strip_options(frame: &mut [u8], s: &Segment) {
     let opts: Vec<(usize, usize)> = foreign_options(&frame[s.opts_at..s.data]).collect();
     let mut e = Edit::new(frame, s.l4);
@@ -157,8 +157,11 @@ fn foreign_options(o: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
                     }
                     i += len;
                     if !matches!(
-                        k,
-                        kind::MSS | kind::WSCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS
+                        (k, len),
+                        (kind::MSS, 4)
+                            | (kind::WSCALE, 3)
+                            | (kind::SACK_PERMITTED, 2)
+                            | (kind::TIMESTAMPS, 10)
                     ) {
                         return Some((at, len));
                     }
