@@ -175,3 +175,27 @@ fn equal_is_what_says_the_same() {
         parse(&BASE.replace("idle_s: 3600", "idle_s: 3601"), "a").unwrap()
     );
 }
+
+#[test]
+fn the_nodes_hold_cap_is_shared_out_among_the_workers() {
+    let mut config = parse(LEAST, "t").unwrap();
+    assert_eq!(config.hold_kib_per_worker(), 4_096, "a worker's own cap");
+    config.memory.hold_node_kib = 6_000;
+    assert_eq!(config.hold_kib_per_worker(), 2_000, "a third of the node's");
+}
+
+#[test]
+fn a_rotation_has_a_second_key_and_keeps_the_buckets() {
+    let (old, new) = ("00112233445566778899aabbccddeeff", "f0".repeat(16));
+    let text = LEAST.replace(
+        "  mac:",
+        &format!("  other_key: {new}\n  bucket_key: {old}\n  mac:"),
+    );
+    let config = parse(&text, "t").unwrap();
+    assert_eq!(config.cluster.other_key, Some(new.parse().unwrap()));
+    assert_eq!(
+        config.cluster.bucket_key.as_ref(),
+        Some(&config.cluster.key)
+    );
+    assert_eq!(parse(LEAST, "t").unwrap().cluster.other_key, None);
+}

@@ -50,7 +50,7 @@ drops! {
     LinkLocalClient = "link_local_client",
     /// A wrong TCP checksum in a segment that would have changed state.
     BadChecksum = "bad_checksum",
-    /// An IP fragment to a service.
+    /// A fragment of TCP to a VIP, to an address of this node, or on the link.
     Fragment = "fragment",
     /// A late duplicate of the SYN of a flow that has a tombstone or an FCB.
     DuplicateSyn = "duplicate_syn",
@@ -68,6 +68,8 @@ drops! {
     HostForbidden = "host_forbidden",
     /// A pure ACK of a local stack that says nothing new and answers nothing.
     AckRepeated = "ack_repeated",
+    /// A bare ACK of a storm: both sides answer each other and neither says anything new.
+    AckStorm = "ack_storm",
     /// A connection that the host opens from the VIP, whose answers every node hears.
     HostFromVip = "host_from_vip",
     /// A host frame that was consumed by a replay.

@@ -7,6 +7,7 @@ use crate::handover::replay::ClientSegment;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::Shard;
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate::{self, Outgoing};
 use crate::view::View;
@@ -41,7 +42,7 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        match wire::l3(frame.head()) {
+        match wire::l3_of(&frame) {
             Err(bad) => return self.drop_frame(bad.into()),
             Ok(L3::Arp) => {
                 if let Some(a) = Arp::parse(frame.head())
@@ -132,11 +133,11 @@ impl Shard {
                 self.host_served(v, frame, &s, slot, now, out)
             }
             State::Held if from_app && f.dest.is_some() => {
-                self.host_replay(v, frame.head(), &s, slot, now, out)
+                self.host_replay(v, &frame, &s, slot, now, out)
             }
             State::Held if s.sport == f.local_port && f.source.is_some() => {
                 if let Some(src) = &mut f.source {
-                    src.swallow(frame.head(), &s);
+                    src.swallow(&frame, &s);
                 }
                 self.drop_frame(Drop::HostForbidden);
             }
@@ -211,9 +212,9 @@ impl Shard {
                 // Sent again: a client's answer cannot be told from one to the first.
                 f.synack_at = Some(now);
             }
-            let mut e = Edit::new(frame.head_mut(), s.l4);
+            let mut e = Edit::of(&mut frame, s.l4);
             e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
-            let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+            let Ok(L3::Ip(ip)) = wire::l3_of(&frame) else {
                 return;
             };
             let Ok(s) = Segment::parse(frame.head(), &ip) else {
@@ -263,8 +264,11 @@ impl Shard {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
+        if f.storm.note(Side::Stack, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.last_seen = now;
-        if !translate::to_wire(f, frame.head_mut(), s, o) {
+        if !translate::to_wire(f, &mut frame, s, o) {
             return self.drop_frame(Drop::AckRepeated);
         }
         f.client_reset = false;

@@ -2,11 +2,12 @@
 
 use crate::drops::Drop;
 use crate::fcb::{Agreed, Fcb, State};
-use crate::frame::{Frame, Output, Port};
+use crate::frame::{Checksum, Frame, Output, Port};
 use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate;
 use crate::view::View;
@@ -25,19 +26,20 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let bytes = frame.head();
-        let Some(eth) = wire::eth(bytes) else {
+        let Some(eth) = wire::eth(frame.head()) else {
             return self.drop_frame(Drop::Malformed);
         };
         if eth.src == v.wire_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
         let next_hop = eth.src;
-        match wire::l3(bytes) {
+        match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
-            Ok(L3::Ip(ip)) if nd::kind(bytes, &ip).is_some() => self.wire_nd(v, frame, &ip, out),
+            Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
+                self.wire_nd(v, frame, &ip, out)
+            }
             Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
             Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
         }
@@ -112,7 +114,7 @@ impl Shard {
             return self.drop_frame(Drop::NdConsumed);
         }
         if ip.fragment && ip.may_be_tcp() {
-            // Put together, it could name any port.
+            // A later fragment bears no port, and a stack puts all together.
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP
@@ -183,6 +185,9 @@ impl Shard {
         if ip.src.is_link_local() {
             return self.drop_frame(Drop::LinkLocalClient);
         }
+        if frame.meta().checksum == Checksum::Bad {
+            return self.drop_frame(Drop::BadChecksum);
+        }
         if s.opts.splice_kind {
             return self.drop_frame(Drop::Option32OnWire);
         }
@@ -199,7 +204,7 @@ impl Shard {
         if s.has(SYN) && !s.has(ACK) {
             // Cutting the payload off makes a new checksum: a wrong one must not
             // come out right.
-            if !s.is_empty() && !s.checksum_ok(frame.head(), ip) {
+            if !s.is_empty() && !s.intact(&frame, ip) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -212,7 +217,7 @@ impl Shard {
             || (state == State::HalfOpen && !s.is_empty())
         {
             // What changes state, or waits in a buffer, must be what was sent.
-            if !s.checksum_ok(frame.head(), ip) {
+            if !s.intact(&frame, ip) {
                 return self.drop_frame(Drop::BadChecksum);
             }
         }
@@ -268,7 +273,7 @@ impl Shard {
                 _ if f.gives_way() => self.remove(slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
                 State::Intake | State::Served => {
-                    f.challenged = Some(frame.head().into());
+                    f.challenged = Some(frame.to_vec().into());
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }
@@ -350,6 +355,9 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         let proxied = v.services[f.service as usize].proxy_port.is_some();
         if proxied && s.seq_len() > 0 && !s.has(RST) {
@@ -390,6 +398,9 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
@@ -412,7 +423,7 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        translate::to_host(f, frame.head_mut(), s);
+        translate::to_host(f, &mut frame, s);
         wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
@@ -421,12 +432,11 @@ impl Shard {
     fn give_syn<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+        let Ok(L3::Ip(ip)) = wire::l3_of(&frame) else {
             return;
         };
-        let bytes = frame.head_mut();
-        Edit::new(bytes, ip.l4).dport(f.local_port).finish();
-        wire::set_eth(bytes, v.cluster_mac, f.next_hop);
+        Edit::of(&mut frame, ip.l4).dport(f.local_port).finish();
+        wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
 }
@@ -446,7 +456,7 @@ fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
         let n = edit::cut_payload(frame.head_mut(), s, 0, 0);
         frame.truncate(n);
     }
-    let mut e = Edit::new(frame.head_mut(), s.l4);
+    let mut e = Edit::of(frame, s.l4);
     e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
 }
 
@@ -455,10 +465,13 @@ impl Fcb {
     /// acknowledgements and windows are taken only when they are plausible.
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
         self.last_seen = now;
-        self.client_reset = s.has(RST);
         if s.has(RST) {
+            // Anybody can send one that is somewhere in the window: no stack obeys it,
+            // and a SYN behind it must not take the flow's place.
+            self.client_reset |= s.seq == self.c_nxt || s.seq == self.c_acked;
             return;
         }
+        self.client_reset = false;
         let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
         if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
             if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {

@@ -34,6 +34,7 @@ impl Shard {
             }
         }
         self.sweep(v, now, out);
+        self.ports.rest(v.params.paper_form, now);
         self.answers.purge(now);
         self.drain_loopback(v, now, out);
     }

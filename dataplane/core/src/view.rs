@@ -52,8 +52,11 @@ pub struct Member {
 /// Limits and times.
 #[derive(Clone, Copy, Debug)]
 pub struct Params {
-    /// MTU of wire and link, bytes.
+    /// The smaller one of the MTUs of wire and link, bytes.
     pub mtu: usize,
+    /// MTU of the wire, bytes: held frames have at most these and their Ethernet
+    /// header.
+    pub wire_mtu: usize,
     /// W of rule 4: bytes that an intake may let a client send before cut over.
     pub first_window: u32,
     /// Which replay is tried first.

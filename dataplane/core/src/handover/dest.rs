@@ -5,7 +5,7 @@ use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
 use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
-use crate::frame::{Output, Port};
+use crate::frame::{Kept, Output, Port};
 use crate::key::FlowKey;
 use crate::seq;
 use crate::shard::Shard;
@@ -43,6 +43,8 @@ pub struct DestSide {
     pub request: Vec<u8>,
     /// Where the request ended when more was last asked for because of a hole.
     pub asked: Option<usize>,
+    /// Data messages that were taken since the source was told how far this is.
+    pub untold: u8,
     /// How the request is being replayed.
     pub replay: Replay,
     /// The local stack's ISN.
@@ -61,7 +63,7 @@ pub struct DestSide {
     /// The replayed handshake is complete.
     pub handshake_done: bool,
     /// Local segments that wait for the cut over.
-    pub egress: Vec<Vec<u8>>,
+    pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,
@@ -165,6 +167,7 @@ impl Shard {
             state: st,
             request: m.body.to_vec(),
             asked: None,
+            untold: 0,
             replay: Replay::FastOpen,
             l_isn: 0,
             l_tsval: 0,
@@ -186,7 +189,7 @@ impl Shard {
             self.begin_replay(v, slot, now, out);
         } else {
             self.wake(slot, now + v.params.deadline);
-            self.ask_for_more(v, slot, out);
+            self.ask_for_more(v, slot, false, out);
         }
     }
 
@@ -225,7 +228,7 @@ impl Shard {
             return;
         };
         match d.phase {
-            Phase::Gather => self.ask_for_more(v, slot, out),
+            Phase::Gather => self.ask_for_more(v, slot, false, out),
             Phase::Syn | Phase::Data => {}
             Phase::Served => {
                 if let Some(a) = self.answers.get(&m.header.flow) {
@@ -234,66 +237,6 @@ impl Shard {
                     self.send_accept(v, slot, out);
                 }
             }
-        }
-    }
-
-    fn ask_for_more<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
-            return;
-        };
-        let (peer, flow) = (d.peer, d.flow);
-        let head = Head {
-            seq: d.state.s_base.wrapping_add(1),
-            ack: d
-                .state
-                .c_base
-                .wrapping_add(1)
-                .wrapping_add(d.request.len() as u32),
-            flags: ACK,
-            ..Head::default()
-        };
-        self.say(
-            v,
-            &peer,
-            Kind::Continue,
-            flow,
-            &Fields::default(),
-            head,
-            &[],
-            out,
-        );
-    }
-
-    fn data_came<O: Output>(
-        &mut self,
-        v: &View,
-        m: &Message<'_>,
-        slot: u32,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
-            return;
-        };
-        let at = m.seq.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        let len = d.state.cut.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        if d.phase != Phase::Gather || at + m.body.len() > len {
-            return self.drop_frame(Drop::LinkStale);
-        }
-        if at > d.request.len() {
-            // A hole: the source starts again from what we have. One question for
-            // each hole; the source's own timer repeats.
-            if d.asked.replace(d.request.len()) == Some(d.request.len()) {
-                return self.drop_frame(Drop::LinkStale);
-            }
-            return self.ask_for_more(v, slot, out);
-        }
-        let fresh = d.request.len() - at;
-        if fresh < m.body.len() {
-            d.request.extend_from_slice(&m.body[fresh..]);
-        }
-        if d.request.len() == len {
-            self.begin_replay(v, slot, now, out);
         }
     }
 

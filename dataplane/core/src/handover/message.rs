@@ -57,6 +57,8 @@ pub struct Message<'a> {
     pub ack: u32,
     /// The segment's sequence number.
     pub seq: u32,
+    /// The segment's flags.
+    pub flags: u8,
     /// Who sent it, as the address of an answer.
     pub peer: Peer,
 }
@@ -185,16 +187,23 @@ impl Shard {
         if eth.src == v.link_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
-        match wire::l3(frame.head()) {
+        match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
-            // Put together, it could name any port.
+            // A later fragment bears no port, and a stack puts all together.
             Ok(L3::Ip(ip)) if ip.fragment && ip.may_be_tcp() => self.drop_frame(Drop::Fragment),
-            Ok(L3::Ip(ip)) if ip.dst == v.link && ip.proto == PROTO_TCP => {
-                let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
-                    v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
-                });
-                if ours {
-                    self.link_message(v, frame.head(), now, out);
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                let dport = wire::tcp::ports(frame.head(), &ip).map(|(_, d)| d);
+                let hidden = dport.is_some_and(|d| v.is_hidden(d));
+                let spliced = dport.is_some_and(|d| v.is_app_port(d) || v.is_splice_port(d));
+                if ip.dst == v.link && (hidden || spliced) {
+                    if frame.head().len() == frame.len() {
+                        self.link_message(v, frame.head(), now, out);
+                    } else {
+                        self.link_message(v, &frame.to_vec(), now, out);
+                    }
+                } else if hidden || v.is_vip(&ip.dst) {
+                    // The stack would take it by any interface, whatever it is for.
+                    self.drop_frame(Drop::HiddenPort);
                 } else {
                     out.send(Port::LinkHost, frame);
                 }
@@ -204,7 +213,7 @@ impl Shard {
     }
 
     pub(crate) fn link_host_in<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
-        if let Ok(L3::Ip(ip)) = wire::l3(frame.head())
+        if let Ok(L3::Ip(ip)) = wire::l3_of(&frame)
             && ip.proto == PROTO_TCP
             && let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
             && (v.is_app_port(sport)
@@ -253,6 +262,7 @@ impl Shard {
                     body: &payload[n..],
                     ack: s.ack,
                     seq: s.seq,
+                    flags: s.flags,
                     peer,
                 };
                 self.judge(v, &m, &ip, now, out);

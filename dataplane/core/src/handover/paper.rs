@@ -202,6 +202,7 @@ impl Shard {
             state: st,
             request: Vec::new(),
             asked: None,
+            untold: 0,
             replay: Replay::Handshake,
             l_isn: 0,
             l_tsval: 0,

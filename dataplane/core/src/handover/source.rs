@@ -1,10 +1,11 @@
 //! The source of a handover: freeze, splice, forward, bury; or unfreeze.
 
+use super::gather::Sending;
 use super::message::{Head, Message, Peer};
 use crate::command::{Event, Fail, Steps};
 use crate::drops::Drop;
 use crate::fcb::State;
-use crate::frame::{Output, Port};
+use crate::frame::{Frame, Kept, Output, Port};
 use crate::key::FlowKey;
 use crate::seq;
 use crate::shard::Shard;
@@ -52,10 +53,8 @@ pub struct SourceSide {
     pub port: Option<u16>,
     /// The request.
     pub request: Vec<u8>,
-    /// Request bytes that the destination has acknowledged.
-    pub acked: usize,
-    /// The destination has asked for more than the splice carried.
-    pub data_sent: bool,
+    /// How far the destination is with it.
+    pub sending: Sending,
     /// State that moves.
     pub state: SpliceState,
     /// The destination's number before its first byte, in the paper's form.
@@ -65,7 +64,7 @@ pub struct SourceSide {
     /// When the next one is due.
     pub retry_at: Instant,
     /// The newest segment that the frozen socket tried to send.
-    pub swallowed: Option<Vec<u8>>,
+    pub swallowed: Option<Kept>,
     /// How the destination replayed.
     pub replay: Option<Replay>,
     /// Step times.
@@ -74,14 +73,14 @@ pub struct SourceSide {
 
 impl SourceSide {
     /// Keeps the newest acknowledgement, or the RST, of a frozen socket.
-    pub(crate) fn swallow(&mut self, frame: &[u8], s: &Segment) {
+    pub(crate) fn swallow<F: Frame>(&mut self, frame: &F, s: &Segment) {
         let had_rst = self
             .swallowed
-            .as_deref()
-            .and_then(segment)
+            .as_ref()
+            .and_then(|k| segment(&k.bytes))
             .is_some_and(|s| s.has(RST));
         if !had_rst || s.has(RST) {
-            self.swallowed = Some(frame.to_vec());
+            self.swallowed = Some(Kept::of(frame));
         }
     }
 }
@@ -94,7 +93,7 @@ pub(crate) fn segment(frame: &[u8]) -> Option<Segment> {
 }
 
 /// First retransmission of a link message; doubled each time.
-const RETRY: Span = Span::millis(5);
+pub(crate) const RETRY: Span = Span::millis(5);
 const RETRY_MOST: u32 = 3;
 /// End marks that are sent before the source buries without an answer.
 const END_MARKS: u32 = 8;
@@ -133,8 +132,7 @@ impl Shard {
             peer: None,
             port: None,
             request: Vec::new(),
-            acked: 0,
-            data_sent: false,
+            sending: Sending::default(),
             state: SpliceState::default(),
             peer_isn: 0,
             tries: 0,
@@ -316,43 +314,6 @@ impl Shard {
         }
     }
 
-    /// Sends the request bytes from what the destination has acknowledged.
-    fn send_data<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_mut() else {
-            return;
-        };
-        let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
-            return;
-        };
-        let (st, mut at) = (src.state, src.acked);
-        let request = std::mem::take(&mut src.request);
-        let room = Self::room(v, &Build::default(), &Fields::default());
-        while at < request.len() {
-            self.counters.data_segments += 1;
-            let n = room.min(request.len() - at);
-            let head = Head {
-                seq: st.c_base.wrapping_add(1).wrapping_add(at as u32),
-                ack: st.s_base.wrapping_add(1),
-                flags: ACK | PSH,
-                ..Head::default()
-            };
-            self.say(
-                v,
-                &peer,
-                Kind::Data,
-                flow,
-                &Fields::default(),
-                head,
-                &request[at..at + n],
-                out,
-            );
-            at += n;
-        }
-        if let Some(src) = &mut self.slots[slot as usize].source {
-            src.request = request;
-        }
-    }
-
     fn send_plain<O: Output>(&mut self, v: &View, slot: u32, kind: Kind, flags: u8, out: &mut O) {
         let Some(src) = self.slots[slot as usize].source.as_ref() else {
             return;
@@ -397,17 +358,7 @@ impl Shard {
             // The client's acknowledgement has told it before.
             Kind::Accept if src.phase == Phase::Ending => src.replay = m.fields.replay,
             Kind::Continue if src.phase == Phase::Splicing => {
-                let got = m.ack.wrapping_sub(src.state.c_base.wrapping_add(1)) as usize;
-                // Repetitions of one question are answered by the timer alone: a
-                // burst of them would make the losses that it answers.
-                let news = got > src.acked || !src.data_sent;
-                if got <= src.request.len() && got >= src.acked && news {
-                    src.acked = got;
-                    src.data_sent = true;
-                    src.tries = 0;
-                    src.retry_at = now + RETRY;
-                    self.send_data(v, slot, out);
-                }
+                self.continue_came(v, m, slot, now, out);
             }
             Kind::Refuse if undecided => {
                 let reason = m
@@ -575,8 +526,8 @@ impl Shard {
         f.cut = f.c_isn.wrapping_add(1);
         let mut held = std::mem::take(&mut f.held);
         self.set_state(slot, State::Intake);
-        if let Some(bytes) = src.swallowed
-            && let Some(frame) = out.frame(&bytes)
+        if let Some(kept) = src.swallowed
+            && let Some(frame) = kept.again(out)
         {
             self.wire_host_in(v, frame, now, out);
         }
@@ -598,9 +549,10 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         if let Some(src) = f.source.take() {
-            self.tickets.remove(&src.ticket);
-            self.ports.give_back(src.port);
+            // Whoever still waits for the end of the handover is told.
+            self.close_source(&src);
         }
+        let f = &mut self.slots[slot as usize];
         f.reset = true;
         f.expires = Some(now + v.params.closing);
         if f.state != State::Tombstone {
@@ -663,16 +615,10 @@ impl Shard {
             }
             Phase::Splicing if due => {
                 self.send_splice(v, slot, out);
-                if self.slots[slot as usize]
-                    .source
-                    .as_ref()
-                    .is_some_and(|s| s.acked > 0)
-                {
-                    self.send_data(v, slot, out);
-                }
+                self.data_again(v, slot, out);
             }
             Phase::Paper if now >= deadline => return self.paper_gives_up(v, slot, now, out),
-            Phase::Paper if due => self.send_paper(v, slot, out),
+            Phase::Paper if due => self.send_paper(v, slot, true, out),
             Phase::Aborting if now >= deadline => return self.outcome_unknown(v, slot, now),
             Phase::Aborting if due => self.send_plain(v, slot, Kind::Abort, RST | ACK, out),
             Phase::Unknown if now >= src.started + p.unknown_deadline => {

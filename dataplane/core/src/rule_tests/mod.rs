@@ -1,11 +1,11 @@
 //! The rules of PROTOCOL, sections 3 to 6, one by one, on two nodes whose stacks
 //! are played by hand.
 
+use super::testkit::*;
 use crate::command::{Command, Event, Fail};
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::Port;
-use crate::testkit::*;
 use crate::view::View;
 use crate::wire::options::Build;
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
@@ -16,11 +16,14 @@ use std::net::SocketAddr;
 mod answers;
 mod fails;
 mod held;
+mod keys;
 mod leaks;
 mod noise;
 mod options;
+mod outside;
 mod seats;
 mod steering;
+mod storm;
 mod tombstones;
 mod translation;
 mod windows;

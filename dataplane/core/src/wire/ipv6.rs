@@ -126,9 +126,10 @@ pub(super) fn walk(mut next: u8, b: &[u8]) -> Result<Chain, Bad> {
     })
 }
 
-/// Finds the payload of the IPv6 packet that `rest` begins with.
+/// Finds the payload of the IPv6 packet that `rest` begins with; `room` bytes of the
+/// frame follow its Ethernet header, in `rest` and in pieces behind it.
 #[inline]
-pub(super) fn parse(rest: &[u8]) -> Result<Ip, Bad> {
+pub(super) fn parse(rest: &[u8], room: usize) -> Result<Ip, Bad> {
     let (h, body) = Ipv6Hdr::ref_from_prefix(rest).map_err(|_| Bad::Malformed)?;
     if h.version_class_flow.get() >> 28 != 6 {
         return Err(Bad::Malformed);
@@ -137,7 +138,10 @@ pub(super) fn parse(rest: &[u8]) -> Result<Ip, Bad> {
     if len == 0 && h.next == HOP_BY_HOP {
         return Err(Bad::Jumbogram);
     }
-    let body = body.get(..len).ok_or(Bad::Malformed)?;
+    if HEADER_LEN + len > room {
+        return Err(Bad::Malformed);
+    }
+    let body = &body[..len.min(body.len())];
     let (src, dst) = (Addr(h.src), Addr(h.dst));
     if src.is_v4() || dst.is_v4() {
         return Err(Bad::Mapped);
