@@ -6,7 +6,9 @@
 //! reason; nothing is skipped.
 
 pub mod capture;
+pub mod capture_file;
 pub mod client;
+pub mod daemon;
 pub mod impair;
 pub mod lab;
 pub mod metrics;

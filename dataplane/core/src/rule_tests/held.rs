@@ -171,9 +171,9 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
     // Another flow of the same worker, in peace.
     let f = |seq, flags, o, data: &[u8]| {
         let mut f = client(seq, 9001, flags, o, data);
-        f[34..36].copy_from_slice(&50_000u16.to_be_bytes());
+        f[L4..L4 + 2].copy_from_slice(&50_000u16.to_be_bytes());
         let end = f.len();
-        edit::write_tcp_checksum(&mut f, 34, end);
+        edit::write_tcp_checksum(&mut f, L4, end);
         f
     };
     p.a.rx(Port::Wire, f(1000, SYN, syn_opts(100), b""));
@@ -186,9 +186,9 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
         synack_opts(5000, 100),
         b"",
     );
-    h[36..38].copy_from_slice(&50_000u16.to_be_bytes());
+    h[L4 + 2..L4 + 4].copy_from_slice(&50_000u16.to_be_bytes());
     let end = h.len();
-    edit::write_tcp_checksum(&mut h, 34, end);
+    edit::write_tcp_checksum(&mut h, L4, end);
     p.a.rx(Port::WireHost, h);
     p.a.rx(Port::Wire, f(1001, ACK, ts(120, 5000), b""));
     p.a.tx(Port::WireHost);
