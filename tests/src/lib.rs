@@ -9,4 +9,5 @@ pub mod capture;
 pub mod client;
 pub mod lab;
 pub mod metrics;
+pub mod replay;
 pub mod suite;
