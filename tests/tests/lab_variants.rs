@@ -83,7 +83,11 @@ fn a_tagged_wire_and_link_carry_everything(lab: &Lab) {
     assert!(capture.resets.is_empty(), "{capture}");
     let ours = frames(&tagged, "vlan.id == 77 && ip.addr == 10.77.0.100");
     assert!(ours > 1000, "only {ours} tagged frames");
-    assert_eq!(frames(&tagged, "ip && !(vlan.id == 77)"), 0, "untagged frames");
+    assert_eq!(
+        frames(&tagged, "ip && !(vlan.id == 77)"),
+        0,
+        "untagged frames"
+    );
     assert_eq!(
         frames(&tagged, "ip && vlan.id != 77"),
         0,
