@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::lab::bin_dir;
@@ -125,9 +126,11 @@ pub fn replay(
             o.display()
         )
     });
-    // A loopback address of this process's own: no test beside it has it.
+    // A loopback address of this process's own, and a port of each run's.
+    static RUNS: AtomicU16 = AtomicU16::new(9465);
     let [_, a, b, c] = std::process::id().to_be_bytes();
-    let metrics = SocketAddr::from(([127, 64 | a, b, c], 9465));
+    let port = RUNS.fetch_add(1, Ordering::Relaxed);
+    let metrics = SocketAddr::from(([127, 64 | a, b, c], port));
     let config = dir.path().join("dtsd.yaml");
     fs::write(&config, configuration(devices, dir.path(), metrics)).expect("a file");
     let log = fs::File::create(dir.path().join("log")).expect("a file");
