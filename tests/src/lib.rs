@@ -6,7 +6,11 @@
 //! reason; nothing is skipped.
 
 pub mod capture;
+pub mod capture_file;
 pub mod client;
+pub mod daemon;
+pub mod impair;
 pub mod lab;
 pub mod metrics;
+pub mod stacks;
 pub mod suite;

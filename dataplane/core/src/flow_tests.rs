@@ -141,6 +141,8 @@ fn the_half_open_table_is_bounded() {
     for p in 0..5u16 {
         let mut f = client(1, 0, SYN, syn_opts(1), b"");
         f[L4..L4 + 2].copy_from_slice(&(1000 + p).to_be_bytes());
+        let end = f.len();
+        crate::wire::edit::write_tcp_checksum(&mut f, L4, end);
         n.rx(Port::Wire, f);
     }
     assert_eq!(n.tx(Port::WireHost).len(), 3);

@@ -384,17 +384,18 @@ impl Shard {
         let cut = src.state.cut;
         f.peer = src.peer.map(|p| (p.node, p.incarnation));
         let mut frames = Vec::new();
-        for list in [&mut f.copies, &mut f.held] {
+        for (list, held) in [(&mut f.copies, false), (&mut f.held, true)] {
             while let Some(h) = self.store.pop(list) {
-                frames.push(h);
+                frames.push((h, held));
             }
         }
-        for h in frames {
+        for (h, held) in frames {
             let Some(seg) = segment(&h.frame) else {
                 continue;
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
-            if fresh || seg.has(RST) || seg.is_keepalive(cut) {
+            // A copy of one byte below the cut is the request's last one.
+            if fresh || seg.has(RST) || (held && seg.is_keepalive(cut)) {
                 self.forward_held(v, slot, &h.frame, &seg, out);
             }
         }
@@ -510,6 +511,7 @@ impl Shard {
         if phase == Phase::Unknown {
             // The proxy was told that nobody knows, and its socket is gone: the
             // client cannot be served here any more, but it need not wait.
+            self.counters.unknown_resets += 1;
             return self.reset_client(v, slot, now, out);
         }
         self.tickets.remove(&ticket);
