@@ -135,9 +135,7 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        // IPv6 names a datagram's fragments without its protocol: others of this
-        // client would mix with those of a replay.
-        if ip.fragment && (ip.proto == PROTO_TCP || !ip.src.is_v4()) {
+        if ip.fragment && (ip.proto == PROTO_TCP || v.is_replayed_to(&ip.dst)) {
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP {

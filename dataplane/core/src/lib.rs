@@ -70,6 +70,7 @@ mod ipv4_over_ipv6_link {
     pub const LINK_V6: bool = true;
     mod flow_tests;
     mod handover_tests;
+    mod offload_tests;
     #[path = "handover_tests/paper.rs"]
     mod paper_tests;
     mod rule_tests;
@@ -84,6 +85,7 @@ mod ipv6_over_ipv4_link {
     pub const LINK_V6: bool = false;
     mod flow_tests;
     mod handover_tests;
+    mod offload_tests;
     mod rule_tests;
     pub mod testkit;
 }

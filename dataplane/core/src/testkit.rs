@@ -424,21 +424,31 @@ pub fn to(f: Vec<u8>, ip: IpAddr, port: u16) -> Vec<u8> {
 }
 
 /// A frame that says that it carries another protocol.
-pub fn with_proto(mut f: Vec<u8>, proto: u8) -> Vec<u8> {
-    f[if CLIENT_V6 { 20 } else { 23 }] = proto;
-    f
+pub fn with_proto(f: Vec<u8>, proto: u8) -> Vec<u8> {
+    as_fragment(f, 0, proto)
 }
 
 /// The first fragment of a frame's datagram.
-pub fn first_fragment(mut f: Vec<u8>) -> Vec<u8> {
-    if CLIENT_V6 {
-        f.splice(54..54, [f[20], 0, 0, 1, 0, 0, 0, 9]);
-        f[20] = wire::ipv6::FRAGMENT;
-        let len = f.len() - wire::ETH_LEN;
-        edit::set_ip_len(&mut f, len);
+pub fn first_fragment(f: Vec<u8>) -> Vec<u8> {
+    as_fragment(f, 0x2000, 6)
+}
+
+/// `frame` as the fragment with this field (flags and offset, as IPv4 writes them) and
+/// protocol; 0 makes no fragment.
+pub fn as_fragment(mut f: Vec<u8>, field: u16, proto: u8) -> Vec<u8> {
+    if tcp_at(&f) == 34 {
+        f[20..22].copy_from_slice(&field.to_be_bytes());
+        f[23] = proto;
+    } else if field == 0 {
+        f[20] = proto;
     } else {
-        f[20] = 0x20;
+        let more = u8::from(field & 0x2000 != 0);
+        let [high, low] = ((field & 0x1fff) << 3).to_be_bytes();
+        f.splice(54..54, [proto, 0, high, low | more, 0, 0, 0, 9]);
+        f[20] = wire::ipv6::FRAGMENT;
     }
+    let total = f.len() - wire::ETH_LEN;
+    edit::set_ip_len(&mut f, total);
     f
 }
 
