@@ -1,6 +1,6 @@
 //! What one key says about another.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::error::ConfigError;
 use crate::types::{Config, PortConfig};
@@ -15,6 +15,7 @@ pub(crate) fn config(config: &Config) -> Result {
     workers(config)?;
     devices(config)?;
     addresses(config)?;
+    mtus(config)?;
     splice_ports(config)?;
     sizes_and_times(config)
 }
@@ -40,6 +41,15 @@ fn members(config: &Config) -> Result {
                 return error(
                     "link",
                     format!("{link} is {}'s address already", earlier.name),
+                );
+            }
+            if earlier.link.is_ipv4() != member.link.is_ipv4() {
+                return error(
+                    "link",
+                    format!(
+                        "{} and {}'s {} are not of one family",
+                        member.link, earlier.name, earlier.link
+                    ),
                 );
             }
         }
@@ -100,13 +110,19 @@ fn services(config: &Config) -> Result {
                 return error("name", format!("\"{name}\" is the name of another service"));
             }
             if (earlier.vip, earlier.port) == (service.vip, service.port) {
-                let (vip, port) = (service.vip, service.port);
-                return error("port", format!("{vip}:{port} is service {name}'s already"));
+                let at = SocketAddr::new(service.vip, service.port);
+                return error("port", format!("{at} is service {name}'s already"));
             }
-            if service.proxy_port.is_some() && earlier.proxy_port == service.proxy_port {
+            // One proxy may serve the VIPs of both families by one port.
+            if service.proxy_port.is_some()
+                && (earlier.vip, earlier.proxy_port) == (service.vip, service.proxy_port)
+            {
                 return error(
                     "proxy_port",
-                    format!("service {name} has this proxy port already"),
+                    format!(
+                        "service {name} has this proxy port of {} already",
+                        earlier.vip
+                    ),
                 );
             }
             // A frame from the host names its service by VIP and local port.
@@ -210,6 +226,26 @@ fn addresses(config: &Config) -> Result {
             config.node
         );
         return Err(config.error_at("ports.link.host.addresses", reason));
+    }
+    Ok(())
+}
+
+/// Least MTU of anything that carries IPv6 (RFC 8200, section 5).
+const IPV6_MTU: u16 = 1_280;
+
+fn mtus(config: &Config) -> Result {
+    let vips = config.services.iter().any(|s| s.vip.is_ipv6());
+    let links = config.this_member().link.is_ipv6();
+    let ports = [
+        ("wire", &config.ports.wire, vips),
+        ("link", &config.ports.link, links),
+    ];
+    for (name, port, ours) in ports {
+        let own = port.host.addresses.iter().any(|a| a.address.is_ipv6());
+        if (ours || own) && port.mtu < IPV6_MTU {
+            let reason = format!("{} is less than {IPV6_MTU}, which IPv6 needs", port.mtu);
+            return Err(config.error_at(&format!("ports.{name}.mtu"), reason));
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,17 +144,29 @@ fn key(s: &Section<'_>, file: &Path, name: &str) -> Result<Option<ClusterKey>> {
     }
 }
 
+/// A unicast address that means the same on every interface, in its own family.
+fn global(field: &Field<'_>) -> Result<IpAddr> {
+    let address = field.address()?;
+    if let IpAddr::V6(v6) = address {
+        if let Some(v4) = v6.to_ipv4_mapped() {
+            return Err(field.error(&format!("an IPv4 address is written as such, {v4}")));
+        }
+        if v6.is_unicast_link_local() {
+            return Err(field.error(
+                "a link-local address has no meaning without an interface; \
+                 use a global or a unique local one (fd00::/8)",
+            ));
+        }
+    }
+    Ok(address)
+}
+
 fn member(field: &Field<'_>) -> Result<Member> {
     let s = field.section(&["id", "name", "link", "weight"])?;
-    let link = s.required("link")?;
-    let address = link.address()?;
-    if address.is_ipv6() {
-        return Err(link.error("IPv6 link addresses are not accepted yet"));
-    }
     Ok(Member {
         id: node_id(&s.required("id")?)?,
         name: s.required("name")?.name()?,
-        link: address,
+        link: global(&s.required("link")?)?,
         weight: s.number("weight", 0..=100, 100)?,
     })
 }
@@ -171,10 +183,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
     ])?;
     let name = s.required("name")?.name()?;
     let vip_field = s.required("vip")?;
-    let vip = vip_field.address()?;
-    if vip.is_ipv6() {
-        return Err(vip_field.error("IPv6 VIPs are not accepted yet"));
-    }
+    let vip = global(&vip_field)?;
     if vip.is_loopback() {
         return Err(vip_field.error("a VIP cannot be a loopback address"));
     }

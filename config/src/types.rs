@@ -80,7 +80,7 @@ pub struct Member {
     pub id: NodeId,
     /// Name for logs and metrics; unique.
     pub name: String,
-    /// Address on the link; unique.
+    /// Address on the link; unique, and of the same family as every other member's.
     pub link: IpAddr,
     /// Share of the buckets, 0..=100; not every member has 0.
     pub weight: u8,
@@ -91,7 +91,7 @@ pub struct Member {
 pub struct Service {
     /// Unique name, for logs and metrics.
     pub name: String,
-    /// The address that clients use. IPv4 at present.
+    /// The address that clients use, of either family.
     pub vip: IpAddr,
     /// The port that clients use.
     pub port: u16,
@@ -123,7 +123,7 @@ pub struct PortConfig {
     /// Receive and transmit queues wanted, at least 1; the device may have
     /// fewer. Defaults to the number of workers.
     pub queues: u16,
-    /// Largest IP packet, bytes, 576..=9000.
+    /// Largest IP packet, bytes, 576..=9000; from 1,280 on where there is IPv6.
     pub mtu: u16,
     /// The way to the node's own kernel.
     pub host: HostPort,

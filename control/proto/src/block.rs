@@ -403,11 +403,12 @@ fn to_16(a: IpAddr) -> [u8; 16] {
     }
 }
 
+/// An address has one form only: an IPv4-mapped one is no IPv6 address.
 fn from_16(family: u8, b: [u8; 16]) -> Option<IpAddr> {
     let v6 = Ipv6Addr::from(b);
-    match family {
-        4 => v6.to_ipv4_mapped().map(IpAddr::V4),
-        6 => Some(IpAddr::V6(v6)),
+    match (family, v6.to_ipv4_mapped()) {
+        (4, Some(v4)) => Some(IpAddr::V4(v4)),
+        (6, None) => Some(IpAddr::V6(v6)),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::drops::Drop;
 use crate::fcb::{Agreed, Fcb, State};
-use crate::frame::{Frame, Output, Port};
+use crate::frame::{Checksum, Frame, Output, Port};
 use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
@@ -14,6 +14,7 @@ use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::{self, Edit};
 use crate::wire::icmp::Quote;
+use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
 
@@ -25,18 +26,20 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let bytes = frame.head();
-        let Some(eth) = wire::eth(bytes) else {
+        let Some(eth) = wire::eth(frame.head()) else {
             return self.drop_frame(Drop::Malformed);
         };
         if eth.src == v.wire_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
         let next_hop = eth.src;
-        match wire::l3(bytes) {
-            Err(_) => self.drop_frame(Drop::Malformed),
+        match wire::l3_of(&frame) {
+            Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
+            Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
+                self.wire_nd(v, frame, &ip, out)
+            }
             Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
             Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
         }
@@ -66,21 +69,59 @@ impl Shard {
         self.drop_frame(Drop::ArpConsumed);
     }
 
+    /// Neighbour discovery: a solicitation for a VIP is answered here, by the owner of
+    /// the asker's hash; nothing about a VIP reaches the host.
+    fn wire_nd<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
+        let target = nd::target(frame.head(), ip);
+        if !target.is_some_and(|t| v.is_vip(&t)) {
+            return if v.is_vip(&ip.dst) {
+                self.drop_frame(Drop::NdConsumed)
+            } else {
+                self.wire_node(v, frame, ip, out)
+            };
+        }
+        if nd::kind(frame.head(), ip) == Some(nd::SOLICIT) {
+            let Ok(s) = Solicit::parse(frame.head(), ip) else {
+                return self.drop_frame(Drop::NdInvalid);
+            };
+            if v.general.owner_of(&s.src) == v.node {
+                let probe = s.src.is_unspecified();
+                let dst = if probe { nd::ALL_NODES } else { s.src };
+                let reply = Advert {
+                    dst,
+                    target: s.target,
+                    link: v.cluster_mac,
+                    solicited: !probe,
+                };
+                let eth_dst = match s.link {
+                    _ if probe => nd::group_mac(&dst),
+                    Some(mac) => mac,
+                    None => wire::eth(frame.head()).map_or(wire::BROADCAST, |e| e.src),
+                };
+                self.emit(Port::Wire, &reply.frame(eth_dst, v.wire_mac), out);
+            }
+        }
+        self.drop_frame(Drop::NdConsumed);
+    }
+
     /// Not for the VIP: the node's own address, or a group of hosts.
     fn wire_node<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
         let group = frame.head()[0] & 1 != 0;
         if !group && !v.is_own(&ip.dst) {
             return self.drop_frame(Drop::OtherNode);
         }
-        if ip.proto == PROTO_TCP {
+        if v.is_vip_group(&ip.dst) && nd::icmp_type(frame.head(), ip) != Some(nd::LISTENER_QUERY) {
+            return self.drop_frame(Drop::NdConsumed);
+        }
+        if ip.fragment && ip.may_be_tcp() {
             // A later fragment bears no port, and a stack puts all together.
-            if ip.fragment {
-                return self.drop_frame(Drop::Fragment);
-            }
-            let ports = wire::tcp::ports(frame.head(), ip);
-            if ports.is_some_and(|(_, dport)| v.is_hidden(dport)) {
-                return self.drop_frame(Drop::HiddenPort);
-            }
+            return self.drop_frame(Drop::Fragment);
+        }
+        if ip.proto == PROTO_TCP
+            && let Some((_, dport)) = wire::tcp::ports(frame.head(), ip)
+            && v.is_hidden(dport)
+        {
+            return self.drop_frame(Drop::HiddenPort);
         }
         out.send(Port::WireHost, frame);
     }
@@ -94,10 +135,12 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        // IPv6 names a datagram's fragments without its protocol: others of this
+        // client would mix with those of a replay.
+        if ip.fragment && (ip.proto == PROTO_TCP || !ip.src.is_v4()) {
+            return self.drop_frame(Drop::Fragment);
+        }
         if ip.proto == PROTO_TCP {
-            if ip.fragment {
-                return self.drop_frame(Drop::Fragment);
-            }
             let Ok(s) = Segment::parse(frame.head(), ip) else {
                 return self.drop_frame(Drop::Malformed);
             };
@@ -139,6 +182,12 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if ip.src.is_link_local() {
+            return self.drop_frame(Drop::LinkLocalClient);
+        }
+        if frame.meta().checksum == Checksum::Bad {
+            return self.drop_frame(Drop::BadChecksum);
+        }
         if s.opts.splice_kind {
             return self.drop_frame(Drop::Option32OnWire);
         }
@@ -155,7 +204,7 @@ impl Shard {
         if s.has(SYN) && !s.has(ACK) {
             // Cutting the payload off makes a new checksum: a wrong one must not
             // come out right.
-            if !s.is_empty() && !s.checksum_ok(frame.head(), ip) {
+            if !s.is_empty() && !s.intact(&frame, ip) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -168,7 +217,7 @@ impl Shard {
             || (state == State::HalfOpen && !s.is_empty())
         {
             // What changes state, or waits in a buffer, must be what was sent.
-            if !s.checksum_ok(frame.head(), ip) {
+            if !s.intact(&frame, ip) {
                 return self.drop_frame(Drop::BadChecksum);
             }
         }
@@ -224,7 +273,7 @@ impl Shard {
                 _ if f.gives_way() => self.remove(slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
                 State::Intake | State::Served => {
-                    f.challenged = Some(frame.head().into());
+                    f.challenged = Some(frame.to_vec().into());
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }
@@ -252,7 +301,7 @@ impl Shard {
         f.ts_in_order = s.ts_val().unwrap_or(0);
         f.ts_echoed = f.ts_in_order;
         f.agreed = Agreed {
-            mss: s.opts.mss.unwrap_or(536),
+            mss: s.opts.mss.unwrap_or(least_mss(&key.client)),
             client_shift: s.opts.wscale.unwrap_or(0),
             promised_shift: 0,
             wscale: s.opts.wscale.is_some(),
@@ -375,7 +424,7 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        translate::to_host(f, frame.head_mut(), s);
+        translate::to_host(f, &mut frame, s);
         wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
@@ -384,14 +433,18 @@ impl Shard {
     fn give_syn<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+        let Ok(L3::Ip(ip)) = wire::l3_of(&frame) else {
             return;
         };
-        let bytes = frame.head_mut();
-        Edit::new(bytes, ip.l4).dport(f.local_port).finish();
-        wire::set_eth(bytes, v.cluster_mac, f.next_hop);
+        Edit::of(&mut frame, ip.l4).dport(f.local_port).finish();
+        wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
+}
+
+/// The MSS of a SYN that names none (RFC 9293, section 3.7.1).
+fn least_mss(client: &Addr) -> u16 {
+    if client.is_v4() { 536 } else { 1_220 }
 }
 
 /// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted
@@ -404,7 +457,7 @@ fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
         let n = edit::cut_payload(frame.head_mut(), s, 0, 0);
         frame.truncate(n);
     }
-    let mut e = Edit::new(frame.head_mut(), s.l4);
+    let mut e = Edit::of(frame, s.l4);
     e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
 }
 

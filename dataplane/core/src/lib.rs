@@ -35,6 +35,8 @@ mod flow_tests;
 #[cfg(test)]
 mod handover_tests;
 #[cfg(test)]
+mod offload_tests;
+#[cfg(test)]
 mod rule_tests;
 #[cfg(test)]
 mod testkit;

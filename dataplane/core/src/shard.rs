@@ -84,7 +84,7 @@ pub struct Shard {
     pub(crate) heard: Heard,
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
-    pub(crate) fragment_id: u16,
+    pub(crate) fragment_id: u32,
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
     /// Why frames were dropped.
@@ -103,7 +103,7 @@ impl Shard {
             table: Table::new(sizes.flows),
             slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
             free: (0..sizes.flows as u32).rev().collect(),
-            store: hold::Store::new(sizes.hold, hold_slot(view.params.mtu)),
+            store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
             counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
             tombstones: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -360,7 +360,11 @@ pub(crate) fn hold_copy<F: Frame>(
     seq: u32,
     end: u32,
 ) -> bool {
-    let took = store.push(list, max, frame.head(), seq, end);
+    let copy = |to: &mut [u8]| {
+        let whole = frame.copy_out(0, to);
+        debug_assert!(whole);
+    };
+    let took = store.push_with(list, max, frame.len(), copy, seq, end);
     if !took {
         drops.count(Drop::HoldFull);
     }

@@ -2,7 +2,7 @@
 //! handover need.
 
 use crate::command::{Command, Event};
-use crate::frame::{Output, Pool, Port};
+use crate::frame::{Frame, Meta, Output, Pool, Port};
 use crate::key::{Addr, HashKey};
 use crate::ownership::{BucketTable, Share};
 use crate::shard::{Shard, Sizes};
@@ -27,32 +27,133 @@ pub const VIP: [u8; 4] = [10, 77, 0, 100];
 pub const CPORT: u16 = 40_000;
 pub const KEY: &[u8] = b"0123456789abcdef";
 
-/// What left a shard.
-#[derive(Default)]
+/// A frame in pieces, as a device may deliver it.
+#[derive(Clone, Debug, Default)]
+pub struct Pieces {
+    parts: Vec<Vec<u8>>,
+    meta: Meta,
+}
+
+impl Pieces {
+    /// `bytes` in pieces of these lengths; the last one has the rest.
+    pub fn cut(bytes: &[u8], lengths: &[usize]) -> Self {
+        let mut parts = Vec::new();
+        let mut rest = bytes;
+        for &n in lengths.iter().filter(|n| **n > 0) {
+            if n >= rest.len() {
+                break;
+            }
+            let (part, tail) = rest.split_at(n);
+            parts.push(part.to_vec());
+            rest = tail;
+        }
+        parts.push(rest.to_vec());
+        Self {
+            parts,
+            meta: Meta::default(),
+        }
+    }
+
+    /// As a device does at its worst: behind the headers of a TCP segment a piece
+    /// ends anywhere. Where, is a function of the bytes and `seed`; 0 leaves the
+    /// frame whole.
+    pub fn of(bytes: &[u8], seed: u64) -> Self {
+        let headers = match wire::l3(bytes) {
+            Ok(L3::Ip(ip)) => Segment::parse(bytes, &ip).map_or(bytes.len(), |s| s.data),
+            _ => bytes.len(),
+        };
+        let mut x = bytes.iter().fold(seed, |x, b| {
+            (x ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        if seed == 0 || x >> 61 == 0 {
+            return Self::cut(bytes, &[]);
+        }
+        let mut lengths = vec![headers];
+        for _ in 0..x >> 60 {
+            x = x.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            lengths.push((x >> 33) as usize % 37 * if x >> 63 == 0 { 1 } else { 41 });
+        }
+        Self::cut(bytes, &lengths)
+    }
+
+    /// The frame with this known of it.
+    pub fn with(mut self, meta: Meta) -> Self {
+        self.meta = meta;
+        self
+    }
+}
+
+impl Frame for Pieces {
+    fn head(&self) -> &[u8] {
+        &self.parts[0]
+    }
+    fn head_mut(&mut self) -> &mut [u8] {
+        &mut self.parts[0]
+    }
+    fn truncate(&mut self, len: usize) {
+        let mut left = len;
+        self.parts.retain_mut(|p| {
+            p.truncate(left);
+            left -= p.len();
+            !p.is_empty()
+        });
+    }
+    fn len(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
+    }
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(Vec::as_slice)
+    }
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+    fn set_meta(&mut self, meta: Meta) {
+        self.meta = meta;
+    }
+}
+
+/// What left a shard, in one piece.
 pub struct Out {
     pub ports: [VecDeque<Vec<u8>>; 4],
+    /// What was known of the frames of `ports`.
+    pub metas: [VecDeque<Meta>; 4],
     pub handed: Vec<(usize, Port, Vec<u8>)>,
+    /// How frames come in pieces, see [`Pieces::of`].
+    pub seed: u64,
+}
+
+impl Default for Out {
+    fn default() -> Self {
+        Self {
+            ports: Default::default(),
+            metas: Default::default(),
+            handed: Vec::new(),
+            seed: 1,
+        }
+    }
 }
 
 impl Pool for Out {
-    type Frame = Vec<u8>;
-    fn frame(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        Some(bytes.to_vec())
+    type Frame = Pieces;
+    fn frame(&mut self, bytes: &[u8]) -> Option<Pieces> {
+        Some(Pieces::of(bytes, self.seed))
     }
 }
 
 impl Output for Out {
-    fn send(&mut self, port: Port, frame: Vec<u8>) {
-        self.ports[port.index()].push_back(frame);
+    fn send(&mut self, port: Port, frame: Pieces) {
+        self.ports[port.index()].push_back(frame.to_vec());
+        self.metas[port.index()].push_back(frame.meta);
     }
-    fn hand_off(&mut self, worker: usize, port: Port, frame: Vec<u8>) {
-        self.handed.push((worker, port, frame));
+    fn hand_off(&mut self, worker: usize, port: Port, frame: Pieces) {
+        self.handed.push((worker, port, frame.to_vec()));
     }
 }
 
 pub fn params() -> Params {
     Params {
         mtu: 1500,
+        wire_mtu: 1500,
         first_window: 60_000,
         replay: Replay::FastOpen,
         paper_form: false,
@@ -137,6 +238,10 @@ impl Node {
     }
 
     pub fn rx(&mut self, port: Port, frame: Vec<u8>) {
+        self.rx_pieces(port, Pieces::of(&frame, self.out.seed));
+    }
+
+    pub fn rx_pieces(&mut self, port: Port, frame: Pieces) {
         self.s
             .ingress(&self.v, port, frame, self.now, &mut self.out);
     }
@@ -154,6 +259,7 @@ impl Node {
     }
 
     pub fn tx(&mut self, port: Port) -> Vec<Vec<u8>> {
+        self.out.metas[port.index()].clear();
         self.out.ports[port.index()].drain(..).collect()
     }
 

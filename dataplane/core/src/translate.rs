@@ -2,14 +2,15 @@
 //! section 3). At intake delta and tau are 0 and only ports change.
 
 use crate::fcb::Fcb;
+use crate::frame::Frame;
 use crate::seq;
 use crate::wire::edit::Edit;
 use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, RST, SYN, Segment};
 
 /// Rewrites a client's segment for the local stack.
-pub(crate) fn to_host(f: &Fcb, frame: &mut [u8], s: &Segment) {
-    let mut e = Edit::new(frame, s.l4);
+pub(crate) fn to_host<F: Frame>(f: &Fcb, frame: &mut F, s: &Segment) {
+    let mut e = Edit::of(frame, s.l4);
     if s.dport != f.local_port {
         e.dport(f.local_port);
     }
@@ -57,7 +58,7 @@ pub(crate) struct Outgoing {
 /// client is told by it. False when it tells nothing: Linux now and then sends the
 /// same pure ACK twice within microseconds, and a client would count the second
 /// one as a sign of loss (RFC 5681, section 2).
-pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -> bool {
+pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outgoing) -> bool {
     let window = window(f, s, o.window_limit);
     let pure = s.flags == ACK && s.is_empty() && s.opts.sack.is_none();
     let known = s.ack == f.c_acked && window == f.c_window;
@@ -66,7 +67,7 @@ pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -
     }
     f.c_window = window;
     f.spoken_to = false;
-    let mut e = Edit::new(frame, s.l4);
+    let mut e = Edit::of(frame, s.l4);
     if s.sport != o.port {
         e.sport(o.port);
     }

@@ -12,7 +12,7 @@ use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
 use dts_core::command::{Command, Event};
 use dts_core::drops::Drop;
-use dts_core::frame::{Frame, Port};
+use dts_core::frame::Port;
 use dts_core::shard::Shard;
 use dts_core::steer;
 use dts_core::time::{Instant, Span};
@@ -143,7 +143,7 @@ impl Worker {
                 self.egress.drops.count(Drop::Malformed);
                 continue;
             };
-            let worker = steer::worker_of_frame(view, port, packet.head(), self.workers);
+            let worker = steer::worker_of_frame(view, port, &packet, self.workers);
             if worker == self.number {
                 self.shard
                     .ingress(view, port, packet, now, &mut self.egress);

@@ -98,9 +98,10 @@ impl Shard {
         if !handshake_done {
             self.wake(slot, due);
         }
-        for bytes in egress {
-            if let Some(frame) = out.frame(&bytes) {
-                self.wire_host_in(v, frame, now, out);
+        for kept in egress {
+            match kept.again(out) {
+                Some(frame) => self.wire_host_in(v, frame, now, out),
+                None => self.drop_frame(Drop::NoBuffer),
             }
         }
     }
@@ -220,7 +221,7 @@ impl Shard {
         let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
             return self.drop_frame(Drop::NoBuffer);
         };
-        debug_assert_eq!(copy.head().len(), frame.len());
+        debug_assert_eq!(copy.len(), frame.len());
         let f = &mut self.slots[slot as usize];
         f.observe_client(&s, now);
         if let Some(d) = f.dest.as_mut() {

@@ -5,7 +5,7 @@ use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
 use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
-use crate::frame::{Output, Port};
+use crate::frame::{Kept, Output, Port};
 use crate::key::FlowKey;
 use crate::seq;
 use crate::shard::Shard;
@@ -63,7 +63,7 @@ pub struct DestSide {
     /// The replayed handshake is complete.
     pub handshake_done: bool,
     /// Local segments that wait for the cut over.
-    pub egress: Vec<Vec<u8>>,
+    pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,
@@ -252,7 +252,12 @@ impl Shard {
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
         frame.extend_from_slice(&v.cluster_mac);
         frame.extend_from_slice(&f.next_hop);
-        frame.extend_from_slice(&wire::ETHERTYPE_IPV4.to_be_bytes());
+        let ethertype = if f.key.client.is_v4() {
+            wire::ETHERTYPE_IPV4
+        } else {
+            wire::ETHERTYPE_IPV6
+        };
+        frame.extend_from_slice(&ethertype.to_be_bytes());
         frame.extend_from_slice(m.body);
         // It must be what it says it is: a segment of this client to this service.
         let Ok(L3::Ip(ip)) = wire::l3(&frame) else {

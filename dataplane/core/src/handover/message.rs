@@ -171,7 +171,7 @@ impl Shard {
             flow,
         };
         block::write(&mut b, &header, fields);
-        v.params.mtu - 40 - opts.bytes().1 - b.len()
+        v.params.mtu - Ip::header_len(&v.link) - 20 - opts.bytes().1 - b.len()
     }
 
     pub(crate) fn link_in<O: Output>(
@@ -187,18 +187,20 @@ impl Shard {
         if eth.src == v.link_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
-        match wire::l3(frame.head()) {
-            Err(_) => self.drop_frame(Drop::Malformed),
+        match wire::l3_of(&frame) {
+            Err(bad) => self.drop_frame(bad.into()),
+            // A later fragment bears no port, and a stack puts all together.
+            Ok(L3::Ip(ip)) if ip.fragment && ip.may_be_tcp() => self.drop_frame(Drop::Fragment),
             Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
-                // A later fragment bears no port, and a stack puts all together.
-                if ip.fragment {
-                    return self.drop_frame(Drop::Fragment);
-                }
                 let dport = wire::tcp::ports(frame.head(), &ip).map(|(_, d)| d);
                 let hidden = dport.is_some_and(|d| v.is_hidden(d));
                 let spliced = dport.is_some_and(|d| v.is_app_port(d) || v.is_splice_port(d));
                 if ip.dst == v.link && (hidden || spliced) {
-                    self.link_message(v, frame.head(), now, out);
+                    if frame.head().len() == frame.len() {
+                        self.link_message(v, frame.head(), now, out);
+                    } else {
+                        self.link_message(v, &frame.to_vec(), now, out);
+                    }
                 } else if hidden || v.is_vip(&ip.dst) {
                     // The stack would take it by any interface, whatever it is for.
                     self.drop_frame(Drop::HiddenPort);
@@ -211,7 +213,7 @@ impl Shard {
     }
 
     pub(crate) fn link_host_in<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
-        if let Ok(L3::Ip(ip)) = wire::l3(frame.head())
+        if let Ok(L3::Ip(ip)) = wire::l3_of(&frame)
             && ip.proto == PROTO_TCP
             && let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
             && (v.is_app_port(sport)

@@ -102,7 +102,9 @@ impl Shard {
         let Some(opt) = s.opts.splice.filter(|_| !s.has(ACK)) else {
             return self.drop_frame(Drop::LinkStranger);
         };
-        let service = v.services.iter().position(|x| x.app_port == s.dport);
+        // Option 32 has room for an IPv4 address only.
+        let mut services = v.services.iter();
+        let service = services.position(|x| x.app_port == s.dport && x.vip.is_v4());
         let Some(service) = service.filter(|_| v.params.paper_form && s.opts.timestamps.is_none())
         else {
             self.drop_frame(Drop::PaperForm);

@@ -56,7 +56,8 @@ impl Shard {
                 self.give_up(v, slot, Fail::Refused(Reason::NobodyListens), now, out);
             }
             Phase::Splicing if s.has(SYN) && s.has(ACK) && s.ack == first => {
-                if st.timestamps || st.client_fin {
+                let v4 = src.flow.is_some_and(|f| f.client.is_ipv4());
+                if st.timestamps || st.client_fin || !v4 {
                     self.bare_reset(v, slot, out);
                     return self.give_up(v, slot, Fail::PaperForm, now, out);
                 }
@@ -109,7 +110,7 @@ impl Shard {
         let mut at = if again { s.acked } else { s.sent.max(s.acked) };
         let request = std::mem::take(&mut src.request);
         let ack = src.peer_isn.wrapping_add(1);
-        let room = usize::from(st.mss).min(v.params.mtu - 40);
+        let room = usize::from(st.mss).min(v.params.mtu - Ip::header_len(&v.link) - 20);
         let end = request.len().min(s.acked + WINDOW * room);
         // Up to the end of the request the mark goes with the last byte; where all
         // was sent before, it goes alone.

@@ -6,7 +6,7 @@
 
 use super::dest::{Phase, to_stack};
 use crate::drops::Drop;
-use crate::frame::Output;
+use crate::frame::{Frame, Kept, Output};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -19,6 +19,8 @@ use dts_proto::block::{Reason, Replay};
 
 /// Local segments that wait for the cut over.
 const EGRESS_MOST: usize = 64;
+/// Their bytes, which a stack with segmentation offload has in few large frames.
+const EGRESS_BYTES: usize = 128 << 10;
 /// SYNs that the stack is given before an old socket counts as unkillable.
 const SYN_TRIES: u32 = 3;
 
@@ -113,7 +115,7 @@ impl Shard {
     pub(crate) fn host_replay<O: Output>(
         &mut self,
         v: &View,
-        frame: &[u8],
+        frame: &O::Frame,
         s: &Segment,
         slot: u32,
         now: Instant,
@@ -206,7 +208,7 @@ impl Shard {
     fn host_data<O: Output>(
         &mut self,
         v: &View,
-        frame: &[u8],
+        frame: &O::Frame,
         s: &Segment,
         slot: u32,
         now: Instant,
@@ -231,8 +233,9 @@ impl Shard {
         // A RST after bytes of the request were given is the application's answer.
         let whole = s.has(RST) || (s.has(ACK) && seq::le(d.state.cut, s.ack));
         if !s.is_empty() || s.has(FIN | RST) {
-            if d.egress.len() < EGRESS_MOST {
-                d.egress.push(frame.to_vec());
+            let kept: usize = d.egress.iter().map(|k| k.bytes.len()).sum();
+            if d.egress.len() < EGRESS_MOST && kept + frame.len() <= EGRESS_BYTES {
+                d.egress.push(Kept::of(frame));
             } else {
                 self.drop_frame(Drop::HoldFull);
             }

@@ -60,9 +60,9 @@ impl Fleet {
 
     /// Gives the number of the worker that had `f`.
     fn rx(&mut self, port: Port, f: Vec<u8>) -> usize {
-        let w = worker_of_frame(&self.v, port, &f, self.shards.len());
+        let w = worker_of_frame(&self.v, port, &Pieces::of(&f, 1), self.shards.len());
         let now = crate::time::Instant(1_000_000);
-        self.shards[w].ingress(&self.v, port, f, now, &mut self.out);
+        self.shards[w].ingress(&self.v, port, Pieces::of(&f, 1), now, &mut self.out);
         assert!(self.out.handed.is_empty(), "no second steering");
         w
     }

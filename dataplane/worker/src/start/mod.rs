@@ -267,6 +267,7 @@ fn configure(
     // Half of a pool at most waits in descriptors of all ports.
     let share = (config.memory.mbufs / 16).clamp(32, DESCRIPTORS);
     let desc = 1u16 << share.ilog2();
+    let rss_key = rss_key(info.rss_key_bytes).map_err(|e| StartError::of_port(port, e))?;
     opened
         .configure(&PortConf {
             rx_queues: queues,
@@ -282,7 +283,7 @@ fn configure(
             // leave them unfinished, and frames come in one piece.
             rx_offloads: 0,
             tx_offloads: 0,
-            rss_key: Some(rss_key(info.rss_key_bytes).map_err(fail)?),
+            rss_key: Some(rss_key),
             ..PortConf::default()
         })
         .map_err(fail)?;
