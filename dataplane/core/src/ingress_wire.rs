@@ -8,7 +8,7 @@ use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
 use crate::storm::Side;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
@@ -17,6 +17,11 @@ use crate::wire::icmp::Quote;
 use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
+
+/// A SYN inside a live flow stops all but the challenge at least so long ...
+const CHALLENGE_LEAST: Span = Span::millis(100);
+/// ... and then not again for so long: somebody else may have sent it.
+const CHALLENGE_REST: Span = Span::millis(800);
 
 impl Shard {
     pub(crate) fn wire_in<O: Output>(
@@ -271,7 +276,11 @@ impl Shard {
                 _ if f.gives_way() => self.remove(slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
                 State::Intake | State::Served => {
+                    if f.challenged_until.is_some_and(|t| now < t + CHALLENGE_REST) {
+                        return self.drop_frame(Drop::DuplicateSyn);
+                    }
                     f.challenged = Some(frame.to_vec().into());
+                    f.challenged_until = Some(now + Span(f.rtt.0 * 2).max(CHALLENGE_LEAST));
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }
