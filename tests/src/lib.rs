@@ -12,5 +12,6 @@ pub mod daemon;
 pub mod impair;
 pub mod lab;
 pub mod metrics;
+pub mod replay;
 pub mod stacks;
 pub mod suite;

@@ -1,201 +1,193 @@
-//! explore
-use dts_tests::impair::{Burst, Cable, Impairment, Script};
+//! The whole matrix of stacks and the round-trip time table, as `make matrix` and
+//! `make rtt-table` call it. Raises labs of its own; writes `summary.json` and
+//! `table.md`, where results of earlier runs are replaced cell by cell. Exit status 1:
+//! something is not as it must be.
+//!
+//! Arguments are KEY=VALUE: `what` (`matrix`, `rtt`; both by default), `out` (a
+//! folder), `pairs` and `parallel` (per cell), `rtt_pairs`, `seed`, and to choose cells
+//! `client`, `wire`, `link`, `cc` (a part of the name; `cc=cubic` for the kernel's own).
+
 use dts_tests::lab::{Lab, Setup};
-use dts_tests::stacks::bed::{Bed, Load, OVERLAY};
-fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let get = |k: &str, d: f64| -> f64 {
-        args.iter()
-            .find_map(|a| a.strip_prefix(&format!("{k}=")).map(|v| v.parse().unwrap()))
-            .unwrap_or(d)
-    };
-    let overlay: &'static str = if get("fo", 1.0) == 1.0 {
-        OVERLAY
-    } else {
-        "POLICY=designated\nDESIGNATED=1\nFASTOPEN=0\n"
-    };
-    let lab = Lab::up(&Setup {
+use dts_tests::stacks::bed::{Bed, HANDSHAKE_OVERLAY, OVERLAY, ping};
+use dts_tests::stacks::matrix::{self, Cell, Client, Effort, USUAL};
+use dts_tests::stacks::{ahead_of_others, rtt, summary::Summary};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+#[derive(Default)]
+struct Plan {
+    what: String,
+    out: PathBuf,
+    pairs: usize,
+    parallel: usize,
+    rtt_pairs: usize,
+    seed: u64,
+    client: String,
+    wire: String,
+    link: String,
+    cc: String,
+}
+
+impl Plan {
+    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut plan = Self {
+            out: "target/matrix".into(),
+            pairs: 40,
+            parallel: 24,
+            rtt_pairs: 200,
+            seed: 1,
+            ..Self::default()
+        };
+        for argument in arguments {
+            let (key, value) = argument.split_once('=').ok_or("not KEY=VALUE")?;
+            let number = || value.parse().map_err(|e| format!("{argument}: {e}"));
+            match key {
+                "what" => plan.what = value.into(),
+                "out" => plan.out = value.into(),
+                "pairs" => plan.pairs = number()?,
+                "parallel" => plan.parallel = number()?,
+                "rtt_pairs" => plan.rtt_pairs = number()?,
+                "seed" => plan.seed = number()? as u64,
+                "client" => plan.client = value.into(),
+                "wire" => plan.wire = value.into(),
+                "link" => plan.link = value.into(),
+                "cc" => plan.cc = value.into(),
+                _ => return Err(format!("{key}: unknown key")),
+            }
+        }
+        Ok(plan)
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for link in matrix::links() {
+            for client in Client::all() {
+                for wire in matrix::wires() {
+                    cells.push(Cell {
+                        client,
+                        wire,
+                        link: link.clone(),
+                        cc: "",
+                    });
+                }
+            }
+        }
+        for cc in ["bbr", "reno"] {
+            for wire in matrix::wires() {
+                cells.push(Cell {
+                    client: USUAL,
+                    wire,
+                    link: matrix::links().swap_remove(0),
+                    cc,
+                });
+            }
+        }
+        cells
+    }
+
+    fn wants(&self, cell: &Cell) -> bool {
+        let cc = if cell.cc.is_empty() { "cubic" } else { cell.cc };
+        cell.client.name().contains(&self.client)
+            && cell.wire.0.contains(&self.wire)
+            && cell.link.0.contains(&self.link)
+            && cc.contains(&self.cc)
+    }
+}
+
+fn raise(plan: &Plan, overlay: &'static str) -> Result<Lab, String> {
+    // Lives as long as the program.
+    let scratch: &'static str = plan.out.to_string_lossy().into_owned().leak();
+    Lab::up(&Setup {
         prefix: "dtsm",
         overlay,
         client: "",
-        scratch: "/tmp/t-matrix/tmp",
+        scratch,
     })
-    .unwrap();
-    for _ in 0..3 {
-        let out = lab.exec(
-            "client",
-            &["ping", "-n", "-q", "-i", "0.01", "-c", "100", "10.77.0.2"],
-        );
-        println!("no relay: {}", out.lines().last().unwrap());
-    }
+}
+
+fn run_matrix(plan: &Plan, summary: &mut Summary) -> Result<(), String> {
+    let lab = raise(plan, OVERLAY)?;
+    let bare = ping(&lab, 200, "0.01");
     let mut bed = Bed::new(&lab);
-    for _ in 0..3 {
-        println!("relay: ping {:.0} us", bed.ping_us(100, "0.01"));
-    }
-    let base = Impairment {
-        delay_us: (get("delay", 0.0) * 1000.0) as u64,
-        ..Default::default()
+    summary.ping_us = [bare, ping(&lab, 200, "0.01")];
+    println!(
+        "ping, median: {:.0} us without the relay, {:.0} us with it\n{}",
+        summary.ping_us[0],
+        summary.ping_us[1],
+        matrix::HEAD
+    );
+    let effort = Effort {
+        pairs: plan.pairs,
+        parallel: plan.parallel,
+        confidence: 0.95,
     };
-    let d = get("delay", 0.0);
-    let mut cases: Vec<(&str, Impairment)> = vec![
-        ("none", Impairment::default()),
-        ("delay", base.clone()),
-        (
-            "jitter",
-            Impairment {
-                jitter_us: (d * 200.0) as u64,
-                ..base.clone()
-            },
-        ),
-        (
-            "loss",
-            Impairment {
-                loss: 0.01,
-                ..base.clone()
-            },
-        ),
-        (
-            "reorder",
-            Impairment {
-                reorder: 0.05,
-                ..base.clone()
-            },
-        ),
-        (
-            "dup",
-            Impairment {
-                duplicate: 0.01,
-                ..base.clone()
-            },
-        ),
-        (
-            "corrupt",
-            Impairment {
-                corrupt: 0.001,
-                ..base.clone()
-            },
-        ),
-        (
-            "burst",
-            Impairment {
-                burst: Some(Burst {
-                    to_bad: 0.005,
-                    to_good: 0.3,
-                    bad_loss: 1.0,
-                    good_loss: 0.0,
-                }),
-                ..base.clone()
-            },
-        ),
-        (
-            "flight",
-            Impairment {
-                script: Some(Script::LoseFlight),
-                ..base.clone()
-            },
-        ),
-        (
-            "second",
-            Impairment {
-                script: Some(Script::SecondFirst {
-                    by_us: (d * 200.0) as u64,
-                }),
-                ..base.clone()
-            },
-        ),
-    ];
-    if let Some(only) = args.iter().find_map(|a| a.strip_prefix("only=")) {
-        cases.retain(|c| only.split(',').any(|o| o == c.0));
-    }
-    for (name, i) in cases {
-        let script = i.script.is_some();
-        let cable = if script {
-            Cable {
-                out: base.clone(),
-                back: i.clone(),
-            }
-        } else {
-            Cable::both(&i)
-        };
-        let load = Load {
-            pairs: get("n", 30.0) as usize,
-            parallel: get("p", 10.0) as usize,
-            kind: "tcp",
-            up: get("up", 65536.0) as usize,
-            down: get("down", 262144.0) as usize,
-        };
-        let t = std::time::Instant::now();
-        let pairs = bed.measure(get("seed", 1.0) as u64, &[("wire", cable)], &load);
-        println!("== {name} {:.1}s", t.elapsed().as_secs_f64());
-        let faults: Vec<_> = pairs
-            .iter()
-            .flat_map(|p| [p.service.fault(), p.direct.fault()])
-            .flatten()
-            .collect();
-        println!("faults {} {:?}", faults.len(), faults.first());
-        for w in 0..2 {
-            let ms: Vec<_> = pairs
-                .iter()
-                .map(|p| if w == 0 { &p.service } else { &p.direct })
-                .collect();
-            let med = |f: &dyn Fn(&dts_tests::stacks::bed::Measured) -> f64| {
-                let mut v: Vec<f64> = ms.iter().map(|m| f(m)).collect();
-                v.sort_by(f64::total_cmp);
-                format!(
-                    "{:.2}/{:.2}/{:.2}/{:.2}",
-                    v[0],
-                    v[v.len() / 4],
-                    v[v.len() / 2],
-                    v[v.len() * 3 / 4]
-                )
-            };
-            println!(
-                "{} total {} first {} conn {} again {:?} needless {} lost {} srtt {} minrtt {} repaired {}",
-                if w == 0 { "dts   " } else { "direct" },
-                med(&|m| m.asked.total_ms),
-                med(&|m| m.asked.first_byte_ms),
-                med(&|m| m.asked.connect_ms),
-                ms.iter().map(|m| m.again()).sum::<u64>(),
-                format!(
-                    "{}+{} after {:?}",
-                    ms.iter().map(|m| m.flow.out.needless).sum::<u64>(),
-                    ms.iter().map(|m| m.flow.back.needless).sum::<u64>(),
-                    ms.iter()
-                        .filter_map(|m| m.flow.out.needless_after_us)
-                        .take(8)
-                        .collect::<Vec<_>>()
-                ),
-                ms.iter()
-                    .map(|m| m.flow.out.lost + m.flow.back.lost)
-                    .sum::<u64>(),
-                med(&|m| m
-                    .served
-                    .as_ref()
-                    .map_or(0.0, |s| f64::from(s.srtt_us) / 1000.0)),
-                med(&|m| m
-                    .served
-                    .as_ref()
-                    .map_or(0.0, |s| f64::from(s.min_rtt_us) / 1000.0)),
-                med(&|m| m.flow.back.repaired_us.unwrap_or(0) as f64 / 1000.0)
-            );
+    let mut cc = "";
+    for (number, cell) in plan.cells().into_iter().enumerate() {
+        if !plan.wants(&cell) {
+            continue;
         }
-        let r = bed.rig().report("wire");
-        let hs: Vec<u64> = lab
-            .handovers(1)
-            .iter()
-            .take(load.pairs)
-            .map(|h| h.duration_us)
-            .collect();
-        let mut hs2 = hs.clone();
-        hs2.sort_unstable();
-        println!(
-            "handover us p50 {:?} max {:?}",
-            hs2.get(hs2.len() / 2),
-            hs2.last()
-        );
-        println!(
-            "late p50 {} p99 {} max {} us",
-            r.late_p50_us, r.late_p99_us, r.late_max_us
-        );
+        if cell.cc != cc {
+            cc = cell.cc;
+            bed.serve(cc);
+        }
+        let seed = plan.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+        let result = matrix::run(&mut bed, &cell, seed, effort);
+        println!("{}", matrix::line(&result));
+        summary.put_cell(result);
+    }
+    Ok(())
+}
+
+fn run_rtt(plan: &Plan, summary: &mut Summary) -> Result<(), String> {
+    println!("{}", rtt::HEAD);
+    for (replay, overlay) in [("fast-open", OVERLAY), ("handshake", HANDSHAKE_OVERLAY)] {
+        let lab = raise(plan, overlay)?;
+        let mut bed = Bed::new(&lab);
+        for ms in rtt::ROUND_TRIPS_MS {
+            let line = rtt::measure(&mut bed, replay, ms, plan.rtt_pairs, plan.seed);
+            println!("{}", rtt::rows(&line));
+            summary.put_line(line);
+        }
+    }
+    Ok(())
+}
+
+fn run() -> Result<bool, String> {
+    let plan = Plan::parse(std::env::args().skip(1))?;
+    ahead_of_others()?;
+    let start = Instant::now();
+    let mut summary = Summary::read(&plan.out)?;
+    if plan.what != "matrix" {
+        run_rtt(&plan, &mut summary)?;
+        summary.write(&plan.out)?;
+    }
+    if plan.what != "rtt" {
+        run_matrix(&plan, &mut summary)?;
+        summary.write(&plan.out)?;
+    }
+    let wrong = summary.wrong();
+    for text in &wrong {
+        println!("NOT AS IT MUST BE: {text}");
+    }
+    println!(
+        "{} cells and {} lines in {}, {} wrong; this run took {:.0} s",
+        summary.cells.len(),
+        summary.lines.len(),
+        plan.out.display(),
+        wrong.len(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(wrong.is_empty())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("stackmatrix: {error}");
+            ExitCode::from(2)
+        }
     }
 }

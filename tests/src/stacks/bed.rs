@@ -23,6 +23,30 @@ const END_PORT: u16 = 60_000;
 /// name node 2 for it.
 pub const OVERLAY: &str = "POLICY=designated\nDESIGNATED=1\n";
 
+/// The same, with a kernel that does not do Fast Open: replays are handshakes.
+pub const HANDSHAKE_OVERLAY: &str = "POLICY=designated\nDESIGNATED=1\nFASTOPEN=0\n";
+
+/// The median of `count` pings, `gap` seconds apart, from the client to node 2's own
+/// address, microseconds.
+///
+/// # Panics
+/// Not all were answered.
+#[must_use]
+pub fn ping(lab: &Lab, count: usize, gap: &str) -> f64 {
+    let address = format!("{}.2", lab.fact("WIRE_NET"));
+    let text = lab.exec(
+        "client",
+        &["ping", "-n", "-i", gap, "-c", &count.to_string(), &address],
+    );
+    let mut times: Vec<f64> = text
+        .lines()
+        .filter_map(|l| l.split_once("time=")?.1.split(' ').next()?.parse().ok())
+        .collect();
+    assert_eq!(times.len(), count, "{text}");
+    times.sort_by(f64::total_cmp);
+    times[count / 2] * 1000.0
+}
+
 /// Pairs of connections.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -187,26 +211,6 @@ impl<'a> Bed<'a> {
         self.lab.exec("client", &command);
     }
 
-    /// The median of `count` pings to node 2's own address through the relay as it is
-    /// set, microseconds.
-    ///
-    /// # Panics
-    /// Not all were answered.
-    pub fn ping_us(&self, count: usize, gap: &str) -> f64 {
-        let address = format!("{}.2", self.lab.fact("WIRE_NET"));
-        let text = self.lab.exec(
-            "client",
-            &["ping", "-n", "-i", gap, "-c", &count.to_string(), &address],
-        );
-        let mut times: Vec<f64> = text
-            .lines()
-            .filter_map(|l| l.split_once("time=")?.1.split(' ').next()?.parse().ok())
-            .collect();
-        assert_eq!(times.len(), count, "{text}");
-        times.sort_by(f64::total_cmp);
-        times[count / 2] * 1000.0
-    }
-
     /// Makes pairs of connections under these impairments.
     ///
     /// # Panics
@@ -221,7 +225,6 @@ impl<'a> Bed<'a> {
             // The server appends to it.
             std::fs::write(records, "").unwrap_or_else(|e| panic!("{}: {e}", records.display()));
         }
-        // Ahead of the impairment: neighbours that were asked for are not lost.
         let direct = format!("{}.2:{DIRECT_PORT}", self.lab.fact("WIRE_NET"));
         self.rig.set(seed, cables);
         let arguments = [
