@@ -278,6 +278,9 @@ fn large_requests_come_in_pieces_and_leave_as_one_datagram() {
         &req,
     );
     p.splice_to(2);
+    let room = crate::wire::ETH_LEN + p.a.v.params.mtu;
+    let syn = p.a.out.ports[Port::Link.index()].front();
+    assert_eq!(syn.map(Vec::len), Some(room), "not a byte of room is lost");
     assert!(p.link() > 36);
     let frags = p.b.tx(Port::WireHost);
     assert!(frags.len() > 30);
