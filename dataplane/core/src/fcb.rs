@@ -110,6 +110,9 @@ pub struct Fcb {
     pub client_window: u16,
     /// End of what came in order from the client, as far as this filter saw.
     pub c_nxt: u32,
+    /// Highest number behind anything that the client sent within its window: above
+    /// `c_nxt` where there is a hole.
+    pub c_high: u32,
     /// TSval of the segment that moved `c_nxt` last.
     pub ts_in_order: u32,
     /// TSecr that the local stack sent last: its TS.Recent, or older.
@@ -198,6 +201,7 @@ impl Fcb {
             client_ack: 0,
             client_window: 0,
             c_nxt: 0,
+            c_high: 0,
             ts_in_order: 0,
             ts_echoed: 0,
             c_acked: 0,

@@ -244,6 +244,9 @@ impl Shard {
             self.answer_synack(v, slot, s, out);
             return self.drop_frame(Drop::ReplayConsumed);
         }
+        if let Some(ecr) = s.ts_ecr() {
+            self.slots[slot as usize].ts_echoed = ecr;
+        }
         self.send_to_client(v, slot, frame, s, now, out);
     }
 

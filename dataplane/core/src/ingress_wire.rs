@@ -293,6 +293,7 @@ impl Shard {
         f.next_hop = next_hop;
         f.c_isn = s.seq;
         f.c_nxt = s.seq.wrapping_add(1);
+        f.c_high = f.c_nxt;
         f.cut = f.c_nxt;
         f.client_window = s.window;
         f.ts_in_order = s.ts_val().unwrap_or(0);
@@ -494,6 +495,11 @@ impl Fcb {
             self.c_nxt = s.seq_end();
             self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
         }
+        // A FIN takes a number behind the window's last byte.
+        if seq::le(s.seq_end(), self.c_edge.wrapping_add(1)) {
+            self.c_high = seq::max(self.c_high, s.seq_end());
+        }
+        self.c_high = seq::max(self.c_high, self.c_nxt);
         if s.has(FIN) {
             self.c_fin = Some(s.seq_end());
         }

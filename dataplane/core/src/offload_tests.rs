@@ -204,6 +204,7 @@ fn handover(seed: u64, body: &[u8], answer: &[u8]) -> Trace {
         ticket: 1,
         dest: sock(on_link(2u16), 8080),
         request: body.to_vec(),
+        taken: 0,
         client_fin: false,
     });
     let mut carry = |a: &mut Node, b: &mut Node| {
@@ -281,6 +282,7 @@ fn a_large_early_answer_waits_with_its_metadata() {
         ticket: 1,
         dest: sock(on_link(2u16), 8080),
         request: body,
+        taken: 0,
         client_fin: false,
     });
     for f in a.tx(Port::Link) {

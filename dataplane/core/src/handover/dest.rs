@@ -461,30 +461,27 @@ impl Shard {
             return;
         }
         f.expires = Some(now + v.params.closing);
-        if let Some(d) = f.dest.as_mut()
-            && d.paper.is_none()
-            && !d.end_told
-            && d.peer.addr != v.link
-        {
-            d.end_told = true;
-            let (peer, flow) = (d.peer, d.flow);
-            let head = Head {
-                seq: 0,
-                ack: 0,
-                flags: ACK,
-                ..Head::default()
-            };
-            self.say(
-                v,
-                &peer,
-                Kind::FlowEnd,
-                flow,
-                &Fields::default(),
-                head,
-                &[],
-                out,
-            );
+        self.tell_end(v, slot, out);
+    }
+
+    /// Says to the node that the flow came from that it is over, once.
+    pub(crate) fn tell_end<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let was = f.source.as_mut().and_then(|s| s.was.as_mut());
+        let Some(d) = f.dest.as_mut().or(was) else {
+            return;
+        };
+        if d.paper.is_some() || d.end_told || d.peer.addr == v.link {
+            return;
         }
+        d.end_told = true;
+        let (peer, flow) = (d.peer, d.flow);
+        let head = Head {
+            flags: ACK,
+            ..Head::default()
+        };
+        let nothing = Fields::default();
+        self.say(v, &peer, Kind::FlowEnd, flow, &nothing, head, &[], out);
     }
 
     /// The deadlines of a destination.
@@ -602,10 +599,12 @@ impl crate::fcb::Fcb {
         self.c_fin = st.client_fin.then_some(c_end);
         if self.source.is_none() {
             self.c_nxt = c_end;
+            self.c_high = c_end;
             self.c_edge = st.last_ack;
         }
         self.c_acked = st.last_ack;
         self.ts_in_order = st.ts_recent;
+        self.ts_echoed = st.ts_recent;
         self.ts_max = st.ts_max;
         self.rtt = Span::micros(u64::from(st.rtt_us));
         self.peer = Some((id.source, id.source_incarnation));

@@ -346,6 +346,7 @@ impl Shard {
         }
         d.l_window = u32::from(p.synack.unwrap_or(0));
         f.c_nxt = d.state.cut;
+        f.c_high = f.c_nxt;
         f.c_acked = d.state.c_base.wrapping_add(1);
         let (cut, ack, window) = (d.state.cut, d.l_isn.wrapping_add(1), f.client_window);
         self.cut_over(v, slot, true, now, out);

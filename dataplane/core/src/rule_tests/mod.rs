@@ -13,6 +13,7 @@ use crate::wire::{L3, edit, l3, tcp::Segment};
 use dts_proto::block::Reason;
 use std::net::SocketAddr;
 
+mod again;
 mod answers;
 mod fails;
 mod held;

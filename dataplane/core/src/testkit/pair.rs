@@ -46,6 +46,7 @@ pub fn splice(ticket: u64, dest: SocketAddr, request: &[u8], client_fin: bool) -
         ticket,
         dest,
         request: request.to_vec(),
+        taken: 0,
         client_fin,
     }
 }
