@@ -33,6 +33,7 @@ const FROM_1: &str = "ip saddr 10.77.1.1 ip protocol tcp";
 fn main() -> ExitCode {
     suite::main(vec![Group {
         setup: SETUP,
+        suffix: "",
         cases: vec![
             (
                 "a_refused_handover_goes_to_another_node",
@@ -63,8 +64,8 @@ fn main() -> ExitCode {
                 a_lost_accept_is_proved_by_the_client,
             ),
             (
-                "lost_first_frames_are_sent_again",
-                lost_first_frames_are_sent_again,
+                "lost_link_messages_are_sent_again",
+                lost_link_messages_are_sent_again,
             ),
             (
                 "a_dead_daemon_at_the_destination",
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
             ),
             ("a_restarted_owner_serves", a_restarted_owner_serves),
         ],
+        once: vec![],
     }])
 }
 
@@ -294,14 +296,26 @@ fn a_lost_accept_is_proved_by_the_client(lab: &Lab) {
     assert_recovers(lab, "after-proved", Duration::from_secs(5));
 }
 
-fn lost_first_frames_are_sent_again(lab: &Lab) {
-    // Every third link message of either direction is lost.
-    let third = "ip protocol tcp numgen inc mod 3 == 0";
-    let (there, back) = (lab.lose("l2", third), lab.lose("l1", third));
-    let connections = lab.load(&["count=150", "threads=2", "path=/b/lossy-{}", "timeout=5000"]);
-    drop((there, back));
-    lab.assert_answered(&connections, 150, Some("node1"));
+/// Requests while `share` of the link's messages in either direction are lost.
+fn lossy(lab: &Lab, share: &str, count: usize, arguments: &[&str]) {
+    let matching = format!("ip protocol tcp numgen inc mod {share} == 0");
+    let losing = (lab.lose("l2", &matching), lab.lose("l1", &matching));
+    let connections = lab.load(
+        &[
+            &[&format!("count={count}"), "threads=2", "timeout=5000"],
+            arguments,
+        ]
+        .concat(),
+    );
+    drop(losing);
+    lab.assert_answered(&connections, count, Some("node1"));
     assert_once(lab, "/b/lossy-", &connections);
+}
+
+fn lost_link_messages_are_sent_again(lab: &Lab) {
+    lossy(lab, "3", 150, &["path=/b/lossy-small-{}"]);
+    // Six data segments each, and of every four messages one is lost.
+    lossy(lab, "4", 80, &["path=/b/lossy-large-{}", "pad=7000"]);
 }
 
 fn a_dead_daemon_at_the_destination(lab: &Lab) {

@@ -98,6 +98,11 @@ families! {
     opened: IntCounterVec, "dts_connections_opened_total", "Connections that were opened at this intake.", ["worker"];
     resets: IntCounterVec, "dts_resets_total",
         "Clients that were reset: their handover has an unknown outcome, or their node is gone.", ["reason", "worker"];
+    link_messages: IntCounterVec, "dts_link_messages_total", "Link messages that were taken.", ["worker"];
+    data_segments: IntCounterVec, "dts_link_data_segments_total",
+        "Segments of large requests sent behind a splice, repetitions too.", ["worker"];
+    link_repeats: IntCounterVec, "dts_link_repeats_total",
+        "Times that a source sent again because no answer came in time.", ["worker"];
     flows: IntGaugeVec, "dts_flows", "Flow entries in use, by state.", ["state", "worker"];
     ring_used: IntGaugeVec, "dts_ring_used", "Frames that wait in the ring from other workers.", ["worker"];
     ring_capacity: IntGaugeVec, "dts_ring_capacity", "Frames that fit into that ring.", ["worker"];
@@ -173,6 +178,9 @@ impl Families {
         add(&self.replays, &["paper"], w.counters.replay_paper);
         add(&self.refusals, &[number], w.counters.refused);
         add(&self.opened, &[number], w.counters.opened);
+        add(&self.link_messages, &[number], w.counters.link_messages);
+        add(&self.data_segments, &[number], w.counters.data_segments);
+        add(&self.link_repeats, &[number], w.counters.link_repeats);
         add(&self.resets, &["orphan", number], w.counters.orphan_resets);
         add(
             &self.resets,

@@ -1,5 +1,6 @@
 //! The first snapshot that the workers read, made of configuration and devices.
 
+use crate::twins;
 use dts_config::Config;
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
@@ -7,11 +8,9 @@ use dts_core::time::Span;
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::Mac;
 use dts_proto::block::{LinkKey, derive_key};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Number of the cluster key; there is one until keys can be rotated.
-const KEY_ID: u8 = 1;
 
 /// What only this start of the node knows.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +37,15 @@ impl Boot {
     }
 }
 
-/// The key that authenticates hellos and handovers between nodes.
+/// The keys that authenticate hellos and handovers between nodes: the first one
+/// signs, all are accepted.
 #[must_use]
-pub fn link_key(config: &Config) -> LinkKey {
-    LinkKey::new(KEY_ID, config.cluster.key.as_bytes())
+pub fn link_keys(config: &Config) -> Vec<LinkKey> {
+    let cluster = &config.cluster;
+    std::iter::once(&cluster.key)
+        .chain(&cluster.other_key)
+        .map(|key| LinkKey::of(key.as_bytes()))
+        .collect()
 }
 
 /// The snapshot in which every member but this node is yet to be heard of.
@@ -56,7 +60,8 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             weight: u32::from(m.weight),
         })
         .collect();
-    let key = derive_key(cluster.key.as_bytes(), "buckets v1");
+    let key = cluster.bucket_key.as_ref().unwrap_or(&cluster.key);
+    let key = derive_key(key.as_bytes(), "buckets v1");
     let table = |policy, designated: Option<dts_config::NodeId>| {
         let designated = designated.map(|n| n.0);
         Arc::new(BucketTable::new(
@@ -92,21 +97,24 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         cluster_mac: cluster.mac.0,
         link_mac,
         link: config.this_member().link.into(),
-        own: config
-            .ports
-            .wire
-            .host
-            .addresses
-            .iter()
-            .map(|a| Addr::from(a.address))
-            .collect(),
+        own: own_addresses(config, wire_mac),
         services: services.collect(),
         general: table(cluster.policy, cluster.designated),
         members: members.collect(),
-        keys: vec![link_key(config)],
+        keys: link_keys(config),
         steer_key: HashKey::new(boot.steer_key),
         params: params(config),
     }
+}
+
+/// The node's own addresses on the wire, as [`crate::twins`] gives them to the twin.
+fn own_addresses(config: &Config, wire_mac: Mac) -> Vec<Addr> {
+    let addresses = &config.ports.wire.host.addresses;
+    let mut own: Vec<Addr> = addresses.iter().map(|a| a.address.into()).collect();
+    if twins::wire_has_ipv6(config) {
+        own.push(IpAddr::from(twins::link_local(wire_mac)).into());
+    }
+    own
 }
 
 fn span(d: Duration) -> Span {
@@ -137,7 +145,7 @@ fn params(config: &Config) -> Params {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::config;
+    use crate::testkit::{config, config_v6};
 
     const BOOT: Boot = Boot {
         incarnation: 7,
@@ -159,6 +167,58 @@ mod tests {
         let share = |n| view.services[0].buckets.share(n);
         assert_eq!(share(1) + share(2), 4096);
         assert!(share(1) > 1500 && share(2) > 1500);
+    }
+
+    #[test]
+    fn the_link_local_address_is_the_node_s_own_where_there_is_ipv6() {
+        let mac = [0x02, 0x77, 0, 0, 0, 1];
+        let own = |config: &Config| build(config, BOOT, mac, [4; 6]).own;
+        assert_eq!(own(&config()), [Addr::v4([10, 77, 0, 1])]);
+        let addresses = ["fd77::1", "fe80::77:ff:fe00:1"];
+        let addresses = addresses.map(|a| Addr::from(a.parse::<IpAddr>().unwrap()));
+        assert_eq!(own(&config_v6()), addresses);
+    }
+
+    #[test]
+    fn a_rotation_changes_who_signs_and_not_who_owns() {
+        let (old, new) = ("000102030405060708090a0b0c0d0e0f", "f0".repeat(16));
+        let at = |key: &str, other: &str, bucket: &str| {
+            let mut config = config();
+            let parse = |k: &str| (!k.is_empty()).then(|| k.parse().unwrap());
+            config.cluster.key = parse(key).unwrap();
+            config.cluster.other_key = parse(other);
+            config.cluster.bucket_key = parse(bucket);
+            build(&config, BOOT, [2; 6], [4; 6])
+        };
+        let ids = |v: &View| v.keys.iter().map(|k| k.id).collect::<Vec<_>>();
+        let before = at(old, "", "");
+        let announced = at(old, &new, old);
+        let changed = at(&new, old, old);
+        let after = at(&new, "", old);
+        let ([a], [b]) = (&ids(&before)[..], &ids(&after)[..]) else {
+            panic!("one key each")
+        };
+        assert_ne!(a, b);
+        assert_eq!(
+            (ids(&announced), ids(&changed)),
+            (vec![*a, *b], vec![*b, *a])
+        );
+        let owners = |v: &View| -> Vec<u16> {
+            let key = |client_port| dts_core::key::FlowKey {
+                client: Addr::v4([10, 77, 0, 9]),
+                vip: v.services[0].vip,
+                client_port,
+                port: 80,
+            };
+            (1..500)
+                .map(|p| v.services[0].buckets.owner(&key(p)))
+                .collect()
+        };
+        for v in [&announced, &changed, &after] {
+            assert_eq!(owners(v), owners(&before));
+        }
+        // Without the old bucket key the new cluster key is a new epoch.
+        assert_ne!(owners(&at(&new, "", "")), owners(&before));
     }
 
     #[test]

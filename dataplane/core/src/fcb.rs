@@ -5,6 +5,7 @@ use crate::handover::dest::DestSide;
 use crate::handover::source::SourceSide;
 use crate::hold;
 use crate::key::FlowKey;
+use crate::storm::Storm;
 use crate::time::{Instant, Span};
 use crate::wire::Mac;
 
@@ -139,11 +140,14 @@ pub struct Fcb {
     pub s_fin_acked: bool,
     /// A RST passed from the local stack, or one was made here: the flow is over.
     pub reset: bool,
-    /// The client sent a RST, which its stack has not contradicted since.
+    /// The client sent a RST with exactly the number that its stack expects, which
+    /// the stack has not contradicted since (RFC 5961, section 3.2).
     pub client_reset: bool,
     /// A SYN with another ISN that the stack was given: until the client says
     /// something that fits the flow, only a challenge may go out.
     pub challenged: Option<Box<[u8]>>,
+    /// The breaker of acknowledgement storms.
+    pub(crate) storm: Storm,
     /// When the client's acknowledgement moved last.
     pub acked_at: Instant,
     /// Last segment of the flow.
@@ -211,6 +215,7 @@ impl Fcb {
             reset: false,
             client_reset: false,
             challenged: None,
+            storm: Storm::default(),
             acked_at: Instant(0),
             last_seen: Instant(0),
             expires: None,

@@ -7,13 +7,32 @@ use crate::handover::replay::ClientSegment;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::Shard;
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate::{self, Outgoing};
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::Edit;
+use crate::wire::nd;
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment};
-use crate::wire::{self, Ip, L3, PROTO_TCP};
+use crate::wire::{self, Ip, L3};
+
+/// Whether the host may say this about neighbours. Of a VIP it may not speak: the
+/// data plane does. It may ask for others in a VIP's name, for a kernel asks with
+/// the source of the packet that waits; but the answer would come to all nodes, so
+/// the question bears the node's own link-local address.
+fn host_nd(v: &View, frame: &mut [u8], ip: &Ip) -> bool {
+    if nd::target(frame, ip).is_some_and(|t| v.is_vip(&t)) {
+        return false;
+    }
+    if v.is_vip(&ip.src) {
+        if nd::kind(frame, ip) != Some(nd::SOLICIT) {
+            return false;
+        }
+        nd::set_source(frame, ip, &v.link_local());
+    }
+    true
+}
 
 impl Shard {
     pub(crate) fn wire_host_in<O: Output>(
@@ -24,7 +43,7 @@ impl Shard {
         out: &mut O,
     ) {
         match wire::l3_of(&frame) {
-            Err(_) => return self.drop_frame(Drop::Malformed),
+            Err(bad) => return self.drop_frame(bad.into()),
             Ok(L3::Arp) => {
                 if let Some(a) = Arp::parse(frame.head())
                     && v.is_vip(&Addr::v4(a.spa))
@@ -33,7 +52,12 @@ impl Shard {
                     return self.drop_frame(Drop::HostArpVip);
                 }
             }
-            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+            Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
+                if !host_nd(v, frame.head_mut(), &ip) {
+                    return self.drop_frame(Drop::HostNdVip);
+                }
+            }
+            Ok(L3::Ip(ip)) if ip.may_be_tcp() => {
                 let vip = v.is_vip(&ip.src);
                 if ip.fragment {
                     if vip {
@@ -240,6 +264,9 @@ impl Shard {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
+        if f.storm.note(Side::Stack, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.last_seen = now;
         if !translate::to_wire(f, &mut frame, s, o) {
             return self.drop_frame(Drop::AckRepeated);

@@ -7,12 +7,14 @@ use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::{self, Edit};
 use crate::wire::icmp::Quote;
+use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
 
@@ -32,9 +34,12 @@ impl Shard {
         }
         let next_hop = eth.src;
         match wire::l3_of(&frame) {
-            Err(_) => self.drop_frame(Drop::Malformed),
+            Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
+            Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
+                self.wire_nd(v, frame, &ip, out)
+            }
             Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
             Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
         }
@@ -64,14 +69,55 @@ impl Shard {
         self.drop_frame(Drop::ArpConsumed);
     }
 
+    /// Neighbour discovery: a solicitation for a VIP is answered here, by the owner of
+    /// the asker's hash; nothing about a VIP reaches the host.
+    fn wire_nd<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
+        let target = nd::target(frame.head(), ip);
+        if !target.is_some_and(|t| v.is_vip(&t)) {
+            return if v.is_vip(&ip.dst) {
+                self.drop_frame(Drop::NdConsumed)
+            } else {
+                self.wire_node(v, frame, ip, out)
+            };
+        }
+        if nd::kind(frame.head(), ip) == Some(nd::SOLICIT) {
+            let Ok(s) = Solicit::parse(frame.head(), ip) else {
+                return self.drop_frame(Drop::NdInvalid);
+            };
+            if v.general.owner_of(&s.src) == v.node {
+                let probe = s.src.is_unspecified();
+                let dst = if probe { nd::ALL_NODES } else { s.src };
+                let reply = Advert {
+                    dst,
+                    target: s.target,
+                    link: v.cluster_mac,
+                    solicited: !probe,
+                };
+                let eth_dst = match s.link {
+                    _ if probe => nd::group_mac(&dst),
+                    Some(mac) => mac,
+                    None => wire::eth(frame.head()).map_or(wire::BROADCAST, |e| e.src),
+                };
+                self.emit(Port::Wire, &reply.frame(eth_dst, v.wire_mac), out);
+            }
+        }
+        self.drop_frame(Drop::NdConsumed);
+    }
+
     /// Not for the VIP: the node's own address, or a group of hosts.
     fn wire_node<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
         let group = frame.head()[0] & 1 != 0;
         if !group && !v.is_own(&ip.dst) {
             return self.drop_frame(Drop::OtherNode);
         }
+        if v.is_vip_group(&ip.dst) && nd::icmp_type(frame.head(), ip) != Some(nd::LISTENER_QUERY) {
+            return self.drop_frame(Drop::NdConsumed);
+        }
+        if ip.fragment && ip.may_be_tcp() {
+            // A later fragment bears no port, and a stack puts all together.
+            return self.drop_frame(Drop::Fragment);
+        }
         if ip.proto == PROTO_TCP
-            && !ip.fragment
             && let Some((_, dport)) = wire::tcp::ports(frame.head(), ip)
             && v.is_hidden(dport)
         {
@@ -89,10 +135,12 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        // IPv6 names a datagram's fragments without its protocol: others of this
+        // client would mix with those of a replay.
+        if ip.fragment && (ip.proto == PROTO_TCP || !ip.src.is_v4()) {
+            return self.drop_frame(Drop::Fragment);
+        }
         if ip.proto == PROTO_TCP {
-            if ip.fragment {
-                return self.drop_frame(Drop::Fragment);
-            }
             let Ok(s) = Segment::parse(frame.head(), ip) else {
                 return self.drop_frame(Drop::Malformed);
             };
@@ -134,6 +182,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if ip.src.is_link_local() {
+            return self.drop_frame(Drop::LinkLocalClient);
+        }
         if frame.meta().checksum == Checksum::Bad {
             return self.drop_frame(Drop::BadChecksum);
         }
@@ -151,9 +202,9 @@ impl Shard {
         };
         let slot = self.find(&key);
         if s.has(SYN) && !s.has(ACK) {
-            // Cutting the payload off makes a new checksum: a wrong one must not
-            // come out right.
-            if !s.is_empty() && !s.intact(&frame, ip) {
+            // Its options are kept for the life of the flow, and cutting its payload
+            // off makes a new checksum: it must be what was sent.
+            if !s.intact(&frame, ip) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -232,7 +283,7 @@ impl Shard {
         if !owner {
             return self.drop_frame(Drop::NotOwner);
         }
-        if self.half_open >= v.params.half_open_max {
+        if self.count(State::HalfOpen) >= v.params.half_open_max {
             return self.drop_frame(Drop::HalfOpenFull);
         }
         let Some(slot) = self.create(key, service, now) else {
@@ -249,7 +300,7 @@ impl Shard {
         f.ts_in_order = s.ts_val().unwrap_or(0);
         f.ts_echoed = f.ts_in_order;
         f.agreed = Agreed {
-            mss: s.opts.mss.unwrap_or(536),
+            mss: s.opts.mss.unwrap_or(least_mss(&key.client)),
             client_shift: s.opts.wscale.unwrap_or(0),
             promised_shift: 0,
             wscale: s.opts.wscale.is_some(),
@@ -304,6 +355,9 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         let proxied = v.services[f.service as usize].proxy_port.is_some();
         if proxied && s.seq_len() > 0 && !s.has(RST) {
@@ -344,14 +398,23 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
-        if let Some(d) = f.dest.as_mut() {
+        if self.waits(slot, s) {
+            return self.wait(v, slot, frame.head(), s);
+        }
+        if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
         self.complete_handshake(v, slot, s, out);
         self.forward(v, slot, frame, s, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
         self.check_end(v, slot, now, out);
     }
 
@@ -384,6 +447,11 @@ impl Shard {
     }
 }
 
+/// The MSS of a SYN that names none (RFC 9293, section 3.7.1).
+fn least_mss(client: &Addr) -> u16 {
+    if client.is_v4() { 536 } else { 1_220 }
+}
+
 /// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted
 /// and timestamps; no payload, no ECN (rules 6 and 7).
 fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
@@ -403,10 +471,13 @@ impl Fcb {
     /// acknowledgements and windows are taken only when they are plausible.
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
         self.last_seen = now;
-        self.client_reset = s.has(RST);
         if s.has(RST) {
+            // Anybody can send one that is somewhere in the window: no stack obeys it,
+            // and a SYN behind it must not take the flow's place.
+            self.client_reset |= s.seq == self.c_nxt || s.seq == self.c_acked;
             return;
         }
+        self.client_reset = false;
         let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
         if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
             if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {

@@ -2,7 +2,6 @@
 //! checksums, and as large as 64 KiB.
 
 use crate::drops::Drop;
-use crate::flow_tests::established;
 use crate::frame::{Checksum, Meta, Port};
 use crate::seq;
 use crate::testkit::*;
@@ -22,8 +21,7 @@ fn pseudo(f: &[u8]) -> u16 {
     let Ok(L3::Ip(ip)) = l3(f) else {
         panic!("not IP")
     };
-    let (src, dst) = (ip.src.octets_v4(), ip.dst.octets_v4());
-    checksum::fold(checksum::pseudo_v4(src, dst, 6, ip.end - ip.l4))
+    checksum::fold(checksum::pseudo(&ip.src, &ip.dst, 6, ip.end - ip.l4))
 }
 
 /// `frame` as a stack hands it to a device with offloads.
@@ -345,7 +343,7 @@ fn a_swallowed_large_frame_goes_out_whole() {
 fn jumbo_frames_are_held_over_a_link_without() {
     let mut v = view(1, 1);
     v.params.wire_mtu = 9000;
-    let mut n = crate::flow_tests::established_at(v, 7, 9);
+    let mut n = established_at(v, 7, 9);
     let body = vec![b'j'; 8948];
     n.rx(Port::Wire, client(8, 10, ACK | PSH, ts(130, 5000), &body));
     assert_eq!(n.one(Port::WireHost).payload, body);

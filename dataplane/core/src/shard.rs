@@ -50,6 +50,12 @@ pub struct Counters {
     pub unknown_resets: u64,
     /// Clients that were reset because the node that had their flow is gone.
     pub orphan_resets: u64,
+    /// Link messages that were taken: authentic, new, and for this node.
+    pub link_messages: u64,
+    /// Segments of large requests that were sent behind a splice, repetitions too.
+    pub data_segments: u64,
+    /// Times that a source sent again because no answer came in time.
+    pub link_repeats: u64,
 }
 
 /// One worker's share of the data plane.
@@ -61,9 +67,10 @@ pub struct Shard {
     pub(crate) slots: Vec<Fcb>,
     pub(crate) free: Vec<u32>,
     pub(crate) store: hold::Store,
-    pub(crate) half_open: usize,
+    /// Slots by state, in the order of the states.
+    counts: [usize; State::ALL.len() + 1],
+    /// Tombstones, the oldest first; those that are gone meanwhile are passed over.
     pub(crate) tombstones: VecDeque<(u32, u32)>,
-    pub(crate) tombstone_count: usize,
     pub(crate) timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
     pub(crate) tickets: HashMap<u64, u32>,
     pub(crate) events: Vec<Event>,
@@ -76,7 +83,7 @@ pub struct Shard {
     pub(crate) heard: Heard,
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
-    pub(crate) fragment_id: u16,
+    pub(crate) fragment_id: u32,
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
     /// Why frames were dropped.
@@ -96,9 +103,8 @@ impl Shard {
             slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
             free: (0..sizes.flows as u32).rev().collect(),
             store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
-            half_open: 0,
+            counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
             tombstones: VecDeque::new(),
-            tombstone_count: 0,
             timers: BinaryHeap::new(),
             tickets: HashMap::new(),
             events: Vec::new(),
@@ -172,15 +178,14 @@ impl Shard {
         self.events.drain(..)
     }
 
-    /// FCBs in use, by state in the order of [`State::ALL`]. Walks all slots.
+    /// FCBs in use, by state in the order of [`State::ALL`].
     pub fn count_states(&self) -> [u64; 5] {
-        let mut n = [0; 5];
-        for f in &self.slots {
-            if let Some(i) = State::ALL.iter().position(|&s| s == f.state) {
-                n[i] += 1;
-            }
-        }
-        n
+        State::ALL.map(|s| self.count(s) as u64)
+    }
+
+    /// Slots in `state`.
+    pub(crate) fn count(&self, state: State) -> usize {
+        self.counts[state as usize]
     }
 
     /// Buffers for held frames: in use and in all.
@@ -247,18 +252,8 @@ impl Shard {
 
     pub(crate) fn set_state(&mut self, slot: u32, state: State) {
         let f = &mut self.slots[slot as usize];
-        if f.state == State::HalfOpen {
-            self.half_open -= 1;
-        }
-        if state == State::HalfOpen {
-            self.half_open += 1;
-        }
-        if f.state == State::Tombstone {
-            self.tombstone_count -= 1;
-        }
-        if state == State::Tombstone {
-            self.tombstone_count += 1;
-        }
+        self.counts[f.state as usize] -= 1;
+        self.counts[state as usize] += 1;
         f.state = state;
     }
 
@@ -274,7 +269,7 @@ impl Shard {
             self.close_source(&s);
         }
         if let Some(d) = dest {
-            self.aliases.forget(slot, &d);
+            self.aliases.forget(&d);
         }
         let f = &mut self.slots[slot as usize];
         f.generation = f.generation.wrapping_add(1);
@@ -296,7 +291,7 @@ impl Shard {
                 f.generation == generation && f.state == State::Tombstone
             });
         }
-        while self.tombstone_count > v.params.tombstones_max {
+        while self.count(State::Tombstone) > v.params.tombstones_max {
             self.evict_tombstone();
         }
     }

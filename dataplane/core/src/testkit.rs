@@ -17,6 +17,9 @@ use dts_proto::block::LinkKey;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+mod pair;
+pub use pair::*;
+
 pub const CLUSTER_MAC: Mac = [2, 0, 0x5e, 0, 0, 0x64];
 pub const CLIENT_MAC: Mac = [2, 0, 0, 0, 0, 0xc1];
 pub const CLIENT: [u8; 4] = [10, 77, 0, 200];

@@ -34,6 +34,7 @@ impl Shard {
             }
         }
         self.sweep(v, now, out);
+        self.ports.rest(v.params.paper_form, now);
         self.answers.purge(now);
         self.drain_loopback(v, now, out);
     }
@@ -77,6 +78,12 @@ impl Shard {
         {
             return self.remove(slot);
         }
+        if let Some(d) = self.slots[slot as usize].dest.as_mut()
+            && d.forwarding_is_over(now)
+        {
+            d.given = Vec::new();
+        }
+        let f = &self.slots[slot as usize];
         if f.state == State::Tombstone && !f.reset && self.is_orphan(v, slot, now) {
             self.counters.orphan_resets += 1;
             self.reset_client(v, slot, now, out);

@@ -5,7 +5,7 @@ use crate::frame::Port;
 use crate::key::{Addr, HashKey};
 use crate::ownership::BucketTable;
 use crate::time::Span;
-use crate::wire::Mac;
+use crate::wire::{Mac, nd};
 use dts_config::Replay;
 use dts_proto::block::LinkKey;
 use std::sync::Arc;
@@ -154,10 +154,26 @@ impl View {
         self.services.iter().any(|s| s.vip == *a)
     }
 
-    /// Whether `a` is this node's own address on the wire.
+    /// Whether `a` is this node's own address on the wire; its link-local one, made
+    /// from [`View::wire_mac`], always is.
     #[inline]
     pub fn is_own(&self, a: &Addr) -> bool {
-        self.own.contains(a)
+        self.own.contains(a) || *a == nd::link_local(self.wire_mac)
+    }
+
+    /// The address that stands in for a VIP as the source of neighbour discovery.
+    pub fn link_local(&self) -> Addr {
+        let given = self.own.iter().find(|a| a.is_link_local());
+        given.copied().unwrap_or(nd::link_local(self.wire_mac))
+    }
+
+    /// Whether `group` is where a VIP is asked for, and no own address is.
+    pub fn is_vip_group(&self, group: &Addr) -> bool {
+        let asks = |a: &Addr| nd::solicited_node(a) == *group;
+        group.is_multicast()
+            && self.services.iter().any(|s| !s.vip.is_v4() && asks(&s.vip))
+            && !self.own.iter().any(asks)
+            && !asks(&nd::link_local(self.wire_mac))
     }
 
     /// A member by id.

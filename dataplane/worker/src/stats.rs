@@ -205,7 +205,10 @@ counters!(
     replay_paper,
     refused,
     unknown_resets,
-    orphan_resets
+    orphan_resets,
+    link_messages,
+    data_segments,
+    link_repeats
 );
 
 #[cfg(test)]

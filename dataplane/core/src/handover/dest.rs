@@ -1,6 +1,6 @@
 //! The destination of a handover: what the source's messages do here.
 
-use super::answers::Answer;
+use super::answers::{Answer, KEPT};
 use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
 use crate::drops::Drop;
@@ -43,6 +43,8 @@ pub struct DestSide {
     pub request: Vec<u8>,
     /// Where the request ended when more was last asked for because of a hole.
     pub asked: Option<usize>,
+    /// Data messages that were taken since the source was told how far this is.
+    pub untold: u8,
     /// How the request is being replayed.
     pub replay: Replay,
     /// The local stack's ISN.
@@ -65,8 +67,13 @@ pub struct DestSide {
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,
+    /// When the end mark came: `given` is forgotten some time after it.
+    pub ended: Option<Instant>,
     /// End of what the stack was given in order.
     pub taken: u32,
+    /// Until then segments from above a hole wait for what the source forwards;
+    /// `None` when it has nothing more.
+    pub filling: Option<Instant>,
     /// The client's sign of life during the handover was answered.
     pub probe_answered: bool,
     /// The source was told that the flow ended.
@@ -81,6 +88,12 @@ impl DestSide {
         if seq::le(s.seq, self.taken) && seq::lt(self.taken, s.seq_end()) {
             self.taken = s.seq_end();
         }
+    }
+
+    /// The end mark came so long ago that nothing which the source forwarded can
+    /// still be under way, and what was given to the stack need not be remembered.
+    pub(crate) fn forwarding_is_over(&self, now: Instant) -> bool {
+        self.ended.is_some_and(|t| now - t >= KEPT)
     }
 
     /// Number behind the client's last byte or FIN that the source passed on.
@@ -112,7 +125,7 @@ impl Shard {
             (Kind::Splice, Some(slot)) => self.splice_again(v, m, slot, out),
             (Kind::Data, Some(slot)) => self.data_came(v, m, slot, now, out),
             (Kind::Forward, Some(slot)) => self.forward_came(v, m, slot, now, out),
-            (Kind::EndMark, mine) => self.end_came(v, m, mine, out),
+            (Kind::EndMark, mine) => self.end_came(v, m, mine, now, out),
             (Kind::Abort, mine) => self.abort_came(v, m, mine, now, out),
             _ => self.drop_frame(Drop::LinkStale),
         }
@@ -157,6 +170,7 @@ impl Shard {
             state: st,
             request: m.body.to_vec(),
             asked: None,
+            untold: 0,
             replay: Replay::FastOpen,
             l_isn: 0,
             l_tsval: 0,
@@ -167,7 +181,9 @@ impl Shard {
             handshake_done: false,
             egress: Vec::new(),
             given: Vec::new(),
+            ended: None,
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: None,
@@ -177,7 +193,7 @@ impl Shard {
             self.begin_replay(v, slot, now, out);
         } else {
             self.wake(slot, now + v.params.deadline);
-            self.ask_for_more(v, slot, out);
+            self.ask_for_more(v, slot, false, out);
         }
     }
 
@@ -216,7 +232,7 @@ impl Shard {
             return;
         };
         match d.phase {
-            Phase::Gather => self.ask_for_more(v, slot, out),
+            Phase::Gather => self.ask_for_more(v, slot, false, out),
             Phase::Syn | Phase::Data => {}
             Phase::Served => {
                 if let Some(a) = self.answers.get(&m.header.flow) {
@@ -225,66 +241,6 @@ impl Shard {
                     self.send_accept(v, slot, out);
                 }
             }
-        }
-    }
-
-    fn ask_for_more<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
-            return;
-        };
-        let (peer, flow) = (d.peer, d.flow);
-        let head = Head {
-            seq: d.state.s_base.wrapping_add(1),
-            ack: d
-                .state
-                .c_base
-                .wrapping_add(1)
-                .wrapping_add(d.request.len() as u32),
-            flags: ACK,
-            ..Head::default()
-        };
-        self.say(
-            v,
-            &peer,
-            Kind::Continue,
-            flow,
-            &Fields::default(),
-            head,
-            &[],
-            out,
-        );
-    }
-
-    fn data_came<O: Output>(
-        &mut self,
-        v: &View,
-        m: &Message<'_>,
-        slot: u32,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
-            return;
-        };
-        let at = m.seq.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        let len = d.state.cut.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        if d.phase != Phase::Gather || at + m.body.len() > len {
-            return self.drop_frame(Drop::LinkStale);
-        }
-        if at > d.request.len() {
-            // A hole: the source starts again from what we have. One question for
-            // each hole; the source's own timer repeats.
-            if d.asked.replace(d.request.len()) == Some(d.request.len()) {
-                return self.drop_frame(Drop::LinkStale);
-            }
-            return self.ask_for_more(v, slot, out);
-        }
-        let fresh = d.request.len() - at;
-        if fresh < m.body.len() {
-            d.request.extend_from_slice(&m.body[fresh..]);
-        }
-        if d.request.len() == len {
-            self.begin_replay(v, slot, now, out);
         }
     }
 
@@ -300,7 +256,12 @@ impl Shard {
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
         frame.extend_from_slice(&v.cluster_mac);
         frame.extend_from_slice(&f.next_hop);
-        frame.extend_from_slice(&wire::ETHERTYPE_IPV4.to_be_bytes());
+        let ethertype = if f.key.client.is_v4() {
+            wire::ETHERTYPE_IPV4
+        } else {
+            wire::ETHERTYPE_IPV6
+        };
+        frame.extend_from_slice(&ethertype.to_be_bytes());
         frame.extend_from_slice(m.body);
         // It must be what it says it is: a segment of this client to this service.
         let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
@@ -310,7 +271,8 @@ impl Shard {
             && ip.dst == f.key.vip
             && ip.proto == wire::PROTO_TCP
             && wire::tcp::ports(&frame, &ip) == Some((f.key.client_port, f.key.port));
-        if !right || f.state != State::Served {
+        let over = f.dest.as_ref().is_none_or(|d| d.forwarding_is_over(now));
+        if !right || f.state != State::Served || over {
             return self.drop_frame(Drop::LinkStale);
         }
         if let Ok(s) = Segment::parse(&frame, &ip)
@@ -334,11 +296,24 @@ impl Shard {
             return self.drop_frame(Drop::HoldStale);
         }
         self.release(v, slot, &frame, now, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
     }
 
-    fn end_came<O: Output>(&mut self, v: &View, m: &Message<'_>, mine: Option<u32>, out: &mut O) {
+    fn end_came<O: Output>(
+        &mut self,
+        v: &View,
+        m: &Message<'_>,
+        mine: Option<u32>,
+        now: Instant,
+        out: &mut O,
+    ) {
+        if let Some(slot) = mine {
+            self.stop_filling(v, slot, now, out);
+        }
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
-            d.given = Vec::new();
+            d.ended.get_or_insert(now);
         }
         let head = Head {
             seq: m.ack,
@@ -453,7 +428,7 @@ impl Shard {
             f.tau = 0;
             f.local_shift = f.agreed.promised_shift;
             if let Some(d) = f.dest.take() {
-                self.aliases.forget(slot, &d);
+                self.aliases.forget(&d);
             }
         } else {
             self.remove(slot);
@@ -511,6 +486,15 @@ impl Shard {
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let filling = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
+        match filling {
+            Some(t) if now >= t => self.stop_filling(v, slot, now, out),
+            Some(t) => self.wake(slot, t),
+            None => {}
+        }
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };

@@ -51,7 +51,7 @@ impl Aliases {
     }
 
     /// Forgets the splice connection of a destination that ends.
-    pub(crate) fn forget(&mut self, _slot: u32, d: &DestSide) {
+    pub(crate) fn forget(&mut self, d: &DestSide) {
         if d.paper.is_some() {
             self.map
                 .remove(&(d.peer.addr, d.peer.port, d.peer.local_port));
@@ -102,7 +102,9 @@ impl Shard {
         let Some(opt) = s.opts.splice.filter(|_| !s.has(ACK)) else {
             return self.drop_frame(Drop::LinkStranger);
         };
-        let service = v.services.iter().position(|x| x.app_port == s.dport);
+        // Option 32 has room for an IPv4 address only.
+        let mut services = v.services.iter();
+        let service = services.position(|x| x.app_port == s.dport && x.vip.is_v4());
         let Some(service) = service.filter(|_| v.params.paper_form && s.opts.timestamps.is_none())
         else {
             self.drop_frame(Drop::PaperForm);
@@ -200,6 +202,7 @@ impl Shard {
             state: st,
             request: Vec::new(),
             asked: None,
+            untold: 0,
             replay: Replay::Handshake,
             l_isn: 0,
             l_tsval: 0,
@@ -210,7 +213,9 @@ impl Shard {
             handshake_done: true,
             egress: Vec::new(),
             given: Vec::new(),
+            ended: None,
             taken: st.cut,
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: Some(PaperSide {
@@ -274,7 +279,7 @@ impl Shard {
         if d.phase != Phase::Data || !s.has(ACK) {
             return self.drop_frame(Drop::LinkStale);
         }
-        self.drops.count(Drop::LinkConsumed);
+        self.counters.link_messages += 1;
         d.tries = 0;
         d.due = now + v.params.deadline;
         let due = d.due;

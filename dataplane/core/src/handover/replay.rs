@@ -4,6 +4,7 @@
 //! acknowledgement completes the handshake, or the filter's after the client's
 //! round-trip time. Handshake replay: SYN, then the request with the ACK.
 
+use super::answers::Answer;
 use super::dest::{Phase, to_stack};
 use crate::drops::Drop;
 use crate::frame::{Frame, Kept, Output};
@@ -164,8 +165,15 @@ impl Shard {
         }
         if (st.timestamps && s.opts.timestamps.is_none()) || (st.wscale && s.opts.wscale.is_none())
         {
+            let flow = d.flow;
             self.kill_half_open(v, slot, out);
-            return self.refuse_slot(v, slot, Reason::Options, now, out);
+            if acked == 0 {
+                return self.refuse_slot(v, slot, Reason::Options, now, out);
+            }
+            // The application may have read what was acknowledged: nobody may
+            // repeat it.
+            self.answers.put(flow, Answer::Undecided, now);
+            return self.leave(slot);
         }
         d.l_isn = s.seq;
         d.l_tsval = s.ts_val().unwrap_or(0);

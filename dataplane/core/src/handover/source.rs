@@ -1,5 +1,6 @@
 //! The source of a handover: freeze, splice, forward, bury; or unfreeze.
 
+use super::gather::Sending;
 use super::message::{Head, Message, Peer};
 use crate::command::{Event, Fail, Steps};
 use crate::drops::Drop;
@@ -52,10 +53,8 @@ pub struct SourceSide {
     pub port: Option<u16>,
     /// The request.
     pub request: Vec<u8>,
-    /// Request bytes that the destination has acknowledged.
-    pub acked: usize,
-    /// The destination has asked for more than the splice carried.
-    pub data_sent: bool,
+    /// How far the destination is with it.
+    pub sending: Sending,
     /// State that moves.
     pub state: SpliceState,
     /// The destination's number before its first byte, in the paper's form.
@@ -94,7 +93,7 @@ pub(crate) fn segment(frame: &[u8]) -> Option<Segment> {
 }
 
 /// First retransmission of a link message; doubled each time.
-const RETRY: Span = Span::millis(5);
+pub(crate) const RETRY: Span = Span::millis(5);
 const RETRY_MOST: u32 = 3;
 /// End marks that are sent before the source buries without an answer.
 const END_MARKS: u32 = 8;
@@ -133,8 +132,7 @@ impl Shard {
             peer: None,
             port: None,
             request: Vec::new(),
-            acked: 0,
-            data_sent: false,
+            sending: Sending::default(),
             state: SpliceState::default(),
             peer_isn: 0,
             tries: 0,
@@ -175,7 +173,7 @@ impl Shard {
             self.unfreeze(v, slot, now, out);
             return self.fail(ticket, fail);
         }
-        self.send_splice(v, slot, now, out);
+        self.send_splice(v, slot, out);
         self.wake(slot, now + RETRY);
     }
 
@@ -270,7 +268,7 @@ impl Shard {
         Ok(())
     }
 
-    fn send_splice<O: Output>(&mut self, v: &View, slot: u32, _now: Instant, out: &mut O) {
+    fn send_splice<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         let Some(src) = f.source.as_mut() else { return };
         let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
@@ -311,42 +309,6 @@ impl Shard {
             &request[..n],
             out,
         );
-        if let Some(src) = &mut self.slots[slot as usize].source {
-            src.request = request;
-        }
-    }
-
-    /// Sends the request bytes from what the destination has acknowledged.
-    fn send_data<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_mut() else {
-            return;
-        };
-        let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
-            return;
-        };
-        let (st, mut at) = (src.state, src.acked);
-        let request = std::mem::take(&mut src.request);
-        let room = Self::room(v, &Build::default(), &Fields::default());
-        while at < request.len() {
-            let n = room.min(request.len() - at);
-            let head = Head {
-                seq: st.c_base.wrapping_add(1).wrapping_add(at as u32),
-                ack: st.s_base.wrapping_add(1),
-                flags: ACK | PSH,
-                ..Head::default()
-            };
-            self.say(
-                v,
-                &peer,
-                Kind::Data,
-                flow,
-                &Fields::default(),
-                head,
-                &request[at..at + n],
-                out,
-            );
-            at += n;
-        }
         if let Some(src) = &mut self.slots[slot as usize].source {
             src.request = request;
         }
@@ -396,17 +358,7 @@ impl Shard {
             // The client's acknowledgement has told it before.
             Kind::Accept if src.phase == Phase::Ending => src.replay = m.fields.replay,
             Kind::Continue if src.phase == Phase::Splicing => {
-                let got = m.ack.wrapping_sub(src.state.c_base.wrapping_add(1)) as usize;
-                // Repetitions of one question are answered by the timer alone: a
-                // burst of them would make the losses that it answers.
-                let news = got > src.acked || !src.data_sent;
-                if got <= src.request.len() && got >= src.acked && news {
-                    src.acked = got;
-                    src.data_sent = true;
-                    src.tries = 0;
-                    src.retry_at = now + RETRY;
-                    self.send_data(v, slot, out);
-                }
+                self.continue_came(v, m, slot, now, out);
             }
             Kind::Refuse if undecided => {
                 let reason = m
@@ -432,18 +384,19 @@ impl Shard {
         let cut = src.state.cut;
         f.peer = src.peer.map(|p| (p.node, p.incarnation));
         let mut frames = Vec::new();
-        for list in [&mut f.copies, &mut f.held] {
+        for (list, held) in [(&mut f.copies, false), (&mut f.held, true)] {
             while let Some(h) = self.store.pop(list) {
-                frames.push(h);
+                frames.push((h, held));
             }
         }
-        for h in frames {
+        for (h, held) in frames {
             let Some(seg) = segment(&h.frame) else {
                 continue;
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
-            if fresh || seg.has(RST) || seg.is_keepalive(cut) {
-                self.forward_held(v, slot, h.frame, out);
+            // A copy of one byte below the cut is the request's last one.
+            if fresh || seg.has(RST) || (held && seg.is_keepalive(cut)) {
+                self.forward_held(v, slot, &h.frame, &seg, out);
             }
         }
         self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
@@ -454,13 +407,14 @@ impl Shard {
     }
 
     /// Sends a client's frame to the destination, in pieces that fit.
-    fn forward_held<O: Output>(&mut self, v: &View, slot: u32, frame: Vec<u8>, out: &mut O) {
-        let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
-            return;
-        };
-        let Ok(s) = Segment::parse(&frame, &ip) else {
-            return;
-        };
+    fn forward_held<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        frame: &[u8],
+        s: &Segment,
+        out: &mut O,
+    ) {
         let Some(src) = self.slots[slot as usize].source.as_ref() else {
             return;
         };
@@ -477,8 +431,8 @@ impl Shard {
         };
         let mut at = 0;
         loop {
-            let mut piece = frame.clone();
-            let n = edit::cut_payload(&mut piece, &s, at, room);
+            let mut piece = frame.to_vec();
+            let n = edit::cut_payload(&mut piece, s, at, room);
             piece.truncate(n);
             at += room;
             let last = at >= s.len();
@@ -557,6 +511,7 @@ impl Shard {
         if phase == Phase::Unknown {
             // The proxy was told that nobody knows, and its socket is gone: the
             // client cannot be served here any more, but it need not wait.
+            self.counters.unknown_resets += 1;
             return self.reset_client(v, slot, now, out);
         }
         self.tickets.remove(&ticket);
@@ -576,17 +531,13 @@ impl Shard {
         if let Some(kept) = src.swallowed
             && let Some(frame) = kept.again(out)
         {
-            self.host_again(v, frame, now, out);
+            self.wire_host_in(v, frame, now, out);
         }
         while let Some(h) = self.store.pop(&mut held) {
             if let Some(frame) = out.frame(&h.frame) {
                 self.wire_in(v, frame, now, out);
             }
         }
-    }
-
-    fn host_again<O: Output>(&mut self, v: &View, frame: O::Frame, now: Instant, out: &mut O) {
-        self.wire_host_in(v, frame, now, out);
     }
 
     /// Resets the client of a flow that nobody can serve, and keeps answering it
@@ -600,9 +551,10 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         if let Some(src) = f.source.take() {
-            self.tickets.remove(&src.ticket);
-            self.ports.give_back(src.port);
+            // Whoever still waits for the end of the handover is told.
+            self.close_source(&src);
         }
+        let f = &mut self.slots[slot as usize];
         f.reset = true;
         f.expires = Some(now + v.params.closing);
         if f.state != State::Tombstone {
@@ -647,7 +599,8 @@ impl Shard {
         // A third of the time is for the abort and its answer.
         let abort_at = src.started + Span(p.deadline.0 / 3 * 2);
         let due = now >= src.retry_at;
-        if due {
+        if due && !matches!(src.phase, Phase::Frozen | Phase::Unknown) {
+            self.counters.link_repeats += 1;
             src.tries += 1;
             src.retry_at = now + Span(RETRY.0 << src.tries.min(RETRY_MOST));
         }
@@ -663,17 +616,11 @@ impl Shard {
                 self.send_plain(v, slot, Kind::Abort, RST | ACK, out);
             }
             Phase::Splicing if due => {
-                self.send_splice(v, slot, now, out);
-                if self.slots[slot as usize]
-                    .source
-                    .as_ref()
-                    .is_some_and(|s| s.acked > 0)
-                {
-                    self.send_data(v, slot, out);
-                }
+                self.send_splice(v, slot, out);
+                self.data_again(v, slot, out);
             }
             Phase::Paper if now >= deadline => return self.paper_gives_up(v, slot, now, out),
-            Phase::Paper if due => self.send_paper(v, slot, out),
+            Phase::Paper if due => self.send_paper(v, slot, true, out),
             Phase::Aborting if now >= deadline => return self.outcome_unknown(v, slot, now),
             Phase::Aborting if due => self.send_plain(v, slot, Kind::Abort, RST | ACK, out),
             Phase::Unknown if now >= src.started + p.unknown_deadline => {

@@ -144,12 +144,7 @@ fn a_destination_of_the_bare_form_gets_data_and_a_fin() {
     a.rx(Port::Wire, client(1001, 9001, ACK, Build::default(), b""));
     a.tx(Port::Wire);
     a.tx(Port::WireHost);
-    let mut p = Pair {
-        a,
-        b: Node::new(view(2, 1)),
-        c: 1000,
-        req: GET.to_vec(),
-    };
+    let mut p = Pair::of(a, 1000, 9000);
     p.a.rx(
         Port::Wire,
         client(1001, 9001, ACK | PSH, Build::default(), GET),
@@ -165,7 +160,7 @@ fn a_destination_of_the_bare_form_gets_data_and_a_fin() {
         client: sock(CLIENT, CPORT),
         local: sock(VIP, 8001),
     });
-    p.splice_to(2, false);
+    p.splice_to(2);
     p.a.events();
     let syn = p.a.one(Port::Link);
     let reply = |seq, ack, flags| {

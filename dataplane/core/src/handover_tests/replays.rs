@@ -101,13 +101,8 @@ fn the_client_gets_its_ack_at_cut_over_unless_it_has_it() {
         local: sock(VIP, 8001),
     });
     a.events();
-    let mut p = Pair {
-        a,
-        b: Node::new(view(2, 1)),
-        c: 1000,
-        req: GET.to_vec(),
-    };
-    p.splice_to(2, false);
+    let mut p = Pair::of(a, 1000, 9000);
+    p.splice_to(2);
     p.link();
     p.b.tx(Port::WireHost);
     p.b.rx(
@@ -169,8 +164,8 @@ fn the_filter_completes_the_handshake_after_the_clients_round_trip() {
 
 #[test]
 fn handshake_replay_where_fast_open_is_off() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     p.link();
     p.b.tx(Port::WireHost);
     p.b.rx(
@@ -215,8 +210,13 @@ fn handshake_replay_where_fast_open_is_off() {
 #[test]
 fn large_requests_come_in_pieces_and_leave_as_one_datagram() {
     let req: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
-    let mut p = Pair::frozen(1000, 9000, &req);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen_with(
+        established(1000, 9000),
+        Node::new(view(2, 1)),
+        (1000, 9000, 50),
+        &req,
+    );
+    p.splice_to(2);
     assert!(p.link() > 36);
     let frags = p.b.tx(Port::WireHost);
     assert!(frags.len() > 30);
@@ -244,9 +244,9 @@ fn large_requests_come_in_pieces_and_leave_as_one_datagram() {
 
 #[test]
 fn a_handover_to_the_node_itself_is_the_same_code() {
-    let mut p = Pair::frozen(1000, 9000, GET);
+    let mut p = Pair::frozen(1000, 9000, 50);
     let k = p.k();
-    p.splice_to(1, false);
+    p.splice_to(1);
     assert!(p.a.tx(Port::Link).is_empty());
     let syn = p.a.one(Port::WireHost);
     assert_eq!((syn.seg.dport, syn.payload.as_slice()), (8080, GET));
@@ -277,8 +277,8 @@ fn a_handover_to_the_node_itself_is_the_same_code() {
 
 #[test]
 fn an_old_time_wait_socket_is_reset_and_the_syn_given_again() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     p.link();
     p.b.tx(Port::WireHost);
     p.b.rx(
@@ -297,10 +297,10 @@ fn a_served_flow_ends_and_its_port_is_used_again() {
     p.a.rx(Port::Wire, client(500_000, 0, SYN, syn_opts(900), b""));
     assert_eq!(p.a.one(Port::WireHost).seg.dport, 8001);
     let again = established_at(view(1, 1), 500_000, 77_000);
-    let mut q = Pair::frozen_at(again, 500_000, 77_000, GET);
+    let mut q = Pair::frozen_on(again, Node::new(view(2, 1)), 500_000, 77_000, 50);
     std::mem::swap(&mut q.b, &mut p.b);
     q.a.s.message_counter = 1_000;
-    q.splice_to(2, false);
+    q.splice_to(2);
     q.link();
     let syn = q.b.one(Port::WireHost);
     assert_eq!(

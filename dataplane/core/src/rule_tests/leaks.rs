@@ -6,12 +6,7 @@ use crate::wire::build::Tcp;
 
 /// Splice ports that are free.
 fn free_ports(n: &mut Node) -> usize {
-    let mut taken = vec![];
-    while let Some(p) = n.s.ports.take(0) {
-        taken.push(p);
-    }
-    taken.iter().for_each(|&p| n.s.ports.give_back(Some(p)));
-    taken.len()
+    n.s.ports.unused()
 }
 
 /// Nothing of any handover is left: tickets, ports, buffers.
@@ -26,7 +21,10 @@ fn nothing_taken(n: &mut Node) {
 /// And no flow either.
 fn empty(n: &mut Node) {
     nothing_taken(n);
-    assert_eq!((n.s.flows(), n.s.table.len(), n.s.half_open), (0, 0, 0));
+    assert_eq!(
+        (n.s.flows(), n.s.table.len(), n.s.count(State::HalfOpen)),
+        (0, 0, 0)
+    );
     assert!(
         n.s.slots
             .iter()

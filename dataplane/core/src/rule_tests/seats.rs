@@ -92,7 +92,7 @@ fn a_splice_takes_the_place_of_a_half_open_loser() {
         (seen(&got[0]).seg.seq, seen(&got[0]).seg.dport),
         (1000, 8080)
     );
-    assert_eq!(p.b.s.half_open, 0);
+    assert_eq!(p.b.s.count(State::HalfOpen), 0);
     // The loser's stack goes on with its SYN-ACKs: to nobody.
     p.b.rx(
         Port::WireHost,

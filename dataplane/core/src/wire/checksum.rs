@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) and its incremental change (RFC 1624).
 
+use crate::key::Addr;
+
 /// The ones' complement sum of `bytes`, unfolded; odd length is padded with 0.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u64 {
@@ -45,10 +47,14 @@ pub fn fold(mut s: u64) -> u16 {
     s as u16
 }
 
-/// The sum of TCP's pseudo-header over IPv4 (RFC 9293, section 3.1).
+/// The sum of the pseudo-header of TCP and ICMPv6 (RFC 9293, section 3.1; RFC 8200,
+/// section 8.1).
+///
+/// It serves both families: the prefix of an IPv4-mapped address adds 0xffff, which
+/// is nothing in ones' complement.
 #[inline]
-pub fn pseudo_v4(src: [u8; 4], dst: [u8; 4], proto: u8, len: usize) -> u64 {
-    sum(&src) + sum(&dst) + u64::from(proto) + len as u64
+pub fn pseudo(src: &Addr, dst: &Addr, proto: u8, len: usize) -> u64 {
+    sum(&src.0) + sum(&dst.0) + u64::from(proto) + len as u64
 }
 
 /// A pending change of a checksum: what leaves and what comes, as one sum.

@@ -147,12 +147,7 @@ impl Segment {
     }
 
     fn sum_ok(&self, ip: &Ip, sum: u64) -> bool {
-        let s = checksum::pseudo_v4(
-            ip.src.octets_v4(),
-            ip.dst.octets_v4(),
-            ip.proto,
-            self.end - self.l4,
-        );
+        let s = checksum::pseudo(&ip.src, &ip.dst, ip.proto, self.end - self.l4);
         checksum::fold(s + sum) == 0xffff
     }
 }

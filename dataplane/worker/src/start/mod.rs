@@ -125,7 +125,7 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
             idle: config.workers.idle,
             idle_sleep: config.workers.idle_sleep,
             flows: config.memory.flows as usize,
-            hold: config.memory.hold_kib as usize * 1024,
+            hold: config.hold_kib_per_worker() as usize * 1024,
             mbufs: config.memory.mbufs as usize,
             wire_mac,
             link_mac,
@@ -256,6 +256,15 @@ fn wanted_queues(config: &Config, port: Port) -> u16 {
     conf(config, port).queues.min(workers).max(1)
 }
 
+/// A key that is new at every start: whoever knows it chooses the queue, and so
+/// the core, that a flood of chosen clients meets.
+fn rss_key(stated: u8) -> Result<Vec<u8>, getrandom::Error> {
+    // Drivers that state no length read DPDK's default of 40 bytes.
+    let mut key = vec![0; if stated == 0 { 40 } else { stated.into() }];
+    getrandom::fill(&mut key)?;
+    Ok(key)
+}
+
 /// Bytes of a packet buffer: one holds any frame of this MTU, so that frames are
 /// in one piece, and is a multiple of what NICs count in.
 fn data_room(mtu: u16) -> u16 {
@@ -302,6 +311,7 @@ fn configure(
     // Half of a pool at most waits in descriptors of all ports.
     let share = (config.memory.mbufs / 16).clamp(32, DESCRIPTORS);
     let desc = 1u16 << share.ilog2();
+    let rss_key = rss_key(info.rss_key_bytes).map_err(|e| StartError::of_port(port, e))?;
     let configured = opened
         .configure(&PortConf {
             rx_queues: queues,
@@ -316,6 +326,7 @@ fn configure(
             keep_mtu: modest,
             rx_offloads: plan.rx,
             tx_offloads: plan.tx,
+            rss_key: Some(rss_key),
             ..PortConf::default()
         })
         .map_err(fail)?;
@@ -418,6 +429,15 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rss_keys_have_the_devices_length_and_are_new_each_time() {
+        for (stated, bytes) in [(0, 40), (40, 40), (52, 52)] {
+            let (one, other) = (rss_key(stated).unwrap(), rss_key(stated).unwrap());
+            assert_eq!((one.len(), other.len()), (bytes, bytes));
+            assert_ne!(one, other);
+        }
+    }
 
     #[test]
     fn a_buffer_holds_a_frame() {
