@@ -3,9 +3,9 @@
 use dpdk::{Mbuf, RxChecksum};
 use dts_core::frame::{Checksum, Frame, Meta, Port};
 
-/// Bytes that hold all headers: Ethernet, IPv4 with options or IPv6 with some
-/// extension headers, TCP with options; or an ICMP error up to its quote's ports.
-const HEADERS: u16 = 256;
+/// Bytes that hold all headers: Ethernet, IP with as many options or extension headers
+/// as are walked, TCP with options; or an ICMP error up to its quote's numbers.
+const HEADERS: u16 = 640;
 
 /// A packet whose first segment has all headers.
 pub(crate) struct Packet(Mbuf);

@@ -34,7 +34,7 @@ pub fn icmp_type(frame: &[u8], ip: &Ip) -> Option<u8> {
     if ip.proto != PROTO_ICMPV6 || ip.fragment || ip.src.is_v4() {
         return None;
     }
-    frame.get(ip.l4..ip.end)?.first().copied()
+    ip.payload(frame).first().copied()
 }
 
 /// The type of a message about neighbours or routers: 133 to 137.
@@ -48,7 +48,7 @@ pub fn target(frame: &[u8], ip: &Ip) -> Option<Addr> {
     if !matches!(kind(frame, ip)?, SOLICIT | ADVERT) {
         return None;
     }
-    let t = frame.get(ip.l4 + 8..ip.end)?.first_chunk::<16>()?;
+    let t = ip.payload(frame).get(8..)?.first_chunk::<16>()?;
     Some(Addr(*t))
 }
 
