@@ -413,7 +413,7 @@ impl Shard {
         f.next_hop = next_hop;
         f.observe_client(s, now);
         if self.waits(slot, s) {
-            return self.wait(v, slot, frame.head(), s);
+            return self.wait(v, slot, &frame, s);
         }
         if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);

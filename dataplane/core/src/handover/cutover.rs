@@ -200,12 +200,18 @@ impl Shard {
     }
 
     /// Keeps a segment of which [`Self::waits`] holds.
-    pub(crate) fn wait(&mut self, v: &View, slot: u32, frame: &[u8], s: &Segment) {
+    pub(crate) fn wait<F: Frame>(&mut self, v: &View, slot: u32, frame: &F, s: &Segment) {
         let max = v.params.hold_flow_max;
         let held = &mut self.slots[slot as usize].held;
-        if !self.store.push(held, max, frame, s.seq, s.seq_end()) {
-            self.drops.count(Drop::HoldFull);
-        }
+        hold_copy(
+            &mut self.store,
+            held,
+            &mut self.drops,
+            max,
+            frame,
+            s.seq,
+            s.seq_end(),
+        );
         let until = self.slots[slot as usize]
             .dest
             .as_ref()
