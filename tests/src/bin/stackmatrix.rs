@@ -131,7 +131,10 @@ fn run_matrix(plan: &Plan, summary: &mut Summary) -> Result<(), String> {
             cc = cell.cc;
             bed.serve(cc);
         }
-        let seed = plan.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+        let seed = plan
+            .seed
+            .wrapping_mul(1_000_003)
+            .wrapping_add(number as u64);
         let result = matrix::run(&mut bed, &cell, seed, effort);
         println!("{}", matrix::line(&result));
         summary.put_cell(result);
