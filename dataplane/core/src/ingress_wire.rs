@@ -398,7 +398,7 @@ impl Shard {
     fn wire_served<O: Output>(
         &mut self,
         v: &View,
-        mut frame: O::Frame,
+        frame: O::Frame,
         s: &Segment,
         slot: u32,
         next_hop: Mac,
@@ -418,8 +418,7 @@ impl Shard {
         if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
-        let changed = self.complete_handshake(v, slot, frame.head_mut(), s, now, out);
-        let s = changed.as_ref().unwrap_or(s);
+        self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
         if !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
