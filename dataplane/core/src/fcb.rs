@@ -54,7 +54,7 @@ impl State {
 /// it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreed {
-    /// MSS that the client announced, bytes (536 when it announced none).
+    /// MSS that the client announced, bytes (536, or 1,220 over IPv6, when it announced none).
     pub mss: u16,
     /// Shift of the client's windows.
     pub client_shift: u8,
