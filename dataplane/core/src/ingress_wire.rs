@@ -135,9 +135,7 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        // IPv6 names a datagram's fragments without its protocol: others of this
-        // client would mix with those of a replay.
-        if ip.fragment && (ip.proto == PROTO_TCP || !ip.src.is_v4()) {
+        if ip.fragment && (ip.proto == PROTO_TCP || v.is_replayed_to(&ip.dst)) {
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP {
@@ -390,7 +388,7 @@ impl Shard {
     fn wire_served<O: Output>(
         &mut self,
         v: &View,
-        frame: O::Frame,
+        mut frame: O::Frame,
         s: &Segment,
         slot: u32,
         next_hop: Mac,
@@ -410,7 +408,8 @@ impl Shard {
         if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
-        self.complete_handshake(v, slot, s, out);
+        let changed = self.complete_handshake(v, slot, frame.head_mut(), s, now, out);
+        let s = changed.as_ref().unwrap_or(s);
         self.forward(v, slot, frame, s, out);
         if !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);

@@ -3,6 +3,7 @@
 
 use super::answers::Answer;
 use super::dest::Phase;
+use super::round_trip::patience;
 use super::source::segment;
 use crate::drops::Drop;
 use crate::fcb::State;
@@ -70,7 +71,7 @@ impl Shard {
         f.cut = d.state.cut;
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.
-        d.due = now + f.rtt.max(Span::millis(1));
+        d.due = now + patience(f.rtt);
         d.filling = d.paper.is_none().then(|| now + FILLING);
         let (due, flow, paper) = (d.due, d.flow, d.paper.is_some());
         let answer = Answer::Accepted {
@@ -276,7 +277,7 @@ impl Shard {
     }
 
     fn give<O: Output>(&mut self, v: &View, slot: u32, frame: &[u8], now: Instant, out: &mut O) {
-        let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
+        let (Some(mut copy), Some(s)) = (out.frame(frame), segment(frame)) else {
             return self.drop_frame(Drop::NoBuffer);
         };
         debug_assert_eq!(copy.len(), frame.len());
@@ -285,7 +286,8 @@ impl Shard {
         if let Some(d) = f.dest.as_mut() {
             d.note_taken(&s);
         }
-        self.complete_handshake(v, slot, &s, out);
+        let changed = self.complete_handshake(v, slot, copy.head_mut(), &s, now, out);
+        let s = changed.unwrap_or(s);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);
     }

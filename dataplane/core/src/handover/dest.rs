@@ -62,6 +62,8 @@ pub struct DestSide {
     pub tries: u32,
     /// The replayed handshake is complete.
     pub handshake_done: bool,
+    /// SYN-ACKs that the stack owes for a SYN that it was given again.
+    pub synacks_due: u32,
     /// Local segments that wait for the cut over.
     pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
@@ -179,6 +181,7 @@ impl Shard {
             due: now + v.params.deadline,
             tries: 0,
             handshake_done: false,
+            synacks_due: 0,
             egress: Vec::new(),
             given: Vec::new(),
             ended: None,

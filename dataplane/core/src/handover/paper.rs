@@ -211,6 +211,7 @@ impl Shard {
             due: now,
             tries: 0,
             handshake_done: true,
+            synacks_due: 0,
             egress: Vec::new(),
             given: Vec::new(),
             ended: None,
