@@ -14,6 +14,7 @@ use dts_proto::block::Reason;
 use std::net::SocketAddr;
 
 mod answers;
+mod edges;
 mod fails;
 mod held;
 mod keys;
