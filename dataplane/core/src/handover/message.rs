@@ -218,14 +218,19 @@ impl Shard {
     }
 
     pub(crate) fn link_host_in<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
-        if let Ok(L3::Ip(ip)) = wire::l3_of(&frame)
-            && ip.proto == PROTO_TCP
-            && let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
-            && (v.is_app_port(sport)
-                || v.is_hidden(sport)
-                || v.is_splice_port(sport) && v.is_app_port(dport))
-        {
-            return self.drop_frame(Drop::HostWithoutFlow);
+        match wire::l3_of(&frame) {
+            // What is not read must not hide a port of ours.
+            Err(bad) => return self.drop_frame(bad.into()),
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                if let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
+                    && (v.is_app_port(sport)
+                        || v.is_hidden(sport)
+                        || v.is_splice_port(sport) && v.is_app_port(dport))
+                {
+                    return self.drop_frame(Drop::HostWithoutFlow);
+                }
+            }
+            Ok(_) => {}
         }
         out.send(Port::Link, frame);
     }
