@@ -1,6 +1,6 @@
 //! What one key says about another.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::error::ConfigError;
 use crate::types::{Config, PortConfig};
@@ -15,6 +15,7 @@ pub(crate) fn config(config: &Config) -> Result {
     workers(config)?;
     devices(config)?;
     addresses(config)?;
+    mtus(config)?;
     splice_ports(config)?;
     sizes_and_times(config)
 }
@@ -42,6 +43,15 @@ fn members(config: &Config) -> Result {
                     format!("{link} is {}'s address already", earlier.name),
                 );
             }
+            if earlier.link.is_ipv4() != member.link.is_ipv4() {
+                return error(
+                    "link",
+                    format!(
+                        "{} and {}'s {} are not of one family",
+                        member.link, earlier.name, earlier.link
+                    ),
+                );
+            }
         }
     }
     if members.iter().all(|member| member.weight == 0) {
@@ -61,6 +71,9 @@ fn members(config: &Config) -> Result {
 
 fn cluster(config: &Config) -> Result {
     let cluster = &config.cluster;
+    if cluster.other_key.as_ref() == Some(&cluster.key) {
+        return Err(config.error_at("cluster.other_key", "the same as cluster.key"));
+    }
     let mac = cluster.mac;
     if mac.is_multicast() {
         let reason = format!("{mac} is a multicast address; only unicast is accepted");
@@ -97,14 +110,29 @@ fn services(config: &Config) -> Result {
                 return error("name", format!("\"{name}\" is the name of another service"));
             }
             if (earlier.vip, earlier.port) == (service.vip, service.port) {
-                let (vip, port) = (service.vip, service.port);
-                return error("port", format!("{vip}:{port} is service {name}'s already"));
+                let at = SocketAddr::new(service.vip, service.port);
+                return error("port", format!("{at} is service {name}'s already"));
             }
-            if service.proxy_port.is_some() && earlier.proxy_port == service.proxy_port {
+            // One proxy may serve the VIPs of both families by one port.
+            if service.proxy_port.is_some()
+                && (earlier.vip, earlier.proxy_port) == (service.vip, service.proxy_port)
+            {
                 return error(
                     "proxy_port",
-                    format!("service {name} has this proxy port already"),
+                    format!(
+                        "service {name} has this proxy port of {} already",
+                        earlier.vip
+                    ),
                 );
+            }
+            // A frame from the host names its service by VIP and local port.
+            let own = (service.vip, service.application_port);
+            if (earlier.vip, earlier.application_port) == own {
+                let reason = format!(
+                    "service {name} has this application port on {} already",
+                    service.vip
+                );
+                return error("application_port", reason);
             }
         }
         let Some(proxy) = service.proxy_port else {
@@ -202,6 +230,26 @@ fn addresses(config: &Config) -> Result {
     Ok(())
 }
 
+/// Least MTU of anything that carries IPv6 (RFC 8200, section 5).
+const IPV6_MTU: u16 = 1_280;
+
+fn mtus(config: &Config) -> Result {
+    let vips = config.services.iter().any(|s| s.vip.is_ipv6());
+    let links = config.this_member().link.is_ipv6();
+    let ports = [
+        ("wire", &config.ports.wire, vips),
+        ("link", &config.ports.link, links),
+    ];
+    for (name, port, ours) in ports {
+        let own = port.host.addresses.iter().any(|a| a.address.is_ipv6());
+        if (ours || own) && port.mtu < IPV6_MTU {
+            let reason = format!("{} is less than {IPV6_MTU}, which IPv6 needs", port.mtu);
+            return Err(config.error_at(&format!("ports.{name}.mtu"), reason));
+        }
+    }
+    Ok(())
+}
+
 fn splice_ports(config: &Config) -> Result {
     const PATH: &str = "handover.splice_ports";
     let range = config.handover.splice_ports;
@@ -240,6 +288,16 @@ fn sizes_and_times(config: &Config) -> Result {
             memory.hold_flow_kib, memory.hold_kib
         );
         return Err(config.error_at("memory.hold_flow_kib", reason));
+    }
+    let share = config.hold_kib_per_worker();
+    if memory.hold_flow_kib > share {
+        let reason = format!(
+            "{} over {} workers leaves {share} for each, and one flow may need {}",
+            memory.hold_node_kib,
+            config.workers.cores.len(),
+            memory.hold_flow_kib
+        );
+        return Err(config.error_at("memory.hold_node_kib", reason));
     }
     if handover.unknown_deadline < handover.deadline {
         let reason = format!(

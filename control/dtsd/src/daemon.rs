@@ -156,7 +156,7 @@ fn serve(
     signals: Signals,
 ) -> Result<(), RunError> {
     let twins = runtime
-        .block_on(twins::set_up(config))
+        .block_on(twins::set_up(config, base.views.load().wire_mac))
         .map_err(|e| config.error_at(&e.path, e.reason))?;
     let result = serve_on_twins(config, runtime, base, sockets, metrics, started, signals);
     runtime.block_on(Twins::tear_down(twins));

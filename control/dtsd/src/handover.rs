@@ -63,7 +63,7 @@ struct End {
     code: Option<FailCode>,
     reason: String,
     node: u16,
-    replay: Option<&'static str>,
+    replay: Option<Replay>,
 }
 
 impl End {
@@ -136,14 +136,7 @@ impl Handovers {
                 reason: end.reason,
             },
             None => {
-                // The RPC has no word for the paper's form, which replays by
-                // handshake.
-                let fast = end.replay == Some(replay_name(Some(block::Replay::FastOpen)));
-                let replay = if fast {
-                    Replay::FastOpen
-                } else {
-                    Replay::Handshake
-                };
+                let replay = end.replay.unwrap_or(Replay::Unknown);
                 Answer::Done(Done {
                     node: end.node,
                     replay,
@@ -230,6 +223,7 @@ impl Handovers {
             ticket,
             dest,
             request,
+            taken: 0,
             client_fin: eof,
         };
         while let Err(back) = self.plane.command(worker, splice) {
@@ -286,7 +280,7 @@ impl Handovers {
             source: view.node,
             destination,
             outcome: end.outcome,
-            replay: end.replay,
+            replay: end.replay.map(replay_name),
             bytes: course.bytes,
             duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             steps: course.steps,
@@ -313,7 +307,12 @@ fn settle(
         }) => {
             bury(socket);
             note(steps, frozen_us, spans);
-            let replay = Some(replay_name(replay));
+            let replay = Some(match replay {
+                Some(block::Replay::FastOpen) => Replay::FastOpen,
+                Some(block::Replay::Handshake) => Replay::Handshake,
+                Some(block::Replay::Paper) => Replay::Paper,
+                None => Replay::Unknown,
+            });
             let reason = String::new();
             End {
                 outcome: Outcome::Accepted,
@@ -354,14 +353,14 @@ fn note(steps: &mut StepTimes, frozen_us: u64, spans: Steps) {
     steps.buried_us = at(spans.buried);
 }
 
-/// The word for a replay; `None` when the destination's word on it was lost.
+/// The word for a replay in listings.
 #[must_use]
-pub const fn replay_name(replay: Option<block::Replay>) -> &'static str {
+pub const fn replay_name(replay: Replay) -> &'static str {
     match replay {
-        Some(block::Replay::FastOpen) => "fast-open",
-        Some(block::Replay::Handshake) => "handshake",
-        Some(block::Replay::Paper) => "paper",
-        None => "unknown",
+        Replay::FastOpen => "fast-open",
+        Replay::Handshake => "handshake",
+        Replay::Paper => "paper",
+        Replay::Unknown => "unknown",
     }
 }
 

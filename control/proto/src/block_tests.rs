@@ -132,3 +132,41 @@ fn replays_and_old_counters_are_refused_and_reordering_is_not() {
     assert!(w.accept(5001));
     assert!(!w.accept(5000));
 }
+
+fn v6_header() -> Header {
+    let mut h = header(Kind::EndMark);
+    h.flow.client = "[2001:db8::c1]:40000".parse().unwrap();
+    h.flow.vip = "[2001:db8::64]:80".parse().unwrap();
+    h
+}
+
+#[test]
+fn an_ipv6_flow_is_these_bytes_and_comes_back() {
+    let key = LinkKey::new(1, b"0123456789abcdef");
+    let mut p = Vec::new();
+    write(&mut p, &v6_header(), &Fields::default());
+    let hex: String = p[52..100].iter().map(|b| format!("{b:02x}")).collect();
+    let golden = "06009c4000500000\
+        20010db80000000000000000000000c120010db8000000000000000000000064\
+        fffffff07fffffff";
+    assert_eq!(hex, golden);
+    seal(&mut p, &key, b"ctx");
+    let (h, _, len) = open(&p, &[key], b"ctx").unwrap();
+    assert_eq!((h, len), (v6_header(), p.len()));
+    assert_eq!(peek_client(&p), Some(v6_header().flow.client));
+}
+
+/// One address has one name: otherwise one connection could have two flows.
+#[test]
+fn a_family_that_is_not_the_address_s_is_malformed() {
+    let key = LinkKey::new(1, b"0123456789abcdef");
+    for (h, family) in [(header(Kind::EndMark), 6), (v6_header(), 4)] {
+        let mut p = Vec::new();
+        write(&mut p, &h, &Fields::default());
+        p[52] = family;
+        seal(&mut p, &key, b"ctx");
+        let opened = open(&p, std::slice::from_ref(&key), b"ctx");
+        assert_eq!(opened, Err(BlockError::Malformed));
+        assert_eq!(peek_client(&p), None);
+    }
+}

@@ -1,5 +1,7 @@
 //! Every way in which a frame ends here, by name.
 
+use crate::wire::Bad;
+
 macro_rules! drops {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// Why a frame was dropped. Each reason has one counter.
@@ -36,9 +38,19 @@ drops! {
     Option32OnWire = "option32_on_wire",
     /// A truncated or contradictory header.
     Malformed = "malformed",
+    /// IPv6 extension headers: too many, too long, or one out of place.
+    ExtensionHeaders = "extension_headers",
+    /// An IPv6 routing header of type 0, or with segments left.
+    RoutingHeader = "routing_header",
+    /// An IPv6 jumbogram.
+    Jumbogram = "jumbogram",
+    /// An IPv4-mapped address in an IPv6 header.
+    MappedAddress = "mapped_address",
+    /// A service was asked from a link-local address.
+    LinkLocalClient = "link_local_client",
     /// A wrong TCP checksum in a segment that would have changed state.
     BadChecksum = "bad_checksum",
-    /// An IP fragment to a service.
+    /// A fragment of TCP to a VIP, to an address of this node, or on the link.
     Fragment = "fragment",
     /// A late duplicate of the SYN of a flow that has a tombstone or an FCB.
     DuplicateSyn = "duplicate_syn",
@@ -56,6 +68,8 @@ drops! {
     HostForbidden = "host_forbidden",
     /// A pure ACK of a local stack that says nothing new and answers nothing.
     AckRepeated = "ack_repeated",
+    /// A bare ACK of a storm: both sides answer each other and neither says anything new.
+    AckStorm = "ack_storm",
     /// A connection that the host opens from the VIP, whose answers every node hears.
     HostFromVip = "host_from_vip",
     /// A host frame that was consumed by a replay.
@@ -66,6 +80,14 @@ drops! {
     OwnEcho = "own_echo",
     /// An ARP request for the VIP, answered here or by another node.
     ArpConsumed = "arp_consumed",
+    /// A host's neighbour discovery message about the VIP, which the data plane
+    /// speaks for.
+    HostNdVip = "host_nd_vip",
+    /// Neighbour discovery about a VIP, answered here or by another node, or what
+    /// else only a VIP's group or a VIP would get.
+    NdConsumed = "nd_consumed",
+    /// A neighbour solicitation for a VIP that breaks the rules of RFC 4861.
+    NdInvalid = "nd_invalid",
     /// A copy or held frame beyond a cap.
     HoldFull = "hold_full",
     /// A held frame that the cut over made superfluous.
@@ -82,16 +104,34 @@ drops! {
     PaperForm = "paper_form",
     /// A link message that does not fit the state of its flow.
     LinkStale = "link_stale",
-    /// A link message that was consumed.
-    LinkConsumed = "link_consumed",
     /// No buffer for a frame that had to be made.
     NoBuffer = "no_buffer",
     /// A ring to another worker was full.
     RingFull = "ring_full",
     /// A transmit queue was full.
     TxFull = "tx_full",
+    /// A frame without a VLAN tag, or with a priority tag alone, on a port with a VLAN.
+    VlanUntagged = "vlan_untagged",
+    /// A frame of another VLAN.
+    VlanOther = "vlan_other",
+    /// A frame above the port's MTU that is nothing to be cut into segments.
+    TooLong = "too_long",
+    /// A frame that was to be finished before it is sent, and is neither TCP nor UDP.
+    Unfinished = "unfinished",
     /// TCP-MD5 or TCP-AO on a service port.
     TcpAuth = "tcp_auth",
+}
+
+impl From<Bad> for Drop {
+    fn from(bad: Bad) -> Self {
+        match bad {
+            Bad::Malformed => Self::Malformed,
+            Bad::Extensions => Self::ExtensionHeaders,
+            Bad::Routing => Self::RoutingHeader,
+            Bad::Jumbogram => Self::Jumbogram,
+            Bad::Mapped => Self::MappedAddress,
+        }
+    }
 }
 
 /// One counter per reason.

@@ -1,20 +1,39 @@
 //! From this node's own stack: what may leave, and as what.
 
-use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
 use crate::handover::replay::ClientSegment;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate::{self, Outgoing};
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::Edit;
+use crate::wire::nd;
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment};
-use crate::wire::{self, Ip, L3, PROTO_TCP};
+use crate::wire::{self, Ip, L3};
+
+/// Whether the host may say this about neighbours. Of a VIP it may not speak: the
+/// data plane does. It may ask for others in a VIP's name, for a kernel asks with
+/// the source of the packet that waits; but the answer would come to all nodes, so
+/// the question bears the node's own link-local address.
+fn host_nd(v: &View, frame: &mut [u8], ip: &Ip) -> bool {
+    if nd::target(frame, ip).is_some_and(|t| v.is_vip(&t)) {
+        return false;
+    }
+    if v.is_vip(&ip.src) {
+        if nd::kind(frame, ip) != Some(nd::SOLICIT) {
+            return false;
+        }
+        nd::set_source(frame, ip, &v.link_local());
+    }
+    true
+}
 
 impl Shard {
     pub(crate) fn wire_host_in<O: Output>(
@@ -24,8 +43,8 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        match wire::l3(frame.head()) {
-            Err(_) => return self.drop_frame(Drop::Malformed),
+        match wire::l3_of(&frame) {
+            Err(bad) => return self.drop_frame(bad.into()),
             Ok(L3::Arp) => {
                 if let Some(a) = Arp::parse(frame.head())
                     && v.is_vip(&Addr::v4(a.spa))
@@ -34,7 +53,12 @@ impl Shard {
                     return self.drop_frame(Drop::HostArpVip);
                 }
             }
-            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+            Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
+                if !host_nd(v, frame.head_mut(), &ip) {
+                    return self.drop_frame(Drop::HostNdVip);
+                }
+            }
+            Ok(L3::Ip(ip)) if ip.may_be_tcp() => {
                 let vip = v.is_vip(&ip.src);
                 if ip.fragment {
                     if vip {
@@ -119,11 +143,11 @@ impl Shard {
                 self.host_served(v, frame, &s, slot, now, out)
             }
             State::Held if from_app && f.dest.is_some() => {
-                self.host_replay(v, frame.head(), &s, slot, now, out)
+                self.host_replay(v, &frame, &s, slot, now, out)
             }
             State::Held if s.sport == f.local_port && f.source.is_some() => {
                 if let Some(src) = &mut f.source {
-                    src.swallow(frame.head(), &s);
+                    src.swallow(&frame, &s);
                 }
                 self.drop_frame(Drop::HostForbidden);
             }
@@ -202,9 +226,9 @@ impl Shard {
                 // Sent again: a client's answer cannot be told from one to the first.
                 f.synack_at = Some(now);
             }
-            let mut e = Edit::new(frame.head_mut(), s.l4);
+            let mut e = Edit::of(&mut frame, s.l4);
             e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
-            let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+            let Ok(L3::Ip(ip)) = wire::l3_of(&frame) else {
                 return;
             };
             let Ok(s) = Segment::parse(frame.head(), &ip) else {
@@ -234,6 +258,9 @@ impl Shard {
             self.answer_synack(v, slot, s, out);
             return self.drop_frame(Drop::ReplayConsumed);
         }
+        if let Some(ecr) = s.ts_ecr() {
+            self.slots[slot as usize].ts_echoed = ecr;
+        }
         self.send_to_client(v, slot, frame, s, now, out);
     }
 
@@ -254,8 +281,11 @@ impl Shard {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
+        if f.storm.note(Side::Stack, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.last_seen = now;
-        if !translate::to_wire(f, frame.head_mut(), s, o) {
+        if !translate::to_wire(f, &mut frame, s, o) {
             return self.drop_frame(Drop::AckRepeated);
         }
         f.client_reset = false;

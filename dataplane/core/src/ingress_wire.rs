@@ -1,19 +1,21 @@
 //! From the wire: who acts, and what the filter does (PROTOCOL, section 2).
 
-use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::fcb::{Agreed, Fcb, State};
-use crate::frame::{Frame, Output, Port};
+use crate::frame::{Checksum, Frame, Output, Port};
 use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
+use crate::storm::Side;
 use crate::time::{Instant, Span};
 use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::{self, Edit};
 use crate::wire::icmp::Quote;
+use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
 
@@ -30,18 +32,20 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let bytes = frame.head();
-        let Some(eth) = wire::eth(bytes) else {
+        let Some(eth) = wire::eth(frame.head()) else {
             return self.drop_frame(Drop::Malformed);
         };
         if eth.src == v.wire_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
         let next_hop = eth.src;
-        match wire::l3(bytes) {
-            Err(_) => self.drop_frame(Drop::Malformed),
+        match wire::l3_of(&frame) {
+            Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
+            Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
+                self.wire_nd(v, frame, &ip, out)
+            }
             Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
             Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
         }
@@ -71,14 +75,55 @@ impl Shard {
         self.drop_frame(Drop::ArpConsumed);
     }
 
+    /// Neighbour discovery: a solicitation for a VIP is answered here, by the owner of
+    /// the asker's hash; nothing about a VIP reaches the host.
+    fn wire_nd<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
+        let target = nd::target(frame.head(), ip);
+        if !target.is_some_and(|t| v.is_vip(&t)) {
+            return if v.is_vip(&ip.dst) {
+                self.drop_frame(Drop::NdConsumed)
+            } else {
+                self.wire_node(v, frame, ip, out)
+            };
+        }
+        if nd::kind(frame.head(), ip) == Some(nd::SOLICIT) {
+            let Ok(s) = Solicit::parse(frame.head(), ip) else {
+                return self.drop_frame(Drop::NdInvalid);
+            };
+            if v.general.owner_of(&s.src) == v.node {
+                let probe = s.src.is_unspecified();
+                let dst = if probe { nd::ALL_NODES } else { s.src };
+                let reply = Advert {
+                    dst,
+                    target: s.target,
+                    link: v.cluster_mac,
+                    solicited: !probe,
+                };
+                let eth_dst = match s.link {
+                    _ if probe => nd::group_mac(&dst),
+                    Some(mac) => mac,
+                    None => wire::eth(frame.head()).map_or(wire::BROADCAST, |e| e.src),
+                };
+                self.emit(Port::Wire, &reply.frame(eth_dst, v.wire_mac), out);
+            }
+        }
+        self.drop_frame(Drop::NdConsumed);
+    }
+
     /// Not for the VIP: the node's own address, or a group of hosts.
     fn wire_node<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
         let group = frame.head()[0] & 1 != 0;
         if !group && !v.is_own(&ip.dst) {
             return self.drop_frame(Drop::OtherNode);
         }
+        if v.is_vip_group(&ip.dst) && nd::icmp_type(frame.head(), ip) != Some(nd::LISTENER_QUERY) {
+            return self.drop_frame(Drop::NdConsumed);
+        }
+        if ip.fragment && ip.may_be_tcp() {
+            // A later fragment bears no port, and a stack puts all together.
+            return self.drop_frame(Drop::Fragment);
+        }
         if ip.proto == PROTO_TCP
-            && !ip.fragment
             && let Some((_, dport)) = wire::tcp::ports(frame.head(), ip)
             && v.is_hidden(dport)
         {
@@ -96,10 +141,10 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if ip.fragment && (ip.proto == PROTO_TCP || v.is_replayed_to(&ip.dst)) {
+            return self.drop_frame(Drop::Fragment);
+        }
         if ip.proto == PROTO_TCP {
-            if ip.fragment {
-                return self.drop_frame(Drop::Fragment);
-            }
             let Ok(s) = Segment::parse(frame.head(), ip) else {
                 return self.drop_frame(Drop::Malformed);
             };
@@ -143,6 +188,12 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if ip.src.is_link_local() {
+            return self.drop_frame(Drop::LinkLocalClient);
+        }
+        if frame.meta().checksum == Checksum::Bad {
+            return self.drop_frame(Drop::BadChecksum);
+        }
         if s.opts.splice_kind && !broken(Mutation::Option32Passes) {
             return self.drop_frame(Drop::Option32OnWire);
         }
@@ -159,7 +210,7 @@ impl Shard {
         if s.has(SYN) && !s.has(ACK) {
             // Its options are kept for the life of the flow, and cutting its payload
             // off makes a new checksum: it must be what was sent.
-            if !s.checksum_ok(frame.head(), ip) && !broken(Mutation::DamagedSyn) {
+            if !s.intact(&frame, ip) && !broken(Mutation::DamagedSyn) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -172,7 +223,7 @@ impl Shard {
             || (state == State::HalfOpen && !s.is_empty())
         {
             // What changes state, or waits in a buffer, must be what was sent.
-            if !s.checksum_ok(frame.head(), ip) && !broken(Mutation::HeldUnverified) {
+            if !s.intact(&frame, ip) && !broken(Mutation::HeldUnverified) {
                 return self.drop_frame(Drop::BadChecksum);
             }
         }
@@ -235,7 +286,7 @@ impl Shard {
                         return self.drop_frame(Drop::DuplicateSyn);
                     }
                     if !broken(Mutation::ChallengeOff) {
-                        f.challenged = Some(frame.head().into());
+                        f.challenged = Some(frame.to_vec().into());
                     }
                     f.challenged_until = Some(now + Span(f.rtt.0 * 2).max(CHALLENGE_LEAST));
                     clean_syn(&mut frame, s);
@@ -247,7 +298,7 @@ impl Shard {
         if !owner {
             return self.drop_frame(Drop::NotOwner);
         }
-        if self.half_open >= v.params.half_open_max {
+        if self.count(State::HalfOpen) >= v.params.half_open_max {
             return self.drop_frame(Drop::HalfOpenFull);
         }
         let Some(slot) = self.create(key, service, now) else {
@@ -259,12 +310,13 @@ impl Shard {
         f.next_hop = next_hop;
         f.c_isn = s.seq;
         f.c_nxt = s.seq.wrapping_add(1);
+        f.c_high = f.c_nxt;
         f.cut = f.c_nxt;
         f.client_window = s.window;
         f.ts_in_order = s.ts_val().unwrap_or(0);
         f.ts_echoed = f.ts_in_order;
         f.agreed = Agreed {
-            mss: s.opts.mss.unwrap_or(536),
+            mss: s.opts.mss.unwrap_or(least_mss(&key.client)),
             client_shift: s.opts.wscale.unwrap_or(0),
             promised_shift: 0,
             wscale: s.opts.wscale.is_some(),
@@ -322,6 +374,9 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         let proxied = v.services[f.service as usize].proxy_port.is_some();
         if proxied && s.seq_len() > 0 && !s.has(RST) {
@@ -363,16 +418,19 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
         if self.waits(slot, s) {
-            return self.wait(v, slot, frame.head(), s);
+            return self.wait(v, slot, &frame, s);
         }
         if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
-        self.complete_handshake(v, slot, s, out);
+        self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
         if !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
@@ -391,7 +449,7 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        translate::to_host(f, frame.head_mut(), s);
+        translate::to_host(f, &mut frame, s);
         wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
@@ -400,14 +458,18 @@ impl Shard {
     fn give_syn<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+        let Ok(L3::Ip(ip)) = wire::l3_of(&frame) else {
             return;
         };
-        let bytes = frame.head_mut();
-        Edit::new(bytes, ip.l4).dport(f.local_port).finish();
-        wire::set_eth(bytes, v.cluster_mac, f.next_hop);
+        Edit::of(&mut frame, ip.l4).dport(f.local_port).finish();
+        wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
+}
+
+/// The MSS of a SYN that names none (RFC 9293, section 3.7.1).
+fn least_mss(client: &Addr) -> u16 {
+    if client.is_v4() { 536 } else { 1_220 }
 }
 
 /// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted
@@ -424,7 +486,7 @@ fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
     if broken(Mutation::EcnLeft) {
         return;
     }
-    let mut e = Edit::new(frame.head_mut(), s.l4);
+    let mut e = Edit::of(frame, s.l4);
     e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
 }
 
@@ -433,10 +495,13 @@ impl Fcb {
     /// acknowledgements and windows are taken only when they are plausible.
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
         self.last_seen = now;
-        self.client_reset = s.has(RST);
         if s.has(RST) {
+            // Anybody can send one that is somewhere in the window: no stack obeys it,
+            // and a SYN behind it must not take the flow's place.
+            self.client_reset |= s.seq == self.c_nxt || s.seq == self.c_acked;
             return;
         }
+        self.client_reset = false;
         let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
         if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
             if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {
@@ -458,6 +523,11 @@ impl Fcb {
             self.c_nxt = s.seq_end();
             self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
         }
+        // A FIN takes a number behind the window's last byte.
+        if seq::le(s.seq_end(), self.c_edge.wrapping_add(1)) {
+            self.c_high = seq::max(self.c_high, s.seq_end());
+        }
+        self.c_high = seq::max(self.c_high, self.c_nxt);
         if s.has(FIN) {
             self.c_fin = Some(s.seq_end());
         }

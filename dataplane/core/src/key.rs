@@ -23,6 +23,26 @@ impl Addr {
     pub fn octets_v4(&self) -> [u8; 4] {
         [self.0[12], self.0[13], self.0[14], self.0[15]]
     }
+    /// Whether this is an IPv4 address.
+    #[inline]
+    pub fn is_v4(&self) -> bool {
+        self.0[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
+    }
+    /// The unspecified IPv6 address, `::`.
+    #[inline]
+    pub fn is_unspecified(&self) -> bool {
+        self.0 == [0; 16]
+    }
+    /// An IPv6 link-local address, `fe80::/10`.
+    #[inline]
+    pub fn is_link_local(&self) -> bool {
+        self.0[0] == 0xfe && self.0[1] & 0xc0 == 0x80
+    }
+    /// An IPv6 multicast address, `ff00::/8`.
+    #[inline]
+    pub fn is_multicast(&self) -> bool {
+        self.0[0] == 0xff
+    }
     /// The standard library's form.
     pub fn ip(self) -> IpAddr {
         Ipv6Addr::from(self.0).to_canonical()

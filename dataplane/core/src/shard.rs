@@ -7,6 +7,7 @@ use crate::frame::{Frame, Output, Port};
 use crate::handover::answers::Answers;
 use crate::handover::paper::{Aliases, Heard};
 use crate::handover::ports::SplicePorts;
+use crate::handover::source::Request;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
 use crate::table::Table;
@@ -50,6 +51,12 @@ pub struct Counters {
     pub unknown_resets: u64,
     /// Clients that were reset because the node that had their flow is gone.
     pub orphan_resets: u64,
+    /// Link messages that were taken: authentic, new, and for this node.
+    pub link_messages: u64,
+    /// Segments of large requests that were sent behind a splice, repetitions too.
+    pub data_segments: u64,
+    /// Times that a source sent again because no answer came in time.
+    pub link_repeats: u64,
 }
 
 /// One worker's share of the data plane.
@@ -61,9 +68,10 @@ pub struct Shard {
     pub(crate) slots: Vec<Fcb>,
     pub(crate) free: Vec<u32>,
     pub(crate) store: hold::Store,
-    pub(crate) half_open: usize,
+    /// Slots by state, in the order of the states.
+    counts: [usize; State::ALL.len() + 1],
+    /// Tombstones, the oldest first; those that are gone meanwhile are passed over.
     pub(crate) tombstones: VecDeque<(u32, u32)>,
-    pub(crate) tombstone_count: usize,
     pub(crate) timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
     pub(crate) tickets: HashMap<u64, u32>,
     pub(crate) events: Vec<Event>,
@@ -76,7 +84,7 @@ pub struct Shard {
     pub(crate) heard: Heard,
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
-    pub(crate) fragment_id: u16,
+    pub(crate) fragment_id: u32,
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
     /// Why frames were dropped.
@@ -95,10 +103,9 @@ impl Shard {
             table: Table::new(sizes.flows),
             slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
             free: (0..sizes.flows as u32).rev().collect(),
-            store: hold::Store::new(sizes.hold, hold_slot(view.params.mtu)),
-            half_open: 0,
+            store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
+            counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
             tombstones: VecDeque::new(),
-            tombstone_count: 0,
             timers: BinaryHeap::new(),
             tickets: HashMap::new(),
             events: Vec::new(),
@@ -148,9 +155,15 @@ impl Shard {
                 ticket,
                 dest,
                 request,
+                taken,
                 client_fin,
             } => {
-                self.splice(v, ticket, dest, request, client_fin, now, out);
+                let request = Request {
+                    bytes: request,
+                    taken,
+                    client_fin,
+                };
+                self.splice(v, ticket, dest, request, now, out);
             }
             Command::Unfreeze { ticket } => {
                 let slot = self.tickets.get(&ticket).copied();
@@ -172,15 +185,14 @@ impl Shard {
         self.events.drain(..)
     }
 
-    /// FCBs in use, by state in the order of [`State::ALL`]. Walks all slots.
+    /// FCBs in use, by state in the order of [`State::ALL`].
     pub fn count_states(&self) -> [u64; 5] {
-        let mut n = [0; 5];
-        for f in &self.slots {
-            if let Some(i) = State::ALL.iter().position(|&s| s == f.state) {
-                n[i] += 1;
-            }
-        }
-        n
+        State::ALL.map(|s| self.count(s) as u64)
+    }
+
+    /// Slots in `state`.
+    pub(crate) fn count(&self, state: State) -> usize {
+        self.counts[state as usize]
     }
 
     /// Buffers for held frames: in use and in all.
@@ -247,18 +259,8 @@ impl Shard {
 
     pub(crate) fn set_state(&mut self, slot: u32, state: State) {
         let f = &mut self.slots[slot as usize];
-        if f.state == State::HalfOpen {
-            self.half_open -= 1;
-        }
-        if state == State::HalfOpen {
-            self.half_open += 1;
-        }
-        if f.state == State::Tombstone {
-            self.tombstone_count -= 1;
-        }
-        if state == State::Tombstone {
-            self.tombstone_count += 1;
-        }
+        self.counts[f.state as usize] -= 1;
+        self.counts[state as usize] += 1;
         f.state = state;
     }
 
@@ -271,10 +273,13 @@ impl Shard {
         self.store.clear(&mut f.held);
         let (source, dest) = (f.source.take(), f.dest.take());
         if let Some(s) = source {
+            if let Some(d) = &s.was {
+                self.aliases.forget(d);
+            }
             self.close_source(&s);
         }
         if let Some(d) = dest {
-            self.aliases.forget(slot, &d);
+            self.aliases.forget(&d);
         }
         let f = &mut self.slots[slot as usize];
         f.generation = f.generation.wrapping_add(1);
@@ -296,7 +301,7 @@ impl Shard {
                 f.generation == generation && f.state == State::Tombstone
             });
         }
-        while self.tombstone_count > v.params.tombstones_max {
+        while self.count(State::Tombstone) > v.params.tombstones_max {
             self.evict_tombstone();
         }
     }
@@ -355,7 +360,11 @@ pub(crate) fn hold_copy<F: Frame>(
     seq: u32,
     end: u32,
 ) -> bool {
-    let took = store.push(list, max, frame.head(), seq, end);
+    let copy = |to: &mut [u8]| {
+        let whole = frame.copy_out(0, to);
+        debug_assert!(whole);
+    };
+    let took = store.push_with(list, max, frame.len(), copy, seq, end);
     if !took {
         drops.count(Drop::HoldFull);
     }

@@ -1,8 +1,8 @@
 //! What happens without a frame: deadlines, and the slow walk over all slots.
 
-use crate::mutation::{Mutation, broken};
 use crate::fcb::State;
 use crate::frame::Output;
+use crate::mutation::{Mutation, broken};
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
 use crate::view::View;
@@ -35,6 +35,7 @@ impl Shard {
             }
         }
         self.sweep(v, now, out);
+        self.ports.rest(v.params.paper_form, now);
         self.answers.purge(now);
         self.drain_loopback(v, now, out);
     }
@@ -79,6 +80,12 @@ impl Shard {
         {
             return self.remove(slot);
         }
+        if let Some(d) = self.slots[slot as usize].dest.as_mut()
+            && d.forwarding_is_over(now)
+        {
+            d.given = Vec::new();
+        }
+        let f = &self.slots[slot as usize];
         if f.state == State::Tombstone && !f.reset && self.is_orphan(v, slot, now) {
             self.counters.orphan_resets += 1;
             self.reset_client(v, slot, now, out);

@@ -1,16 +1,17 @@
 //! The rewriting of an established flow's segments, both ways (PROTOCOL,
 //! section 3). At intake delta and tau are 0 and only ports change.
 
-use crate::mutation::{Mutation, broken};
 use crate::fcb::Fcb;
+use crate::frame::Frame;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::wire::edit::Edit;
 use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, RST, SYN, Segment};
 
 /// Rewrites a client's segment for the local stack.
-pub(crate) fn to_host(f: &Fcb, frame: &mut [u8], s: &Segment) {
-    let mut e = Edit::new(frame, s.l4);
+pub(crate) fn to_host<F: Frame>(f: &Fcb, frame: &mut F, s: &Segment) {
+    let mut e = Edit::of(frame, s.l4);
     if s.dport != f.local_port {
         e.dport(f.local_port);
     }
@@ -62,7 +63,7 @@ pub(crate) struct Outgoing {
 /// client is told by it. False when it tells nothing: Linux now and then sends the
 /// same pure ACK twice within microseconds, and a client would count the second
 /// one as a sign of loss (RFC 5681, section 2).
-pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -> bool {
+pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outgoing) -> bool {
     let (mut raised, own_ack) = (*s, s.ack);
     // A FIN that the intake has acknowledged reaches this stack only with the end of
     // its handshake. Until then it would take that back, and a client in FIN-WAIT
@@ -82,14 +83,14 @@ pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -
     // A stack that was given the request again by a replay tells that in a D-SACK; to
     // the client, which sent it once, what is left of it would be a duplicate ACK.
     let bare = s.flags == ACK && s.is_empty();
-    let replayed = bare && only_replayed(f, frame, s) && !broken(Mutation::ReplayedAckLeft);
+    let replayed = bare && only_replayed(f, frame.head(), s) && !broken(Mutation::ReplayedAckLeft);
     let news = !(pure && !f.spoken_to || replayed);
     if !news && known && s.seq.wrapping_add(f.delta) == f.s_nxt {
         return false;
     }
     f.c_window = window;
     f.spoken_to = false;
-    let mut e = Edit::new(frame, s.l4);
+    let mut e = Edit::of(frame, s.l4);
     if s.sport != o.port {
         e.sport(o.port);
     }

@@ -5,7 +5,7 @@ use crate::frame::Port;
 use crate::key::{Addr, HashKey};
 use crate::ownership::BucketTable;
 use crate::time::Span;
-use crate::wire::Mac;
+use crate::wire::{Mac, nd};
 use dts_config::Replay;
 use dts_proto::block::LinkKey;
 use std::sync::Arc;
@@ -52,8 +52,11 @@ pub struct Member {
 /// Limits and times.
 #[derive(Clone, Copy, Debug)]
 pub struct Params {
-    /// MTU of wire and link, bytes.
+    /// The smaller one of the MTUs of wire and link, bytes.
     pub mtu: usize,
+    /// MTU of the wire, bytes: held frames have at most these and their Ethernet
+    /// header.
+    pub wire_mtu: usize,
     /// W of rule 4: bytes that an intake may let a client send before cut over.
     pub first_window: u32,
     /// Which replay is tried first.
@@ -151,10 +154,33 @@ impl View {
         self.services.iter().any(|s| s.vip == *a)
     }
 
-    /// Whether `a` is this node's own address on the wire.
+    /// Whether fragments to `a` from outside could mix with those of a replay: IPv6
+    /// names a datagram's fragments without its protocol (RFC 8200, section 4.5).
+    #[inline]
+    pub fn is_replayed_to(&self, a: &Addr) -> bool {
+        !a.is_v4() && self.is_vip(a)
+    }
+
+    /// Whether `a` is this node's own address on the wire; its link-local one, made
+    /// from [`View::wire_mac`], always is.
     #[inline]
     pub fn is_own(&self, a: &Addr) -> bool {
-        self.own.contains(a)
+        self.own.contains(a) || *a == nd::link_local(self.wire_mac)
+    }
+
+    /// The address that stands in for a VIP as the source of neighbour discovery.
+    pub fn link_local(&self) -> Addr {
+        let given = self.own.iter().find(|a| a.is_link_local());
+        given.copied().unwrap_or(nd::link_local(self.wire_mac))
+    }
+
+    /// Whether `group` is where a VIP is asked for, and no own address is.
+    pub fn is_vip_group(&self, group: &Addr) -> bool {
+        let asks = |a: &Addr| nd::solicited_node(a) == *group;
+        group.is_multicast()
+            && self.services.iter().any(|s| !s.vip.is_v4() && asks(&s.vip))
+            && !self.own.iter().any(asks)
+            && !asks(&nd::link_local(self.wire_mac))
     }
 
     /// A member by id.

@@ -185,6 +185,7 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
                 ticket: p.ticket,
                 dest,
                 request,
+                taken: 0,
                 client_fin,
             };
             n.command(client, splice, now);
@@ -280,7 +281,8 @@ pub fn run_app(n: &mut Node, plan: &Plan, now: u64, notes: &mut Vec<Note>) {
         .filter(|k| k.0 == APP_PORT)
         .map(|k| k.1)
         .collect();
-    n.apps.retain(|c, _| n.host.tcbs.contains_key(&(APP_PORT, *c)));
+    n.apps
+        .retain(|c, _| n.host.tcbs.contains_key(&(APP_PORT, *c)));
     for client in clients {
         let Some(t) = n.host.tcbs.get_mut(&(APP_PORT, client)) else {
             continue;

@@ -85,7 +85,12 @@ fn main() -> Result<ExitCode> {
     many(&args, family, broken)
 }
 
-fn one(args: &Args, seed: u64, family: Option<Family>, broken: Option<Mutation>) -> Result<ExitCode> {
+fn one(
+    args: &Args,
+    seed: u64,
+    family: Option<Family>,
+    broken: Option<Mutation>,
+) -> Result<ExitCode> {
     mutation::set(broken);
     let plan = Plan::new(seed, family);
     if args.verbose {
@@ -214,7 +219,9 @@ fn mutations(args: &Args) -> Result<ExitCode> {
             s.spawn(|| {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    let Some(&m) = Mutation::ALL.get(i) else { return };
+                    let Some(&m) = Mutation::ALL.get(i) else {
+                        return;
+                    };
                     let caught = hunt(m, args.budget);
                     if let Ok(mut r) = results.lock() {
                         r.push((i, m, caught));
@@ -238,7 +245,11 @@ fn mutations(args: &Args) -> Result<ExitCode> {
             ),
             None => {
                 uncaught += 1;
-                println!("mutation {:<28} {:<12} NOT CAUGHT", m.name(), m.rule_number());
+                println!(
+                    "mutation {:<28} {:<12} NOT CAUGHT",
+                    m.name(),
+                    m.rule_number()
+                );
             }
         }
     }

@@ -46,7 +46,11 @@ impl Model {
         let p = Promise {
             c_isn: s.ack.wrapping_sub(1),
             s_isn: s.seq,
-            shift: if scaled { s.opts.shift.unwrap_or(0).min(14) } else { 0 },
+            shift: if scaled {
+                s.opts.shift.unwrap_or(0).min(14)
+            } else {
+                0
+            },
             scaled,
         };
         self.promised.insert(client, p);
@@ -82,7 +86,11 @@ impl Model {
         let local = Local {
             l_isn: s.seq,
             s_isn: p.s_isn,
-            shift: if p.scaled { s.opts.shift.unwrap_or(0).min(14) } else { 0 },
+            shift: if p.scaled {
+                s.opts.shift.unwrap_or(0).min(14)
+            } else {
+                0
+            },
             sent: s.seq.wrapping_add(1),
             tau: None,
             edge: None,
@@ -103,7 +111,13 @@ impl Model {
     ///
     /// # Errors
     /// What differs from the reference.
-    pub fn to_wire(&mut self, node: u16, client: SocketAddr, i: &Seg, o: &Seg) -> Result<(), String> {
+    pub fn to_wire(
+        &mut self,
+        node: u16,
+        client: SocketAddr,
+        i: &Seg,
+        o: &Seg,
+    ) -> Result<(), String> {
         let Some(p) = self.promised.get(&client).cloned() else {
             return Err("a segment for a client that nobody answered".into());
         };
@@ -114,12 +128,20 @@ impl Model {
             return Err("a segment of an application that took no SYN".into());
         };
         let delta = l.s_isn.wrapping_sub(l.l_isn);
-        equal("seq", i.seq.wrapping_add(delta), o.seq)?;
+        if !i.has(RST) {
+            equal("seq", i.seq.wrapping_add(delta), o.seq)?;
+        }
         // What the client was acknowledged is never taken back.
         let said = self.acked.get(&client).copied();
-        let ack = said.filter(|_| i.has(ACK) && !i.has(RST)).map_or(i.ack, |a| later(a, i.ack));
+        let ack = said
+            .filter(|_| i.has(ACK) && !i.has(RST))
+            .map_or(i.ack, |a| later(a, i.ack));
         equal("ack", ack, o.ack)?;
-        equal("flags", i.flags & (SYN | FIN | RST | ACK), o.flags & (SYN | FIN | RST | ACK))?;
+        equal(
+            "flags",
+            i.flags & (SYN | FIN | RST | ACK),
+            o.flags & (SYN | FIN | RST | ACK),
+        )?;
         if i.payload != o.payload {
             return Err("payload changed".into());
         }
@@ -136,10 +158,15 @@ impl Model {
             return Ok(());
         }
         let unit = 1u64 << p.shift;
-        let (have, told) = (u64::from(i.window) << l.shift, u64::from(o.window) << p.shift);
+        let (have, told) = (
+            u64::from(i.window) << l.shift,
+            u64::from(o.window) << p.shift,
+        );
         let most = 65_535 << p.shift;
         if told + unit <= have.min(most) || told >= have + unit {
-            return Err(format!("window {have} was told as {told} in units of {unit}"));
+            return Err(format!(
+                "window {have} was told as {told} in units of {unit}"
+            ));
         }
         let own_edge = i.ack.wrapping_add(have.min(most) as u32);
         let edge = o.ack.wrapping_add(told as u32);
@@ -147,7 +174,9 @@ impl Model {
             && !before(own_edge, before_it)
             && before(edge, before_it)
         {
-            return Err(format!("the window's edge went back from {before_it} to {edge}"));
+            return Err(format!(
+                "the window's edge went back from {before_it} to {edge}"
+            ));
         }
         l.edge = Some(l.edge.map_or(edge, |e| later(e, edge)));
         Ok(())

@@ -146,6 +146,7 @@ pub struct Node {
 fn params(plan: &Plan) -> Params {
     Params {
         mtu: plan.mtu,
+        wire_mtu: plan.mtu,
         first_window: plan.first_window,
         replay: if plan.fast_open {
             Replay::FastOpen
@@ -179,7 +180,11 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
     };
     let buckets = Arc::new(BucketTable::new(policy, owner, &shares, 64, [7; 16]));
     let mut steer = [9; 16];
-    steer[..8].copy_from_slice(&Rng::new(plan.seed, 200 + u64::from(id)).next().to_be_bytes());
+    steer[..8].copy_from_slice(
+        &Rng::new(plan.seed, 200 + u64::from(id))
+            .next()
+            .to_be_bytes(),
+    );
     View {
         node: id,
         incarnation: incarnation(id, boot),
@@ -286,8 +291,7 @@ impl Node {
     /// Asks the worker of a client for something.
     pub fn command(&mut self, client: SocketAddr, c: Command, now: u64) {
         let n = self.shards.len();
-        let worker =
-            steer::worker_of_client(&self.view, &client.ip().into(), client.port(), n);
+        let worker = steer::worker_of_client(&self.view, &client.ip().into(), client.port(), n);
         self.shards[worker].command(&self.view, c, Instant(now), &mut self.out);
     }
 
@@ -307,7 +311,8 @@ impl Node {
     /// What the workers report.
     pub fn events(&mut self) -> Vec<Event> {
         let all = self.shards.iter_mut();
-        all.flat_map(|s| s.take_events().collect::<Vec<_>>()).collect()
+        all.flat_map(|s| s.take_events().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Frames of its pool that nobody gave back.

@@ -337,7 +337,10 @@ mod tests {
     fn value_bytes_value() {
         for v6 in [false, true] {
             let (src, dst): (IpAddr, IpAddr) = if v6 {
-                ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap())
+                (
+                    "2001:db8::1".parse().unwrap(),
+                    "2001:db8::2".parse().unwrap(),
+                )
             } else {
                 ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap())
             };

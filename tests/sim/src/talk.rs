@@ -20,7 +20,8 @@ pub struct Request {
 }
 
 fn noise(id: u64, at: u64) -> u8 {
-    let x = (id ^ (at >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x =
+        (id ^ (at >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     ((x ^ (x >> 29)) >> (8 * (at & 7))) as u8
 }
 

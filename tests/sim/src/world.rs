@@ -350,7 +350,8 @@ impl World {
         if let Err(what) = result {
             let at = self.now;
             let what = format!("node {id}, {}: {what}; {i:?}", port.name());
-            self.check.fail(at, "translation as the reference says", what);
+            self.check
+                .fail(at, "translation as the reference says", what);
         }
     }
 
@@ -372,10 +373,15 @@ impl World {
         self.notes(id, notes);
         if self.node(id).live_frames() != 0 {
             let n = self.node(id).live_frames();
-            self.check.fail(now, "every buffer is returned", format!("{n} at node {id}"));
+            self.check
+                .fail(now, "every buffer is returned", format!("{n} at node {id}"));
         }
         self.hold_caps(id);
-        let grain = if self.epilogue.is_some() { 250 * MS } else { 5 * MS };
+        let grain = if self.epilogue.is_some() {
+            250 * MS
+        } else {
+            5 * MS
+        };
         let next = self.node(id).next_timer().unwrap_or(u64::MAX);
         let next = next.max(now + 1).min(now + grain);
         let slot = usize::from(id) - 1;
@@ -424,7 +430,8 @@ impl World {
             Port::LinkHost => {
                 let at = self.now;
                 let what = format!("node {id}: a link frame reached the host");
-                self.check.fail(at, "splice ports never reach the host", what);
+                self.check
+                    .fail(at, "splice ports never reach the host", what);
             }
         }
     }
@@ -435,13 +442,18 @@ impl World {
             return;
         };
         if bytes[6..12] != wire_mac(id) {
-            self.check.fail(at, "no frame bears another source address", format!("node {id}"));
+            self.check.fail(
+                at,
+                "no frame bears another source address",
+                format!("node {id}"),
+            );
         }
         let client = SocketAddr::new(s.dst, s.dport);
         let i = client_index(client);
         if s.sport != SERVICE_PORT || i >= self.clients.len() || bytes[..6] != client_mac(i) {
             let what = format!("node {id}: {s:?}");
-            self.check.fail(at, "the host's traffic leaves only as the service's", what);
+            self.check
+                .fail(at, "the host's traffic leaves only as the service's", what);
             return;
         }
         self.check.model.acked(client, &s);
@@ -462,19 +474,37 @@ impl World {
         if rule || self.app_reset || (self.plan.expect.may_reset && self.crashed) {
             return;
         }
-        let c = self.clients.get(client_index(client)).and_then(Option::as_ref);
+        let c = self
+            .clients
+            .get(client_index(client))
+            .and_then(Option::as_ref);
         if c.is_none_or(|c| c.outcome != Outcome::Running) {
             return;
         }
         let at = self.now;
         let what = format!("node {id} lets {s:?} out");
-        self.check.fail(at, "no RST that no endpoint or rule sent", what);
+        self.check
+            .fail(at, "no RST that no endpoint or rule sent", what);
     }
 
     /// What the wire does to a frame between client `i` and node `id`.
-    fn pass(&mut self, i: usize, id: u16, up: bool, delay: u64, b: Vec<u8>) -> Vec<(u64, Vec<u8>, bool)> {
+    fn pass(
+        &mut self,
+        i: usize,
+        id: u16,
+        up: bool,
+        delay: u64,
+        b: Vec<u8>,
+    ) -> Vec<(u64, Vec<u8>, bool)> {
         let last = self.last_wire.entry((i, id, up)).or_default();
-        impair(&mut self.wire_rng, &self.plan.wire, self.now, delay, last, b)
+        impair(
+            &mut self.wire_rng,
+            &self.plan.wire,
+            self.now,
+            delay,
+            last,
+            b,
+        )
     }
 
     // --- link ---
@@ -513,7 +543,10 @@ impl World {
             }
         }
         if let Some(t) = twice {
-            self.push(self.now + delay + t, Ev::ToNode(to, Port::Link, bytes.clone()));
+            self.push(
+                self.now + delay + t,
+                Ev::ToNode(to, Port::Link, bytes.clone()),
+            );
         }
         let late = delay != self.plan.link_delay;
         let mut free = 0;
@@ -522,7 +555,14 @@ impl World {
         } else {
             self.last_link.entry((id, to)).or_default()
         };
-        for (t, b, _) in impair(&mut self.link_rng, &self.plan.link, self.now, delay, last, bytes) {
+        for (t, b, _) in impair(
+            &mut self.link_rng,
+            &self.plan.link,
+            self.now,
+            delay,
+            last,
+            bytes,
+        ) {
             self.push(t, Ev::ToNode(to, Port::Link, b));
         }
     }
@@ -565,7 +605,8 @@ impl World {
         }
         if s.seq == crate::faults::STRANGER {
             let what = format!("node {id}: {s:?}");
-            self.check.fail(at, "option 32 and the bare form reach no host", what);
+            self.check
+                .fail(at, "option 32 and the bare form reach no host", what);
         }
         if s.dport == APP_PORT {
             self.check.replayed(at, id, client, &s);
@@ -585,7 +626,10 @@ impl World {
         }
         let word = |i: usize| u16::from_be_bytes([q[i], q[i + 1]]);
         let seq = u32::from(word(24)) << 16 | u32::from(word(26));
-        let name: Name = (word(20), client_addr(usize::from(word(22)).saturating_sub(40_000)));
+        let name: Name = (
+            word(20),
+            client_addr(usize::from(word(22)).saturating_sub(40_000)),
+        );
         // The socket may be gone by now; then nothing can be said of its numbers.
         let local = [APP_PORT, crate::node::PROXY_PORT].contains(&name.0);
         let known = local
@@ -594,7 +638,8 @@ impl World {
             });
         if !known {
             let what = format!("node {id}: port {}, seq {seq}", name.0);
-            self.check.fail(self.now, "ICMP errors name the stack's own numbers", what);
+            self.check
+                .fail(self.now, "ICMP errors name the stack's own numbers", what);
         }
     }
 
@@ -634,7 +679,8 @@ impl World {
                 continue;
             }
             let what = format!("host of node {id}, port {}: {}", name.0, c.0);
-            self.check.fail(self.now, "a stack is told only what can be", what);
+            self.check
+                .fail(self.now, "a stack is told only what can be", what);
         }
         if !self.plan.expect.clean {
             return;
@@ -643,7 +689,8 @@ impl World {
         let paws: u32 = self.node(id).host.tcbs.values().map(|t| t.paws).sum();
         if paws > 0 {
             let what = format!("host of node {id} rejects a timestamp");
-            self.check.fail(self.now, "clean wire: no PAWS rejection", what);
+            self.check
+                .fail(self.now, "clean wire: no PAWS rejection", what);
         }
     }
 
@@ -656,14 +703,31 @@ impl World {
         if !plain || c.reuse.is_some() || self.plan.ask_at != c.requests[0].0 {
             return;
         }
+        let shut = |t: &crate::stack::tcb::Tcb| t.is_shut();
+        let node = &self.nodes[usize::from(id) - 1];
+        if node.host.tcbs.values().any(shut) {
+            let what = format!("node {id}: a window of 0");
+            self.check.fail(
+                self.now,
+                "the client's window holds from the cut over",
+                what,
+            );
+            return;
+        }
+        let c = &self.plan.clients[0];
         let least = c.delay * 2 * 9 / 10;
         let all = self.nodes[usize::from(id) - 1].host.tcbs.iter();
-        let short = all.filter(|(n, _)| n.0 == APP_PORT).find_map(|(_, t)| {
-            t.first_rtt().filter(|&r| r < least)
-        });
+        let short = all
+            .filter(|(n, _)| n.0 == APP_PORT)
+            .find_map(|(_, t)| t.first_rtt().filter(|&r| r < least));
         if let Some(rtt) = short {
-            let what = format!("node {id}: {} us, the client's is {} us", rtt / US, c.delay * 2 / US);
-            self.check.fail(self.now, "the stack measures the client's round trip", what);
+            let what = format!(
+                "node {id}: {} us, the client's is {} us",
+                rtt / US,
+                c.delay * 2 / US
+            );
+            self.check
+                .fail(self.now, "the stack measures the client's round trip", what);
         }
     }
 
@@ -764,13 +828,19 @@ impl World {
         let (outcome, paws) = (c.outcome.clone(), c.paws());
         self.from_client(i, out);
         if let Some(what) = wrong {
-            self.check.fail(now, "answers arrive as sent", format!("client {i}: {what}"));
+            self.check
+                .fail(now, "answers arrive as sent", format!("client {i}: {what}"));
         }
         for what in complaints.into_iter().filter(|_| !self.plan.expect.stale) {
-            self.check.fail(now, "a stack is told only what can be", format!("client {i}: {what}"));
+            self.check.fail(
+                now,
+                "a stack is told only what can be",
+                format!("client {i}: {what}"),
+            );
         }
         if paws > 0 && self.plan.expect.clean {
-            self.check.fail(now, "clean wire: no PAWS rejection", format!("client {i}"));
+            self.check
+                .fail(now, "clean wire: no PAWS rejection", format!("client {i}"));
         }
         if outcome != self.ends[i] {
             self.ends[i] = outcome.clone();
@@ -791,10 +861,18 @@ impl World {
         let at = self.now;
         match outcome {
             Outcome::Reset if (e.complete || !e.may_reset) && !self.app_reset && !self.ruled() => {
-                self.check.fail(at, "every client is answered", format!("client {i} was reset"));
+                self.check.fail(
+                    at,
+                    "every client is answered",
+                    format!("client {i} was reset"),
+                );
             }
             Outcome::Cut if e.complete || !self.gave => {
-                self.check.fail(at, "every client is answered", format!("client {i} was cut off"));
+                self.check.fail(
+                    at,
+                    "every client is answered",
+                    format!("client {i} was cut off"),
+                );
             }
             _ => {}
         }
@@ -880,7 +958,8 @@ impl World {
     fn count_frame(&mut self) {
         self.report.frames += 1;
         if self.report.frames > MOST_FRAMES {
-            self.check.fail(self.now, "no storm of segments", "too many frames");
+            self.check
+                .fail(self.now, "no storm of segments", "too many frames");
         }
     }
 
@@ -918,7 +997,12 @@ impl World {
         let mut s = String::new();
         for (i, c) in self.clients.iter_mut().enumerate() {
             if let Some(c) = c {
-                s += &format!("client {i} {:?} {} of {} bytes, ", c.state(), c.got, c.whole());
+                s += &format!(
+                    "client {i} {:?} {} of {} bytes, ",
+                    c.state(),
+                    c.got,
+                    c.whole()
+                );
             }
         }
         for n in &mut self.nodes {
@@ -940,20 +1024,27 @@ impl World {
         let late = self.now > begun + bound;
         let up: Vec<&Node> = self.nodes.iter().filter(|n| n.up).collect();
         let flows: usize = up.iter().flat_map(|n| &n.shards).map(|s| s.flows()).sum();
-        let held: usize = up.iter().flat_map(|n| &n.shards).map(|s| s.hold_use().0).sum();
-        let asking = up.iter().flat_map(|n| n.proxies.values()).any(|p| {
-            !matches!(p.stage, Stage::Reading | Stage::GaveUp)
-        });
+        let held: usize = up
+            .iter()
+            .flat_map(|n| &n.shards)
+            .map(|s| s.hold_use().0)
+            .sum();
+        let asking = up
+            .iter()
+            .flat_map(|n| n.proxies.values())
+            .any(|p| !matches!(p.stage, Stage::Reading | Stage::GaveUp));
         if flows == 0 && held == 0 && !asking {
             if self.plan.expect.handover && self.report.handovers == 0 {
-                self.check.fail(self.now, "the scenario happens", "no handover was accepted");
+                self.check
+                    .fail(self.now, "the scenario happens", "no handover was accepted");
             }
             return true;
         }
         if late {
             let states: Vec<[u64; 5]> = up.iter().map(|n| n.states()).collect();
             let what = format!("{flows} FCBs {states:?}, {held} hold buffers, asking: {asking}");
-            self.check.fail(self.now, "nothing outlives its bound", what);
+            self.check
+                .fail(self.now, "nothing outlives its bound", what);
         }
         late
     }
@@ -961,7 +1052,14 @@ impl World {
 
 /// What a path does to one frame: copies with their time of arrival, and whether each is
 /// as it was sent. `last` keeps frames in order unless the path reorders.
-fn impair(r: &mut Rng, m: &Impair, now: u64, delay: u64, last: &mut u64, b: Vec<u8>) -> Vec<(u64, Vec<u8>, bool)> {
+fn impair(
+    r: &mut Rng,
+    m: &Impair,
+    now: u64,
+    delay: u64,
+    last: &mut u64,
+    b: Vec<u8>,
+) -> Vec<(u64, Vec<u8>, bool)> {
     let mut out = Vec::new();
     if r.permille(m.loss) {
         return out;

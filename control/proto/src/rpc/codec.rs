@@ -157,12 +157,14 @@ mod tests {
 
     fn answer() -> impl Strategy<Value = Answer> {
         prop_oneof![
-            (any::<u16>(), any::<bool>(), any::<u64>()).prop_map(|(node, fast, micros)| {
-                let replay = if fast {
-                    Replay::FastOpen
-                } else {
-                    Replay::Handshake
-                };
+            (any::<u16>(), 0..4usize, any::<u64>()).prop_map(|(node, replay, micros)| {
+                let all = [
+                    Replay::FastOpen,
+                    Replay::Handshake,
+                    Replay::Paper,
+                    Replay::Unknown,
+                ];
+                let replay = all[replay];
                 Answer::Done(Done {
                     node,
                     replay,

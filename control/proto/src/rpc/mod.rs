@@ -108,6 +108,10 @@ pub enum Replay {
     FastOpen,
     /// SYN, ACK, then data.
     Handshake,
+    /// As the DTS paper has it, to a peer that speaks nothing else.
+    Paper,
+    /// The destination has the connection; its word on the replay was lost.
+    Unknown,
 }
 
 impl fmt::Display for Replay {
@@ -115,6 +119,8 @@ impl fmt::Display for Replay {
         f.write_str(match self {
             Self::FastOpen => "fast-open",
             Self::Handshake => "handshake",
+            Self::Paper => "paper",
+            Self::Unknown => "unknown",
         })
     }
 }

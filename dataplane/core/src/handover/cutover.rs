@@ -3,11 +3,12 @@
 
 use super::answers::Answer;
 use super::dest::Phase;
+use super::round_trip::patience;
 use super::source::segment;
-use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
 use crate::time::{Instant, Span};
@@ -71,8 +72,9 @@ impl Shard {
         f.cut = d.state.cut;
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.
-        d.due = now + f.rtt.max(Span::millis(1));
+        d.due = now + patience(f.rtt);
         if broken(Mutation::AckAtOnce) {
+            // Together with `tells_round_trip`.
             d.due = now;
         }
         d.filling = d.paper.is_none().then(|| now + FILLING);
@@ -82,14 +84,21 @@ impl Shard {
             ack: d.state.cut,
             replay: d.replay,
         };
-        let (c_end, handshake_done, fast) =
-            (d.c_end(), d.handshake_done, d.replay == Replay::FastOpen);
+        let (c_end, handshake_done, fast, tells) = (
+            d.c_end(),
+            d.handshake_done,
+            d.replay == Replay::FastOpen,
+            d.tells_round_trip(),
+        );
         let egress = std::mem::take(&mut d.egress);
         self.set_state(slot, State::Served);
         match (paper, fast) {
             (true, _) => self.counters.replay_paper += 1,
             (false, true) => self.counters.replay_fast_open += 1,
             (false, false) => self.counters.replay_handshake += 1,
+        }
+        if tells {
+            self.tell_round_trip(v, slot, out);
         }
         if !paper {
             self.answers.put(flow, answer, now);
@@ -104,12 +113,13 @@ impl Shard {
         if (keepalive || tells) && !broken(Mutation::NoAckOfCut) {
             self.ack_cut(v, slot, out);
         }
-        if !handshake_done {
+        if !handshake_done && !tells {
             self.wake(slot, due);
         }
-        for bytes in egress {
-            if let Some(frame) = out.frame(&bytes) {
-                self.wire_host_in(v, frame, now, out);
+        for kept in egress {
+            match kept.again(out) {
+                Some(frame) => self.wire_host_in(v, frame, now, out),
+                None => self.drop_frame(Drop::NoBuffer),
             }
         }
     }
@@ -205,13 +215,22 @@ impl Shard {
     }
 
     /// Keeps a segment of which [`Self::waits`] holds.
-    pub(crate) fn wait(&mut self, v: &View, slot: u32, frame: &[u8], s: &Segment) {
+    pub(crate) fn wait<F: Frame>(&mut self, v: &View, slot: u32, frame: &F, s: &Segment) {
         let max = v.params.hold_flow_max;
         let held = &mut self.slots[slot as usize].held;
-        if !self.store.push(held, max, frame, s.seq, s.seq_end()) {
-            self.drops.count(Drop::HoldFull);
-        }
-        let until = self.slots[slot as usize].dest.as_ref().and_then(|d| d.filling);
+        hold_copy(
+            &mut self.store,
+            held,
+            &mut self.drops,
+            max,
+            frame,
+            s.seq,
+            s.seq_end(),
+        );
+        let until = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
         if let Some(t) = until {
             self.wake(slot, t);
         }
@@ -284,13 +303,13 @@ impl Shard {
         let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
             return self.drop_frame(Drop::NoBuffer);
         };
-        debug_assert_eq!(copy.head().len(), frame.len());
+        debug_assert_eq!(copy.len(), frame.len());
         let f = &mut self.slots[slot as usize];
         f.observe_client(&s, now);
         if let Some(d) = f.dest.as_mut() {
             d.note_taken(&s);
         }
-        self.complete_handshake(v, slot, &s, out);
+        self.complete_handshake(v, slot, &s, now, out);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);
     }

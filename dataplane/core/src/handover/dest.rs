@@ -1,13 +1,13 @@
 //! The destination of a handover: what the source's messages do here.
 
-use super::answers::Answer;
+use super::answers::{Answer, KEPT};
 use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
-use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
-use crate::frame::{Output, Port};
+use crate::frame::{Kept, Output, Port};
 use crate::key::FlowKey;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -44,6 +44,8 @@ pub struct DestSide {
     pub request: Vec<u8>,
     /// Where the request ended when more was last asked for because of a hole.
     pub asked: Option<usize>,
+    /// Data messages that were taken since the source was told how far this is.
+    pub untold: u8,
     /// How the request is being replayed.
     pub replay: Replay,
     /// The local stack's ISN.
@@ -61,11 +63,15 @@ pub struct DestSide {
     pub tries: u32,
     /// The replayed handshake is complete.
     pub handshake_done: bool,
+    /// SYN-ACKs that the stack owes for a SYN that it was given again.
+    pub synacks_due: u32,
     /// Local segments that wait for the cut over.
-    pub egress: Vec<Vec<u8>>,
+    pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,
+    /// When the end mark came: `given` is forgotten some time after it.
+    pub ended: Option<Instant>,
     /// End of what the stack was given in order.
     pub taken: u32,
     /// Until then segments from above a hole wait for what the source forwards;
@@ -85,6 +91,12 @@ impl DestSide {
         if seq::le(s.seq, self.taken) && seq::lt(self.taken, s.seq_end()) {
             self.taken = s.seq_end();
         }
+    }
+
+    /// The end mark came so long ago that nothing which the source forwarded can
+    /// still be under way, and what was given to the stack need not be remembered.
+    pub(crate) fn forwarding_is_over(&self, now: Instant) -> bool {
+        self.ended.is_some_and(|t| now - t >= KEPT)
     }
 
     /// Number behind the client's last byte or FIN that the source passed on.
@@ -161,6 +173,7 @@ impl Shard {
             state: st,
             request: m.body.to_vec(),
             asked: None,
+            untold: 0,
             replay: Replay::FastOpen,
             l_isn: 0,
             l_tsval: 0,
@@ -169,8 +182,10 @@ impl Shard {
             due: now + v.params.deadline,
             tries: 0,
             handshake_done: false,
+            synacks_due: 0,
             egress: Vec::new(),
             given: Vec::new(),
+            ended: None,
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
             filling: None,
             probe_answered: false,
@@ -185,7 +200,7 @@ impl Shard {
             }
         } else {
             self.wake(slot, now + v.params.deadline);
-            self.ask_for_more(v, slot, out);
+            self.ask_for_more(v, slot, false, out);
         }
     }
 
@@ -224,7 +239,7 @@ impl Shard {
             return;
         };
         match d.phase {
-            Phase::Gather => self.ask_for_more(v, slot, out),
+            Phase::Gather => self.ask_for_more(v, slot, false, out),
             Phase::Syn | Phase::Data => {}
             Phase::Served => {
                 if let Some(a) = self.answers.get(&m.header.flow) {
@@ -233,66 +248,6 @@ impl Shard {
                     self.send_accept(v, slot, out);
                 }
             }
-        }
-    }
-
-    fn ask_for_more<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
-            return;
-        };
-        let (peer, flow) = (d.peer, d.flow);
-        let head = Head {
-            seq: d.state.s_base.wrapping_add(1),
-            ack: d
-                .state
-                .c_base
-                .wrapping_add(1)
-                .wrapping_add(d.request.len() as u32),
-            flags: ACK,
-            ..Head::default()
-        };
-        self.say(
-            v,
-            &peer,
-            Kind::Continue,
-            flow,
-            &Fields::default(),
-            head,
-            &[],
-            out,
-        );
-    }
-
-    fn data_came<O: Output>(
-        &mut self,
-        v: &View,
-        m: &Message<'_>,
-        slot: u32,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
-            return;
-        };
-        let at = m.seq.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        let len = d.state.cut.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        if d.phase != Phase::Gather || at + m.body.len() > len {
-            return self.drop_frame(Drop::LinkStale);
-        }
-        if at > d.request.len() {
-            // A hole: the source starts again from what we have. One question for
-            // each hole; the source's own timer repeats.
-            if d.asked.replace(d.request.len()) == Some(d.request.len()) {
-                return self.drop_frame(Drop::LinkStale);
-            }
-            return self.ask_for_more(v, slot, out);
-        }
-        let fresh = d.request.len() - at;
-        if fresh < m.body.len() {
-            d.request.extend_from_slice(&m.body[fresh..]);
-        }
-        if d.request.len() == len {
-            self.begin_replay(v, slot, now, out);
         }
     }
 
@@ -308,7 +263,12 @@ impl Shard {
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
         frame.extend_from_slice(&v.cluster_mac);
         frame.extend_from_slice(&f.next_hop);
-        frame.extend_from_slice(&wire::ETHERTYPE_IPV4.to_be_bytes());
+        let ethertype = if f.key.client.is_v4() {
+            wire::ETHERTYPE_IPV4
+        } else {
+            wire::ETHERTYPE_IPV6
+        };
+        frame.extend_from_slice(&ethertype.to_be_bytes());
         frame.extend_from_slice(m.body);
         // It must be what it says it is: a segment of this client to this service.
         let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
@@ -318,7 +278,8 @@ impl Shard {
             && ip.dst == f.key.vip
             && ip.proto == wire::PROTO_TCP
             && wire::tcp::ports(&frame, &ip) == Some((f.key.client_port, f.key.port));
-        if !right || f.state != State::Served {
+        let over = f.dest.as_ref().is_none_or(|d| d.forwarding_is_over(now));
+        if !right || f.state != State::Served || over {
             return self.drop_frame(Drop::LinkStale);
         }
         if let Ok(s) = Segment::parse(&frame, &ip)
@@ -361,7 +322,7 @@ impl Shard {
             self.stop_filling(v, slot, now, out);
         }
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
-            d.given = Vec::new();
+            d.ended.get_or_insert(now);
         }
         let head = Head {
             seq: m.ack,
@@ -482,7 +443,7 @@ impl Shard {
             f.tau = 0;
             f.local_shift = f.agreed.promised_shift;
             if let Some(d) = f.dest.take() {
-                self.aliases.forget(slot, &d);
+                self.aliases.forget(&d);
             }
         } else {
             self.remove(slot);
@@ -515,36 +476,35 @@ impl Shard {
             return;
         }
         f.expires = Some(now + v.params.closing);
-        if let Some(d) = f.dest.as_mut()
-            && !broken(Mutation::EndUntold)
-            && d.paper.is_none()
-            && !d.end_told
-            && d.peer.addr != v.link
-        {
-            d.end_told = true;
-            let (peer, flow) = (d.peer, d.flow);
-            let head = Head {
-                seq: 0,
-                ack: 0,
-                flags: ACK,
-                ..Head::default()
-            };
-            self.say(
-                v,
-                &peer,
-                Kind::FlowEnd,
-                flow,
-                &Fields::default(),
-                head,
-                &[],
-                out,
-            );
+        self.tell_end(v, slot, out);
+    }
+
+    /// Says to the node that the flow came from that it is over, once.
+    pub(crate) fn tell_end<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let was = f.source.as_mut().and_then(|s| s.was.as_mut());
+        let Some(d) = f.dest.as_mut().or(was) else {
+            return;
+        };
+        if d.paper.is_some() || d.end_told || d.peer.addr == v.link || broken(Mutation::EndUntold) {
+            return;
         }
+        d.end_told = true;
+        let (peer, flow) = (d.peer, d.flow);
+        let head = Head {
+            flags: ACK,
+            ..Head::default()
+        };
+        let nothing = Fields::default();
+        self.say(v, &peer, Kind::FlowEnd, flow, &nothing, head, &[], out);
     }
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
-        let filling = self.slots[slot as usize].dest.as_ref().and_then(|d| d.filling);
+        let filling = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
         match filling {
             Some(t) if now >= t => self.stop_filling(v, slot, now, out),
             Some(t) => self.wake(slot, t),
@@ -654,10 +614,12 @@ impl crate::fcb::Fcb {
         self.c_fin = st.client_fin.then_some(c_end);
         if self.source.is_none() {
             self.c_nxt = c_end;
+            self.c_high = c_end;
             self.c_edge = st.last_ack;
         }
         self.c_acked = st.last_ack;
         self.ts_in_order = st.ts_recent;
+        self.ts_echoed = st.ts_recent;
         self.ts_max = st.ts_max;
         self.rtt = Span::micros(u64::from(st.rtt_us));
         self.peer = Some((id.source, id.source_incarnation));

@@ -1,9 +1,9 @@
 //! Link messages: sending, and the judgement of what comes in.
 
-use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::frame::{Frame, Output, Port};
 use crate::key::Addr;
+use crate::mutation::{Mutation, broken};
 use crate::shard::Shard;
 use crate::time::Instant;
 use crate::view::View;
@@ -58,6 +58,8 @@ pub struct Message<'a> {
     pub ack: u32,
     /// The segment's sequence number.
     pub seq: u32,
+    /// The segment's flags.
+    pub flags: u8,
     /// Who sent it, as the address of an answer.
     pub peer: Peer,
 }
@@ -170,7 +172,7 @@ impl Shard {
             flow,
         };
         block::write(&mut b, &header, fields);
-        v.params.mtu - 40 - opts.bytes().1 - b.len()
+        v.params.mtu - Ip::header_len(&v.link) - 20 - opts.bytes().1 - b.len()
     }
 
     pub(crate) fn link_in<O: Output>(
@@ -186,14 +188,27 @@ impl Shard {
         if eth.src == v.link_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
-        match wire::l3(frame.head()) {
-            Err(_) => self.drop_frame(Drop::Malformed),
-            Ok(L3::Ip(ip)) if ip.dst == v.link && ip.proto == PROTO_TCP && !ip.fragment => {
-                let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
-                    v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
-                });
-                if ours && !broken(Mutation::LinkToHost) {
-                    self.link_message(v, frame.head(), now, out);
+        match wire::l3_of(&frame) {
+            Err(bad) => self.drop_frame(bad.into()),
+            // A later fragment bears no port, and a stack puts all together.
+            Ok(L3::Ip(ip)) if ip.fragment && (ip.may_be_tcp() || v.is_replayed_to(&ip.dst)) => {
+                self.drop_frame(Drop::Fragment)
+            }
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                let dport = wire::tcp::ports(frame.head(), &ip).map(|(_, d)| d);
+                let hidden = dport.is_some_and(|d| v.is_hidden(d));
+                let spliced = dport.is_some_and(|d| v.is_app_port(d) || v.is_splice_port(d));
+                if broken(Mutation::LinkToHost) {
+                    out.send(Port::LinkHost, frame);
+                } else if ip.dst == v.link && (hidden || spliced) {
+                    if frame.head().len() == frame.len() {
+                        self.link_message(v, frame.head(), now, out);
+                    } else {
+                        self.link_message(v, &frame.to_vec(), now, out);
+                    }
+                } else if hidden || v.is_vip(&ip.dst) {
+                    // The stack would take it by any interface, whatever it is for.
+                    self.drop_frame(Drop::HiddenPort);
                 } else {
                     out.send(Port::LinkHost, frame);
                 }
@@ -203,14 +218,19 @@ impl Shard {
     }
 
     pub(crate) fn link_host_in<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
-        if let Ok(L3::Ip(ip)) = wire::l3(frame.head())
-            && ip.proto == PROTO_TCP
-            && let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
-            && (v.is_app_port(sport)
-                || v.is_hidden(sport)
-                || v.is_splice_port(sport) && v.is_app_port(dport))
-        {
-            return self.drop_frame(Drop::HostWithoutFlow);
+        match wire::l3_of(&frame) {
+            // What is not read must not hide a port of ours.
+            Err(bad) => return self.drop_frame(bad.into()),
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                if let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
+                    && (v.is_app_port(sport)
+                        || v.is_hidden(sport)
+                        || v.is_splice_port(sport) && v.is_app_port(dport))
+                {
+                    return self.drop_frame(Drop::HostWithoutFlow);
+                }
+            }
+            Ok(_) => {}
         }
         out.send(Port::Link, frame);
     }
@@ -256,6 +276,7 @@ impl Shard {
                     body: &payload[n..],
                     ack: s.ack,
                     seq: s.seq,
+                    flags: s.flags,
                     peer,
                 };
                 self.judge(v, &m, &ip, now, out);
@@ -310,7 +331,7 @@ impl Shard {
         if !right_way {
             return self.drop_frame(Drop::LinkStranger);
         }
-        self.drops.count(Drop::LinkConsumed);
+        self.counters.link_messages += 1;
         if h.kind.from_source() {
             self.destination_message(v, m, now, out);
         } else {

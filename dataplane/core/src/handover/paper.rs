@@ -5,11 +5,11 @@
 use super::dest::{DestSide, Phase};
 use super::message::{Head, Peer};
 use super::replay::ClientSegment;
-use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Output, Port};
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::steer;
@@ -52,7 +52,7 @@ impl Aliases {
     }
 
     /// Forgets the splice connection of a destination that ends.
-    pub(crate) fn forget(&mut self, _slot: u32, d: &DestSide) {
+    pub(crate) fn forget(&mut self, d: &DestSide) {
         if d.paper.is_some() {
             self.map
                 .remove(&(d.peer.addr, d.peer.port, d.peer.local_port));
@@ -103,11 +103,12 @@ impl Shard {
         let Some(opt) = s.opts.splice.filter(|_| !s.has(ACK)) else {
             return self.drop_frame(Drop::LinkStranger);
         };
-        let service = v.services.iter().position(|x| x.app_port == s.dport);
+        // Option 32 has room for an IPv4 address only.
+        let mut services = v.services.iter();
+        let service = services.position(|x| x.app_port == s.dport && x.vip.is_v4());
         let Some(service) = service.filter(|_| {
             (v.params.paper_form || broken(Mutation::BareFormServed)) && s.opts.timestamps.is_none()
-        })
-        else {
+        }) else {
             self.drop_frame(Drop::PaperForm);
             return self.bare_refuse(v, &peer, s.seq, out);
         };
@@ -203,6 +204,7 @@ impl Shard {
             state: st,
             request: Vec::new(),
             asked: None,
+            untold: 0,
             replay: Replay::Handshake,
             l_isn: 0,
             l_tsval: 0,
@@ -211,8 +213,10 @@ impl Shard {
             due: now,
             tries: 0,
             handshake_done: true,
+            synacks_due: 0,
             egress: Vec::new(),
             given: Vec::new(),
+            ended: None,
             taken: st.cut,
             filling: None,
             probe_answered: false,
@@ -278,7 +282,7 @@ impl Shard {
         if d.phase != Phase::Data || !s.has(ACK) {
             return self.drop_frame(Drop::LinkStale);
         }
-        self.drops.count(Drop::LinkConsumed);
+        self.counters.link_messages += 1;
         d.tries = 0;
         d.due = now + v.params.deadline;
         let due = d.due;
@@ -344,6 +348,7 @@ impl Shard {
         }
         d.l_window = u32::from(p.synack.unwrap_or(0));
         f.c_nxt = d.state.cut;
+        f.c_high = f.c_nxt;
         f.c_acked = d.state.c_base.wrapping_add(1);
         let (cut, ack, window) = (d.state.cut, d.l_isn.wrapping_add(1), f.client_window);
         self.cut_over(v, slot, true, now, out);

@@ -6,9 +6,9 @@
 
 use super::answers::Answer;
 use super::dest::{Phase, to_stack};
-use crate::mutation::{Mutation, broken};
 use crate::drops::Drop;
-use crate::frame::Output;
+use crate::frame::{Frame, Kept, Output};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -21,6 +21,8 @@ use dts_proto::block::{Reason, Replay};
 
 /// Local segments that wait for the cut over.
 const EGRESS_MOST: usize = 64;
+/// Their bytes, which a stack with segmentation offload has in few large frames.
+const EGRESS_BYTES: usize = 128 << 10;
 /// SYNs that the stack is given before an old socket counts as unkillable.
 const SYN_TRIES: u32 = 3;
 
@@ -50,13 +52,15 @@ impl Shard {
         self.wake(slot, due);
     }
 
-    fn replay_syn<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+    pub(crate) fn replay_syn<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };
         d.tries += 1;
         let st = d.state;
-        let window = if d.paper.is_some() || broken(Mutation::WindowZero) {
+        let tells = d.tells_round_trip();
+        let window = if d.paper.is_some() || tells {
+            // The answer waits for the ACK that completes the handshake.
             0
         } else if broken(Mutation::SynWindowScaled) {
             st.window
@@ -128,7 +132,7 @@ impl Shard {
     pub(crate) fn host_replay<O: Output>(
         &mut self,
         v: &View,
-        frame: &[u8],
+        frame: &O::Frame,
         s: &Segment,
         slot: u32,
         now: Instant,
@@ -147,9 +151,7 @@ impl Shard {
                 }
             }
             Phase::Syn
-                if s.has(ACK)
-                    && d.tries < SYN_TRIES
-                    && !broken(Mutation::TimeWaitNotReset) =>
+                if s.has(ACK) && d.tries < SYN_TRIES && !broken(Mutation::TimeWaitNotReset) =>
             {
                 // An old socket of this 4-tuple, in TIME_WAIT or forgotten: the RST
                 // that it cannot refuse, then the SYN again.
@@ -236,7 +238,7 @@ impl Shard {
     fn host_data<O: Output>(
         &mut self,
         v: &View,
-        frame: &[u8],
+        frame: &O::Frame,
         s: &Segment,
         slot: u32,
         now: Instant,
@@ -261,8 +263,9 @@ impl Shard {
         // A RST after bytes of the request were given is the application's answer.
         let whole = s.has(RST) || (s.has(ACK) && seq::le(d.state.cut, s.ack));
         if !s.is_empty() || s.has(FIN | RST) {
-            if d.egress.len() < EGRESS_MOST {
-                d.egress.push(frame.to_vec());
+            let kept: usize = d.egress.iter().map(|k| k.bytes.len()).sum();
+            if d.egress.len() < EGRESS_MOST && kept + frame.len() <= EGRESS_BYTES {
+                d.egress.push(Kept::of(frame));
             } else {
                 self.drop_frame(Drop::HoldFull);
             }
@@ -296,6 +299,7 @@ impl Shard {
         v: &View,
         slot: u32,
         s: &Segment,
+        now: Instant,
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
@@ -307,8 +311,10 @@ impl Shard {
             return;
         }
         d.handshake_done = true;
-        if d.state.client_fin {
-            self.play_ack(v, slot, ack, window, s.ts_val(), out);
+        let (fin, ts_ecr) = (d.state.client_fin, d.l_tsval);
+        self.deny_early(v, slot, s, now, out);
+        if fin {
+            self.play_ack(v, slot, ack, window, (s.ts_val(), ts_ecr), out);
         }
     }
 
@@ -318,8 +324,8 @@ impl Shard {
         let window = f.client_window;
         let Some(d) = f.dest.as_mut() else { return };
         d.handshake_done = true;
-        let ack = d.l_isn.wrapping_add(1);
-        self.play_ack(v, slot, ack, window, None, out);
+        let (ack, ts_ecr) = (d.l_isn.wrapping_add(1), d.l_tsval);
+        self.play_ack(v, slot, ack, window, (None, ts_ecr), out);
     }
 
     /// The stack repeats its SYN-ACK although the client's round trip is over: the
@@ -331,19 +337,26 @@ impl Shard {
         s: &Segment,
         out: &mut O,
     ) {
-        let dest = self.slots[slot as usize].dest.as_ref();
-        if dest.is_some_and(|d| d.handshake_done && d.l_isn == s.seq) {
-            self.finish_handshake(v, slot, out);
+        let dest = self.slots[slot as usize].dest.as_mut();
+        let Some(d) = dest.filter(|d| d.handshake_done && d.l_isn == s.seq) else {
+            return;
+        };
+        if d.synacks_due > 0 {
+            // The answer to the SYN that was given again; what completes the handshake
+            // is behind it.
+            d.synacks_due -= 1;
+            return;
         }
+        self.finish_handshake(v, slot, out);
     }
 
-    fn play_ack<O: Output>(
+    pub(super) fn play_ack<O: Output>(
         &mut self,
         v: &View,
         slot: u32,
         ack: u32,
         window: u16,
-        ts_val: Option<u32>,
+        (ts_val, ts_ecr): (Option<u32>, u32),
         out: &mut O,
     ) {
         let f = &self.slots[slot as usize];
@@ -361,7 +374,7 @@ impl Shard {
             flags: ACK | fin,
             window,
             opts: Build {
-                timestamps: st.timestamps.then_some((ts, d.l_tsval)),
+                timestamps: st.timestamps.then_some((ts, ts_ecr)),
                 ..Build::default()
             },
         };

@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn refusals_leave_the_flow_intact() {
-    let mut p = Pair::frozen(1000, 9000, GET);
+    let mut p = Pair::frozen(1000, 9000, 50);
     let k = p.k();
-    p.splice_to(2, false);
+    p.splice_to(2);
     p.link();
     p.b.tx(Port::WireHost);
     let more = client(k, 9001, ACK | PSH, ts(140, 5010), b"more");
@@ -56,16 +56,16 @@ fn refusals_leave_the_flow_intact() {
     });
     p.a.events();
     p.req.extend_from_slice(b"more");
-    p.splice_to(1, false);
+    p.splice_to(1);
     let syn = p.a.one(Port::WireHost);
     assert_eq!((syn.seg.dport, syn.payload.len()), (8080, GET.len() + 4));
 }
 
 #[test]
 fn a_refused_handover_to_the_node_itself_leaves_the_flow_as_it_was() {
-    let mut q = Pair::frozen(1000, 9000, GET);
+    let mut q = Pair::frozen(1000, 9000, 50);
     let k = q.k();
-    q.splice_to(1, false);
+    q.splice_to(1);
     q.a.tx(Port::WireHost);
     q.a.rx(
         Port::WireHost,
@@ -100,8 +100,8 @@ fn a_refused_handover_to_the_node_itself_leaves_the_flow_as_it_was() {
 
 #[test]
 fn silence_is_refused_and_the_half_open_socket_reset() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     p.link();
     p.b.tx(Port::WireHost);
     p.b.pass(61);
@@ -123,8 +123,8 @@ fn silence_is_refused_and_the_half_open_socket_reset() {
 
 #[test]
 fn a_stack_that_breaks_a_promise_is_refused() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     p.link();
     p.b.tx(Port::WireHost);
     let no_ts = Build {
@@ -133,7 +133,7 @@ fn a_stack_that_breaks_a_promise_is_refused() {
     };
     p.b.rx(
         Port::WireHost,
-        host(8080, 50, p.k(), SYN | ACK, 65_160, no_ts, b""),
+        host(8080, 50, 1001, SYN | ACK, 65_160, no_ts, b""),
     );
     p.link();
     assert!(matches!(
@@ -146,9 +146,35 @@ fn a_stack_that_breaks_a_promise_is_refused() {
 }
 
 #[test]
+fn a_stack_that_breaks_a_promise_with_the_request_in_hand_decides_nothing() {
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
+    p.link();
+    p.b.tx(Port::WireHost);
+    let no_ts = Build {
+        timestamps: None,
+        ..synack_opts(0, 0)
+    };
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 50, p.k(), SYN | ACK, 65_160, no_ts, b""),
+    );
+    p.link();
+    assert!(p.a.events().is_empty(), "the application may have read it");
+    p.a.pass(200);
+    assert!(matches!(
+        p.a.events()[..],
+        [Event::Failed {
+            fail: Fail::Unknown,
+            ..
+        }]
+    ));
+}
+
+#[test]
 fn an_abort_is_confirmed_and_a_late_syn_refused() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     let late = p.a.tx(Port::Link);
     p.a.pass(101);
     let sent = p.a.tx(Port::Link);
@@ -168,8 +194,8 @@ fn an_abort_is_confirmed_and_a_late_syn_refused() {
 
 #[test]
 fn unknown_resets_the_client_at_the_deadline_and_never_tries_again() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     p.a.pass(152);
     p.a.tx(Port::Link);
     assert!(matches!(
@@ -195,8 +221,8 @@ fn unknown_resets_the_client_at_the_deadline_and_never_tries_again() {
 
 #[test]
 fn the_clients_acknowledgement_proves_acceptance() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     p.a.pass(152);
     p.a.events();
     p.a.rx(Port::Wire, client(p.k(), 9500, ACK, ts(200, 5010), b""));
@@ -209,14 +235,14 @@ fn the_clients_acknowledgement_proves_acceptance() {
 
 #[test]
 fn forged_replayed_and_foreign_messages() {
-    let mut p = Pair::frozen(1000, 9000, GET);
-    p.splice_to(2, false);
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
     let syn = p.a.tx(Port::Link).remove(0);
     let mut forged = syn.clone();
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    let end = forged.len();
-    crate::wire::edit::write_tcp_checksum(&mut forged, 34, end);
+    let (l4, end) = (tcp_at(&forged), forged.len());
+    crate::wire::edit::write_tcp_checksum(&mut forged, l4, end);
     p.b.rx(Port::Link, forged);
     assert!(p.b.silent());
     assert_eq!(p.b.s.drops.get(Drop::BlockForged), 1);

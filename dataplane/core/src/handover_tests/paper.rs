@@ -1,16 +1,21 @@
 //! A source, and a destination, that know nothing but the paper: option 32, data
 //! with window 0, FIN.
 
-use super::*;
-use crate::key::Addr;
+use super::testkit::*;
+use crate::command::{Command, Event};
+use crate::drops::Drop;
+use crate::frame::Port;
 use crate::wire::build::Tcp;
+use crate::wire::options::{Build, SpliceOption};
+use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
+use dts_proto::block::Replay;
 
 fn bare(seq: u32, ack: u32, flags: u8, opts: Build, payload: &[u8]) -> Vec<u8> {
     Tcp {
         eth_dst: [2, 0, 0, 0, 1, 2],
         eth_src: [2, 0, 0, 0, 1, 1],
-        src: Addr::v4([10, 77, 1, 1]),
-        dst: Addr::v4([10, 77, 1, 2]),
+        src: on_link(1u16).into(),
+        dst: on_link(2u16).into(),
         sport: 3333,
         dport: 8080,
         seq,
@@ -27,7 +32,7 @@ fn syn() -> Vec<u8> {
     let opts = Build {
         mss: Some(1460),
         splice: Some(SpliceOption {
-            client: CLIENT,
+            client: CLIENT_V4,
             port: CPORT,
             init_seq: 9000,
         }),
@@ -144,12 +149,7 @@ fn a_destination_of_the_bare_form_gets_data_and_a_fin() {
     a.rx(Port::Wire, client(1001, 9001, ACK, Build::default(), b""));
     a.tx(Port::Wire);
     a.tx(Port::WireHost);
-    let mut p = Pair {
-        a,
-        b: Node::new(view(2, 1)),
-        c: 1000,
-        req: GET.to_vec(),
-    };
+    let mut p = Pair::of(a, 1000, 9000);
     p.a.rx(
         Port::Wire,
         client(1001, 9001, ACK | PSH, Build::default(), GET),
@@ -165,15 +165,15 @@ fn a_destination_of_the_bare_form_gets_data_and_a_fin() {
         client: sock(CLIENT, CPORT),
         local: sock(VIP, 8001),
     });
-    p.splice_to(2, false);
+    p.splice_to(2);
     p.a.events();
     let syn = p.a.one(Port::Link);
     let reply = |seq, ack, flags| {
         Tcp {
             eth_dst: [2, 0, 0, 0, 1, 1],
             eth_src: [2, 0, 0, 0, 1, 2],
-            src: Addr::v4([10, 77, 1, 2]),
-            dst: Addr::v4([10, 77, 1, 1]),
+            src: on_link(2u16).into(),
+            dst: on_link(1u16).into(),
             sport: 8080,
             dport: syn.seg.sport,
             seq,

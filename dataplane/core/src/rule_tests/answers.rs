@@ -150,7 +150,7 @@ fn a_request_that_the_stack_may_have_is_never_replayed_again_nor_called_aborted(
     // A patient source, and a stack that took the request and went silent.
     let mut v = view(1, 1);
     v.params.deadline = crate::time::Span::millis(3_000);
-    let a = crate::flow_tests::established_at(v, 1000, 9000);
+    let a = established_at(v, 1000, 9000);
     let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
     p.splice_to(2);
     p.link();

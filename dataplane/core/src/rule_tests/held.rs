@@ -124,15 +124,53 @@ fn a_fin_after_k_is_held_and_released_once_behind_its_bytes() {
 }
 
 #[test]
+fn what_overtook_the_end_mark_or_came_behind_it_is_given_once() {
+    for (c, s, l) in ISNS {
+        // The FIN comes twice, and from above a hole, so that order does not tell.
+        let mut p = Pair::frozen(c, s, l);
+        let at = p.k().wrapping_add(4);
+        for t in [141, 142] {
+            let fin = client(at, p.s1(), ACK | FIN, ts(t, 5010), b"ab");
+            p.a.rx(Port::Wire, fin);
+        }
+        p.splice_to(2);
+        p.a.tx(Port::Link)
+            .into_iter()
+            .for_each(|f| p.b.rx(Port::Link, f));
+        p.b.tx(Port::WireHost);
+        let f = p.synack(synack_opts(777, 130));
+        p.b.rx(Port::WireHost, f);
+        p.b.tx(Port::Link)
+            .into_iter()
+            .for_each(|f| p.a.rx(Port::Link, f));
+        let said = p.a.tx(Port::Link);
+        assert_eq!(said.len(), 3, "two copies and the end mark");
+        for i in [0, 2] {
+            p.b.rx(Port::Link, said[i].clone());
+        }
+        p.b.told();
+        let got = p.b.one(Port::WireHost);
+        assert_eq!((got.seg.seq, got.seg.flags), (at, ACK | FIN));
+        p.b.rx(Port::Link, said[1].clone());
+        assert!(p.b.tx(Port::WireHost).is_empty(), "no second FIN");
+        assert_eq!(p.b.s.drops.get(Drop::HoldStale), 1);
+        // Long after the end mark nothing is remembered, and nothing let in.
+        p.b.pass(11_000);
+        let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();
+        assert!(p.b.s.slots[slot].dest.as_ref().unwrap().given.is_empty());
+    }
+}
+
+#[test]
 fn the_cap_per_flow_counts_and_spares_other_flows() {
     let mut p = Pair::frozen(1000, 9000, 50);
     p.a.v.params.hold_flow_max = 4 * 1536;
     // Another flow of the same worker, in peace.
     let f = |seq, flags, o, data: &[u8]| {
         let mut f = client(seq, 9001, flags, o, data);
-        f[34..36].copy_from_slice(&50_000u16.to_be_bytes());
+        f[L4..L4 + 2].copy_from_slice(&50_000u16.to_be_bytes());
         let end = f.len();
-        edit::write_tcp_checksum(&mut f, 34, end);
+        edit::write_tcp_checksum(&mut f, L4, end);
         f
     };
     p.a.rx(Port::Wire, f(1000, SYN, syn_opts(100), b""));
@@ -145,9 +183,9 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
         synack_opts(5000, 100),
         b"",
     );
-    h[36..38].copy_from_slice(&50_000u16.to_be_bytes());
+    h[L4 + 2..L4 + 4].copy_from_slice(&50_000u16.to_be_bytes());
     let end = h.len();
-    edit::write_tcp_checksum(&mut h, 34, end);
+    edit::write_tcp_checksum(&mut h, L4, end);
     p.a.rx(Port::WireHost, h);
     p.a.rx(Port::Wire, f(1001, ACK, ts(120, 5000), b""));
     p.a.tx(Port::WireHost);

@@ -1,11 +1,15 @@
 //! Frames that the data plane makes itself.
 
+use super::ipv6::{self, FRAGMENT_LEN, HEADER_LEN, Ipv6Hdr};
 use super::options::Build;
-use super::{ETH_LEN, ETHERTYPE_IPV4, EthHdr, Ipv4Hdr, Mac, PROTO_TCP, TcpHdr, checksum, edit};
+use super::{
+    ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, EthHdr, Ipv4Hdr, Mac, PROTO_TCP, TcpHdr, checksum,
+    edit,
+};
 use crate::key::Addr;
 use zerocopy::IntoBytes;
 
-/// A TCP segment to be made. Addresses are IPv4.
+/// A TCP segment to be made. Both addresses are of one family.
 #[derive(Clone, Copy, Debug)]
 pub struct Tcp<'a> {
     /// Ethernet destination.
@@ -34,8 +38,10 @@ pub struct Tcp<'a> {
     pub payload: &'a [u8],
 }
 
-/// Bytes of Ethernet, IPv4 and TCP headers with all options.
-pub const MAX_HEADERS: usize = ETH_LEN + 20 + 60;
+/// Bytes of Ethernet, IPv6 and TCP headers with all TCP options.
+pub const MAX_HEADERS: usize = ETH_LEN + HEADER_LEN + 60;
+/// Time to live and hop limit of what we make.
+const HOPS: u8 = 64;
 
 fn ipv4(src: [u8; 4], dst: [u8; 4], proto: u8, len: usize, id: u16, frag: u16) -> Ipv4Hdr {
     let mut h = Ipv4Hdr {
@@ -44,7 +50,7 @@ fn ipv4(src: [u8; 4], dst: [u8; 4], proto: u8, len: usize, id: u16, frag: u16) -
         total_len: ((20 + len) as u16).into(),
         id: id.into(),
         frag: frag.into(),
-        ttl: 64,
+        ttl: HOPS,
         proto,
         checksum: 0.into(),
         src,
@@ -55,26 +61,26 @@ fn ipv4(src: [u8; 4], dst: [u8; 4], proto: u8, len: usize, id: u16, frag: u16) -
 }
 
 impl Tcp<'_> {
-    /// The whole frame, with DF set (RFC 1191: a TCP discovers its path's MTU).
+    /// The whole frame; over IPv4 with DF set (RFC 1191: a TCP discovers its path's
+    /// MTU), as it always is over IPv6.
     pub fn frame(&self) -> Vec<u8> {
         let (opts, n) = self.opts.bytes();
         let mut f = Vec::with_capacity(MAX_HEADERS + self.payload.len());
+        let v4 = self.src.is_v4();
         let eth = EthHdr {
             dst: self.eth_dst,
             src: self.eth_src,
-            ethertype: ETHERTYPE_IPV4.into(),
+            ethertype: if v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }.into(),
         };
         f.extend_from_slice(eth.as_bytes());
         let tcp_len = 20 + n + self.payload.len();
-        let ip = ipv4(
-            self.src.octets_v4(),
-            self.dst.octets_v4(),
-            PROTO_TCP,
-            tcp_len,
-            0,
-            0x4000,
-        );
-        f.extend_from_slice(ip.as_bytes());
+        if v4 {
+            let (src, dst) = (self.src.octets_v4(), self.dst.octets_v4());
+            f.extend_from_slice(ipv4(src, dst, PROTO_TCP, tcp_len, 0, 0x4000).as_bytes());
+        } else {
+            let ip = Ipv6Hdr::new(&self.src, &self.dst, PROTO_TCP, tcp_len, HOPS);
+            f.extend_from_slice(ip.as_bytes());
+        }
         let l4 = f.len();
         let tcp = TcpHdr {
             sport: self.sport.into(),
@@ -96,29 +102,43 @@ impl Tcp<'_> {
     }
 }
 
-/// Splits a frame whose IPv4 datagram exceeds `mtu` into IP fragments (RFC 791,
-/// section 2.3); a smaller one is given as it is. `id` tells the datagrams apart.
+/// Splits a frame that we made, and whose datagram exceeds `mtu`, into IP fragments
+/// (RFC 791, section 2.3; RFC 8200, section 4.5); a smaller one is given as it is.
+/// `id` tells the datagrams apart; IPv4 takes its lower half.
 ///
 /// A replay's SYN carries the whole request, up to 60,000 bytes; the stack
-/// reassembles the fragments, so no port needs jumbo frames.
-pub fn fragment(frame: &[u8], mtu: usize, id: u16, mut emit: impl FnMut(&[u8])) {
+/// reassembles the fragments, so no port needs jumbo frames. `mtu` is at least 1,280
+/// for IPv6: Linux takes no smaller fragment but the last one.
+pub fn fragment(frame: &[u8], mtu: usize, id: u32, mut emit: impl FnMut(&[u8])) {
     if frame.len() <= ETH_LEN + mtu {
         return emit(frame);
     }
     let (eth, ip) = frame.split_at(ETH_LEN);
-    let mut src = [0; 4];
-    let mut dst = [0; 4];
-    src.copy_from_slice(&ip[12..16]);
-    dst.copy_from_slice(&ip[16..20]);
-    let data = &ip[20..];
-    let step = (mtu - 20) / 8 * 8;
+    let v6 = ip[0] >> 4 == 6;
+    let headers = if v6 { HEADER_LEN + FRAGMENT_LEN } else { 20 };
+    let data = &ip[if v6 { HEADER_LEN } else { 20 }..];
+    let step = (mtu - headers) / 8 * 8;
     let mut out = Vec::with_capacity(ETH_LEN + mtu);
     for (i, part) in data.chunks(step).enumerate() {
         let more = (i + 1) * step < data.len();
-        let frag = ((i * step / 8) as u16) | if more { 0x2000 } else { 0 };
+        let at = i * step;
         out.clear();
         out.extend_from_slice(eth);
-        out.extend_from_slice(ipv4(src, dst, ip[9], part.len(), id, frag).as_bytes());
+        if v6 {
+            out.extend_from_slice(&ip[..HEADER_LEN]);
+            edit::set_ip_len(&mut out, headers + part.len());
+            out[ETH_LEN + 6] = ipv6::FRAGMENT;
+            out.extend_from_slice(&[ip[6], 0]);
+            out.extend_from_slice(&(at as u16 | u16::from(more)).to_be_bytes());
+            out.extend_from_slice(&id.to_be_bytes());
+        } else {
+            let mut src = [0; 4];
+            let mut dst = [0; 4];
+            src.copy_from_slice(&ip[12..16]);
+            dst.copy_from_slice(&ip[16..20]);
+            let frag = (at / 8) as u16 | if more { 0x2000 } else { 0 };
+            out.extend_from_slice(ipv4(src, dst, ip[9], part.len(), id as u16, frag).as_bytes());
+        }
         out.extend_from_slice(part);
         emit(&out);
     }
@@ -178,6 +198,82 @@ mod tests {
             String::from_utf8(b).unwrap()
         };
         assert_eq!(mask(&hex), mask(&golden));
+    }
+
+    fn tcp6(payload: &[u8]) -> Tcp<'_> {
+        let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap().into();
+        let t = tcp(payload);
+        Tcp {
+            src: ip("fd00:77:1::1"),
+            dst: ip("fd00:77:1::2"),
+            opts: Build {
+                splice: None,
+                ..t.opts
+            },
+            ..t
+        }
+    }
+
+    /// Of an IPv6 client the option has no address: the block tells it.
+    #[test]
+    fn splice_syn_over_ipv6_golden_bytes() {
+        let f = tcp6(b"").frame();
+        let hex: String = f.iter().map(|b| format!("{b:02x}")).collect();
+        let golden = "02000000000102000000000286dd\
+            6000000000280640fd000077000100000000000000000001fd000077000100000000000000000002\
+            ee48005001020304000000 00a0020000----0000020405b40402080a000000010000000001030307";
+        let golden = golden.replace(' ', "");
+        let at = golden.find('-').unwrap();
+        assert_eq!(
+            (&hex[..at], &hex[at + 4..]),
+            (&golden[..at], &golden[at + 4..])
+        );
+        let p = etherparse::PacketHeaders::from_ethernet_slice(&f).unwrap();
+        let Some(etherparse::NetHeaders::Ipv6(ip, _)) = p.net else {
+            panic!("no IPv6")
+        };
+        let Some(etherparse::TransportHeader::Tcp(h)) = p.transport else {
+            panic!("no TCP")
+        };
+        assert_eq!(h.checksum, h.calc_checksum_ipv6(&ip, b"").unwrap());
+    }
+
+    /// Every non-final part has at least 1,280 bytes and a multiple of eight, and
+    /// another parser puts them together.
+    #[test]
+    fn ipv6_fragments_reassemble_to_the_datagram() {
+        let body: Vec<u8> = (0..60_000u32).map(|i| (i * 7) as u8).collect();
+        let f = tcp6(&body).frame();
+        for mtu in [1280, 1281, 1400, 1500, 9000] {
+            let mut data = Vec::new();
+            let mut ended = false;
+            fragment(&f, mtu, 0x0102_0304, |p| {
+                assert!(p.len() <= ETH_LEN + mtu && !ended);
+                let Ok(L3::Ip(ip)) = l3(p) else { panic!() };
+                assert!(ip.fragment && ip.may_be_tcp() && ip.end == p.len());
+                let s = etherparse::SlicedPacket::from_ethernet(p).unwrap();
+                let Some(etherparse::NetSlice::Ipv6(v6)) = s.net else {
+                    panic!("no IPv6")
+                };
+                let Some(etherparse::Ipv6ExtensionSlice::Fragment(h)) =
+                    v6.extensions().clone().into_iter().next()
+                else {
+                    panic!("no fragment header")
+                };
+                assert_eq!(h.identification(), 0x0102_0304);
+                assert_eq!(h.next_header().0, PROTO_TCP);
+                assert_eq!(usize::from(h.fragment_offset().value()) * 8, data.len());
+                data.extend_from_slice(&p[ip.l4..ip.end]);
+                ended = !h.more_fragments();
+                if !ended {
+                    assert!((ip.end - ip.l4) % 8 == 0 && p.len() - ETH_LEN >= 1280);
+                }
+            });
+            assert!(ended);
+            assert_eq!(data, f[54..]);
+        }
+        let small = tcp6(b"x").frame();
+        fragment(&small, 1280, 1, |p| assert_eq!(p, small));
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use super::checksum::Delta;
 use super::options::kind;
 use super::tcp::Segment;
-use super::{ETH_LEN, checksum};
+use super::{ETH_LEN, checksum, ipv6};
+use crate::frame::{Checksum, Frame};
 
 /// An open change of one segment; [`Edit::finish`] writes the checksum.
 pub struct Edit<'a> {
     frame: &'a mut [u8],
     l4: usize,
     delta: Delta,
+    /// The field covers the pseudo-header alone, of which nothing here changes.
+    partial: bool,
 }
 
 impl<'a> Edit<'a> {
@@ -20,6 +23,18 @@ impl<'a> Edit<'a> {
             frame,
             l4,
             delta: Delta::default(),
+            partial: false,
+        }
+    }
+
+    /// Opens the segment at `l4` of a frame's head, and leaves its checksum alone
+    /// where that is partial.
+    #[inline]
+    pub fn of<F: Frame>(frame: &'a mut F, l4: usize) -> Self {
+        let partial = frame.meta().checksum == Checksum::Partial;
+        Self {
+            partial,
+            ..Self::new(frame.head_mut(), l4)
         }
     }
 
@@ -102,6 +117,9 @@ impl<'a> Edit<'a> {
     /// Writes the checksum.
     #[inline]
     pub fn finish(&mut self) {
+        if self.partial {
+            return;
+        }
         let at = self.l4 + 16;
         let old = u16::from_be_bytes([self.frame[at], self.frame[at + 1]]);
         let new = std::mem::take(&mut self.delta).apply(old);
@@ -110,7 +128,7 @@ impl<'a> Edit<'a> {
 }
 
 /// Overwrites every option but MSS, window scale, SACK-permitted and timestamps
-/// with NOPs.
+/// with NOPs; one of these kinds with another kind's length goes too.
 pub fn strip_options(frame: &mut [u8], s: &Segment) {
     let opts: Vec<(usize, usize)> = foreign_options(&frame[s.opts_at..s.data]).collect();
     let mut e = Edit::new(frame, s.l4);
@@ -139,8 +157,11 @@ fn foreign_options(o: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
                     }
                     i += len;
                     if !matches!(
-                        k,
-                        kind::MSS | kind::WSCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS
+                        (k, len),
+                        (kind::MSS, 4)
+                            | (kind::WSCALE, 3)
+                            | (kind::SACK_PERMITTED, 2)
+                            | (kind::TIMESTAMPS, 10)
                     ) {
                         return Some((at, len));
                     }
@@ -167,8 +188,20 @@ pub fn cut_payload(frame: &mut [u8], s: &Segment, front: usize, keep: usize) -> 
     end
 }
 
-/// Writes the IPv4 total length and header checksum.
+/// Whether the IP header of a parsed frame is IPv6's.
+#[inline]
+fn is_v6(frame: &[u8]) -> bool {
+    frame[ETH_LEN] >> 4 == 6
+}
+
+/// Writes the length of the datagram, its IP header included: IPv6's payload
+/// length, or IPv4's total length and header checksum.
 pub fn set_ip_len(frame: &mut [u8], total: usize) {
+    if is_v6(frame) {
+        let len = (total - ipv6::HEADER_LEN) as u16;
+        frame[ETH_LEN + 4..ETH_LEN + 6].copy_from_slice(&len.to_be_bytes());
+        return;
+    }
     frame[ETH_LEN + 2..ETH_LEN + 4].copy_from_slice(&(total as u16).to_be_bytes());
     frame[ETH_LEN + 10..ETH_LEN + 12].fill(0);
     let ihl = usize::from(frame[ETH_LEN] & 0xf) * 4;
@@ -178,13 +211,14 @@ pub fn set_ip_len(frame: &mut [u8], total: usize) {
 
 /// Computes and writes the TCP checksum of the segment at `l4..end`.
 pub fn write_tcp_checksum(frame: &mut [u8], l4: usize, end: usize) {
-    let mut src = [0; 4];
-    let mut dst = [0; 4];
-    src.copy_from_slice(&frame[ETH_LEN + 12..ETH_LEN + 16]);
-    dst.copy_from_slice(&frame[ETH_LEN + 16..ETH_LEN + 20]);
+    // Both addresses lie side by side, and the sum does not ask where one ends.
+    let addresses = if is_v6(frame) { 8..40 } else { 12..20 };
+    let addresses = checksum::sum(&frame[ETH_LEN..][addresses]);
     frame[l4 + 16..l4 + 18].fill(0);
-    let s =
-        checksum::pseudo_v4(src, dst, super::PROTO_TCP, end - l4) + checksum::sum(&frame[l4..end]);
+    let s = addresses
+        + u64::from(super::PROTO_TCP)
+        + (end - l4) as u64
+        + checksum::sum(&frame[l4..end]);
     let c = !checksum::fold(s);
     frame[l4 + 16..l4 + 18].copy_from_slice(&c.to_be_bytes());
 }

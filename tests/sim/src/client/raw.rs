@@ -93,7 +93,11 @@ impl Raw {
     fn seg(&self, flags: u8, seq: u32, payload: &[u8]) -> Seg {
         let syn = flags & SYN != 0;
         let tsval = clock::tsval().wrapping_add(self.setup.ts_offset);
-        let ts = if syn { self.setup.ts.then_some(0) } else { self.ts };
+        let ts = if syn {
+            self.setup.ts.then_some(0)
+        } else {
+            self.ts
+        };
         let window = if self.zero { 0 } else { self.setup.rx as u32 };
         Seg {
             src: self.local.ip(),
@@ -251,7 +255,8 @@ impl Raw {
             return Vec::new();
         }
         if before(self.nxt, s.ack) {
-            self.complaints.push(format!("ack {} beyond {}", s.ack, self.nxt));
+            self.complaints
+                .push(format!("ack {} beyond {}", s.ack, self.nxt));
             return Vec::new();
         }
         if let (Some(_), None) = (self.ts, s.opts.ts) {
@@ -330,7 +335,8 @@ impl Raw {
             self.rcv = seq.wrapping_add(b.len() as u32);
         }
         let rcv = self.rcv;
-        self.later.retain(|q, b| before(rcv, q.wrapping_add(b.len().max(1) as u32)));
+        self.later
+            .retain(|q, b| before(rcv, q.wrapping_add(b.len().max(1) as u32)));
     }
 
     pub fn drive(&mut self, got: usize, whole: usize, now: u64) -> (Vec<Seg>, Vec<u8>) {
@@ -353,7 +359,11 @@ impl Raw {
         if self.rto_at.is_some_and(|t| now >= t) && !self.left && !self.reset && self.backoff < 6 {
             self.backoff += 1;
             self.rto_at = Some(now + (SEC << self.backoff));
-            out.extend(if self.open { self.again() } else { vec![self.syn()] });
+            out.extend(if self.open {
+                self.again()
+            } else {
+                vec![self.syn()]
+            });
         }
         (out, fresh)
     }
@@ -368,7 +378,11 @@ impl Raw {
         if self.left {
             Outcome::Left
         } else if self.reset {
-            if got >= whole { Outcome::Done } else { Outcome::Reset }
+            if got >= whole {
+                Outcome::Done
+            } else {
+                Outcome::Reset
+            }
         } else if self.their_fin && got < whole {
             Outcome::Cut
         } else if self.their_fin && self.fin && self.una == self.nxt {

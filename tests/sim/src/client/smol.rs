@@ -117,7 +117,10 @@ impl Smol {
                     None => self.room = usize::MAX,
                 }
             }
-            let end = self.stream.len().min(self.written.saturating_add(self.room));
+            let end = self
+                .stream
+                .len()
+                .min(self.written.saturating_add(self.room));
             if self.written == end {
                 return;
             }
@@ -152,7 +155,11 @@ impl Smol {
 
     pub fn outcome(&mut self, got: usize, whole: usize) -> Outcome {
         if self.tcb.was_reset {
-            return if got >= whole { Outcome::Done } else { Outcome::Reset };
+            return if got >= whole {
+                Outcome::Done
+            } else {
+                Outcome::Reset
+            };
         }
         let over = matches!(self.tcb.state(), State::Closed | State::TimeWait);
         if over && got >= whole && self.written == self.stream.len() {

@@ -21,7 +21,11 @@ pub fn plain(p: &mut Plan, r: &mut Rng) {
         let n = p.request_bytes(0);
         p.clients[0].chunks = pieces(r, n, 4, 3 * MS);
     }
-    p.read_most = if r.permille(500) { usize::MAX } else { r.range(1, 100) as usize };
+    p.read_most = if r.permille(500) {
+        usize::MAX
+    } else {
+        r.range(1, 100) as usize
+    };
     if r.permille(100) {
         // The last byte has a segment of its own, like a keepalive's.
         let n = p.request_bytes(0);
@@ -100,7 +104,11 @@ pub fn large(p: &mut Plan, r: &mut Rng) {
     let n = r.range(1400, 40_000) as usize;
     let c = &mut p.clients[0];
     c.requests = vec![(n, r.range(1, 20_000) as usize)];
-    p.ask_at = if r.permille(500) { n } else { r.range(1, n as u64) as usize };
+    p.ask_at = if r.permille(500) {
+        n
+    } else {
+        r.range(1, n as u64) as usize
+    };
     p.hold = 512 << 10;
     p.hold_flow = 128 << 10;
 }
@@ -134,7 +142,11 @@ pub fn refusals(p: &mut Plan, r: &mut Rng) {
     p.owner = Some(owner);
     let others: Vec<u16> = (1..=p.nodes).filter(|&n| n != owner).collect();
     let bad = others[0];
-    p.dests = if r.permille(300) { vec![bad, owner] } else { vec![bad, others[1]] };
+    p.dests = if r.permille(300) {
+        vec![bad, owner]
+    } else {
+        vec![bad, others[1]]
+    };
     match r.below(3) {
         0 => p.no_listener = vec![bad],
         1 => p.deaf = vec![bad],

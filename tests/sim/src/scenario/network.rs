@@ -72,7 +72,13 @@ pub fn disturbed(p: &mut Plan) {
 }
 
 fn noisy(r: &mut Rng, most: u64) -> Impair {
-    let mut one = |m: u64| if r.permille(500) { r.range(1, m) as u32 } else { 0 };
+    let mut one = |m: u64| {
+        if r.permille(500) {
+            r.range(1, m) as u32
+        } else {
+            0
+        }
+    };
     let (loss, dup, reorder, corrupt) = (one(most), one(most), one(most * 2), one(most / 2));
     Impair {
         loss,

@@ -32,7 +32,13 @@ pub fn source_dies(p: &mut Plan, r: &mut Rng) {
 }
 
 pub fn app_dies(p: &mut Plan, r: &mut Rng) {
-    let step = r.pick(&[Step::Asked, Step::Splice, Step::Replay, Step::Taken, Step::Answered]);
+    let step = r.pick(&[
+        Step::Asked,
+        Step::Splice,
+        Step::Replay,
+        Step::Taken,
+        Step::Answered,
+    ]);
     let when = When {
         step,
         after: r.below(2 * MS),

@@ -98,7 +98,11 @@ impl Host {
             self.taken += 1;
             let setup = Setup {
                 isn: self.rng.edge_u32(4000) & !63 | (self.taken & 7) << 3 | self.id,
-                ..if s.dport == crate::node::PROXY_PORT { self.proxy_setup } else { self.setup }
+                ..if s.dport == crate::node::PROXY_PORT {
+                    self.proxy_setup
+                } else {
+                    self.setup
+                }
             };
             let (t, out) = Tcb::accept(setup, s, fast_open, now);
             self.tcbs.insert(name, t);
@@ -149,7 +153,8 @@ impl Host {
         for t in self.tcbs.values_mut() {
             out.extend(t.poll(now));
         }
-        self.tcbs.retain(|_, t| !t.is_dead() || !t.complaints.is_empty());
+        self.tcbs
+            .retain(|_, t| !t.is_dead() || !t.complaints.is_empty());
         out
     }
 

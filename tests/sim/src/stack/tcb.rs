@@ -189,7 +189,9 @@ impl Tcb {
         t.scaled = setup.shift.is_some() && syn.opts.shift.is_some();
         t.sack_agreed = setup.sack && syn.opts.sack_ok;
         let socket = t.sockets.get_mut::<tcp::Socket<'_>>(t.handle);
-        socket.listen(IpEndpoint::from(local)).expect("a fresh socket listens");
+        socket
+            .listen(IpEndpoint::from(local))
+            .expect("a fresh socket listens");
         let out = if fast_open && !syn.payload.is_empty() {
             t.fast_open(syn, now)
         } else {
@@ -204,6 +206,11 @@ impl Tcb {
     /// What the stack took for the round trip when a Fast Open handshake ended, nanoseconds.
     pub fn first_rtt(&self) -> Option<u64> {
         self.fast.as_ref().and_then(|f| f.rtt)
+    }
+
+    /// The segment that ended a Fast Open handshake left the window shut.
+    pub fn is_shut(&self) -> bool {
+        self.fast.as_ref().is_some_and(|f| f.done && f.window == 0)
     }
 
     /// The smoltcp socket.
@@ -260,13 +267,21 @@ impl Tcb {
             if s.has(RST) && s.seq != self.rcv_nxt {
                 let ahead = s.seq.wrapping_sub(self.rcv_nxt);
                 let inside = ahead < self.edge.wrapping_sub(self.rcv_nxt).max(1) && ahead < 1 << 30;
-                return if inside { vec![self.challenge()] } else { Vec::new() };
+                return if inside {
+                    vec![self.challenge()]
+                } else {
+                    Vec::new()
+                };
             }
         }
         if self.synced || self.synack.is_some() {
             if !self.timestamps_fit(s) {
                 let answer = s.space() > 0;
-                return if answer { vec![self.challenge()] } else { Vec::new() };
+                return if answer {
+                    vec![self.challenge()]
+                } else {
+                    Vec::new()
+                };
             }
         }
         if s.has(SYN) && s.has(ACK) && s.ack == self.snd_nxt && !self.synced {
@@ -288,7 +303,10 @@ impl Tcb {
         if s.has(RST) {
             self.was_reset = true;
         }
-        let open = matches!(self.state(), tcp::State::Established | tcp::State::CloseWait);
+        let open = matches!(
+            self.state(),
+            tcp::State::Established | tcp::State::CloseWait
+        );
         if s.has(ACK) && before(s.ack, self.una) && open && !s.has(RST) {
             let mut s = s.clone();
             s.ack = self.una;
@@ -364,7 +382,11 @@ impl Tcb {
     pub(super) fn challenge(&mut self) -> Seg {
         let mut s = self.own(ACK, self.snd_nxt, self.rcv_nxt);
         let window = self.edge.wrapping_sub(self.rcv_nxt);
-        let shift = if self.scaled { self.setup.shift.unwrap_or(0) } else { 0 };
+        let shift = if self.scaled {
+            self.setup.shift.unwrap_or(0)
+        } else {
+            0
+        };
         s.window = (window >> shift).min(0xffff) as u16;
         if self.ts_agreed {
             s.opts.ts = Some((self.tsval(), self.ts_recent));
@@ -389,7 +411,7 @@ impl Tcb {
         }
     }
 
-    fn tsval(&self) -> u32 {
+    pub(super) fn tsval(&self) -> u32 {
         clock::tsval().wrapping_add(self.setup.ts_offset)
     }
 
@@ -474,7 +496,11 @@ impl Tcb {
         }
         self.acked = later(self.acked, s.ack);
         self.rcv_nxt = later(self.rcv_nxt, s.ack);
-        let shift = if self.scaled { self.setup.shift.unwrap_or(0) } else { 0 };
+        let shift = if self.scaled {
+            self.setup.shift.unwrap_or(0)
+        } else {
+            0
+        };
         let unit = 1u32 << shift;
         let usable = u32::from(s.window).saturating_sub(unit - 1);
         let mut w = usable >> shift;
