@@ -151,6 +151,8 @@ pub struct Fcb {
     pub challenged: Option<Box<[u8]>>,
     /// The breaker of acknowledgement storms.
     pub(crate) storm: Storm,
+    /// By then a client that did send that SYN has answered the challenge.
+    pub challenged_until: Option<Instant>,
     /// When the client's acknowledgement moved last.
     pub acked_at: Instant,
     /// Last segment of the flow.
@@ -220,6 +222,7 @@ impl Fcb {
             client_reset: false,
             challenged: None,
             storm: Storm::default(),
+            challenged_until: None,
             acked_at: Instant(0),
             last_seen: Instant(0),
             expires: None,

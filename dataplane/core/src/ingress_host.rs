@@ -108,6 +108,11 @@ impl Shard {
         };
         let f = &mut self.slots[slot as usize];
         let from_app = s.sport == svc.app_port;
+        if f.challenged_until.is_some_and(|t| now >= t) {
+            // A client that opened anew would have reset the old connection by now:
+            // the SYN was forged, or a late one.
+            f.challenged = None;
+        }
         if f.challenged.is_some() && s.sport == f.local_port {
             if s.has(SYN) {
                 return self.stale_flow(v, slot, &s, now, out);

@@ -8,7 +8,7 @@ use crate::key::{Addr, FlowKey};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
 use crate::storm::Side;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
@@ -17,6 +17,11 @@ use crate::wire::icmp::Quote;
 use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
+
+/// A SYN inside a live flow stops all but the challenge at least so long ...
+const CHALLENGE_LEAST: Span = Span::millis(100);
+/// ... and then not again for so long: somebody else may have sent it.
+const CHALLENGE_REST: Span = Span::millis(800);
 
 impl Shard {
     pub(crate) fn wire_in<O: Output>(
@@ -271,7 +276,11 @@ impl Shard {
                 _ if f.gives_way() => self.remove(slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
                 State::Intake | State::Served => {
+                    if f.challenged_until.is_some_and(|t| now < t + CHALLENGE_REST) {
+                        return self.drop_frame(Drop::DuplicateSyn);
+                    }
                     f.challenged = Some(frame.to_vec().into());
+                    f.challenged_until = Some(now + Span(f.rtt.0 * 2).max(CHALLENGE_LEAST));
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }
@@ -389,7 +398,7 @@ impl Shard {
     fn wire_served<O: Output>(
         &mut self,
         v: &View,
-        mut frame: O::Frame,
+        frame: O::Frame,
         s: &Segment,
         slot: u32,
         next_hop: Mac,
@@ -404,13 +413,12 @@ impl Shard {
         f.next_hop = next_hop;
         f.observe_client(s, now);
         if self.waits(slot, s) {
-            return self.wait(v, slot, frame.head(), s);
+            return self.wait(v, slot, &frame, s);
         }
         if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
-        let changed = self.complete_handshake(v, slot, frame.head_mut(), s, now, out);
-        let s = changed.as_ref().unwrap_or(s);
+        self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
         if !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);

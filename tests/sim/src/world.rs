@@ -862,8 +862,8 @@ impl World {
         }
         if running && !self.plan.expect.may_hang {
             let at = self.now;
-            self.check
-                .fail(at, "no client hangs", "a client has no end after so long");
+            let what = self.who_waits();
+            self.check.fail(at, "no client hangs", what);
             return true;
         }
         let Some(begun) = self.epilogue else {
@@ -871,6 +871,29 @@ impl World {
             return false;
         };
         self.nothing_is_left(begun)
+    }
+
+    /// The states of all sockets, for the report of a hang.
+    fn who_waits(&mut self) -> String {
+        let mut s = String::new();
+        for (i, c) in self.clients.iter_mut().enumerate() {
+            if let Some(c) = c {
+                s += &format!(
+                    "client {i} {:?} {} of {} bytes, ",
+                    c.state(),
+                    c.got,
+                    c.whole()
+                );
+            }
+        }
+        for n in &mut self.nodes {
+            let id = n.id;
+            for (name, t) in &mut n.host.tcbs {
+                s += &format!("node {id} port {} {:?}, ", name.0, t.state());
+            }
+            s += &format!("node {id} FCBs {:?}; ", n.states());
+        }
+        s
     }
 
     /// After the end of all clients, everything is given back within its bound.

@@ -79,14 +79,21 @@ impl Shard {
             ack: d.state.cut,
             replay: d.replay,
         };
-        let (c_end, handshake_done, fast) =
-            (d.c_end(), d.handshake_done, d.replay == Replay::FastOpen);
+        let (c_end, handshake_done, fast, tells) = (
+            d.c_end(),
+            d.handshake_done,
+            d.replay == Replay::FastOpen,
+            d.tells_round_trip(),
+        );
         let egress = std::mem::take(&mut d.egress);
         self.set_state(slot, State::Served);
         match (paper, fast) {
             (true, _) => self.counters.replay_paper += 1,
             (false, true) => self.counters.replay_fast_open += 1,
             (false, false) => self.counters.replay_handshake += 1,
+        }
+        if tells {
+            self.tell_round_trip(v, slot, out);
         }
         if !paper {
             self.answers.put(flow, answer, now);
@@ -100,7 +107,7 @@ impl Shard {
         if keepalive || (!knows && (bare || egress.is_empty())) {
             self.ack_cut(v, slot, out);
         }
-        if !handshake_done {
+        if !handshake_done && !tells {
             self.wake(slot, due);
         }
         for kept in egress {
@@ -200,12 +207,18 @@ impl Shard {
     }
 
     /// Keeps a segment of which [`Self::waits`] holds.
-    pub(crate) fn wait(&mut self, v: &View, slot: u32, frame: &[u8], s: &Segment) {
+    pub(crate) fn wait<F: Frame>(&mut self, v: &View, slot: u32, frame: &F, s: &Segment) {
         let max = v.params.hold_flow_max;
         let held = &mut self.slots[slot as usize].held;
-        if !self.store.push(held, max, frame, s.seq, s.seq_end()) {
-            self.drops.count(Drop::HoldFull);
-        }
+        hold_copy(
+            &mut self.store,
+            held,
+            &mut self.drops,
+            max,
+            frame,
+            s.seq,
+            s.seq_end(),
+        );
         let until = self.slots[slot as usize]
             .dest
             .as_ref()
@@ -277,7 +290,7 @@ impl Shard {
     }
 
     fn give<O: Output>(&mut self, v: &View, slot: u32, frame: &[u8], now: Instant, out: &mut O) {
-        let (Some(mut copy), Some(s)) = (out.frame(frame), segment(frame)) else {
+        let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
             return self.drop_frame(Drop::NoBuffer);
         };
         debug_assert_eq!(copy.len(), frame.len());
@@ -286,8 +299,7 @@ impl Shard {
         if let Some(d) = f.dest.as_mut() {
             d.note_taken(&s);
         }
-        let changed = self.complete_handshake(v, slot, copy.head_mut(), &s, now, out);
-        let s = changed.unwrap_or(s);
+        self.complete_handshake(v, slot, &s, now, out);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);
     }

@@ -6,7 +6,6 @@
 
 use super::answers::Answer;
 use super::dest::{Phase, to_stack};
-use super::round_trip::backdate;
 use crate::drops::Drop;
 use crate::frame::{Frame, Kept, Output};
 use crate::seq;
@@ -58,7 +57,9 @@ impl Shard {
         };
         d.tries += 1;
         let st = d.state;
-        let window = if d.paper.is_some() {
+        let tells = d.tells_round_trip();
+        let window = if d.paper.is_some() || tells {
+            // The answer waits for the ACK that completes the handshake.
             0
         } else {
             (u32::from(st.window) << st.client_shift).min(0xffff) as u16
@@ -272,32 +273,29 @@ impl Shard {
     }
 
     /// The client's acknowledgement completes the replayed handshake by itself; a
-    /// FIN that it sent before the cut goes first. Returns the segment as it must be
-    /// read from now on, where its frame was changed.
+    /// FIN that it sent before the cut goes first.
     pub(crate) fn complete_handshake<O: Output>(
         &mut self,
         v: &View,
         slot: u32,
-        frame: &mut [u8],
         s: &Segment,
         now: Instant,
         out: &mut O,
-    ) -> Option<Segment> {
+    ) {
         let f = &mut self.slots[slot as usize];
-        let (ack, window, tau) = (translate::host_ack(f, s.ack), s.window, f.tau);
-        let d = f.dest.as_mut().filter(|d| !d.handshake_done)?;
+        let (ack, window) = (translate::host_ack(f, s.ack), s.window);
+        let Some(d) = f.dest.as_mut().filter(|d| !d.handshake_done) else {
+            return;
+        };
         if !s.has(ACK) || s.has(RST) {
-            return None;
+            return;
         }
         d.handshake_done = true;
         let (fin, ts_ecr) = (d.state.client_fin, d.l_tsval);
-        let early = self.early(v, slot, s, now, out);
+        self.deny_early(v, slot, s, now, out);
         if fin {
-            let ts = (s.ts_val(), early.unwrap_or(ts_ecr));
-            self.play_ack(v, slot, ack, window, ts, out);
-            return None;
+            self.play_ack(v, slot, ack, window, (s.ts_val(), ts_ecr), out);
         }
-        backdate(frame, s, early?.wrapping_add(tau))
     }
 
     /// The client's round-trip time is over and it has said nothing.
@@ -332,7 +330,7 @@ impl Shard {
         self.finish_handshake(v, slot, out);
     }
 
-    fn play_ack<O: Output>(
+    pub(super) fn play_ack<O: Output>(
         &mut self,
         v: &View,
         slot: u32,

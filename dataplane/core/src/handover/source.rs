@@ -16,7 +16,7 @@ use crate::wire::edit;
 use crate::wire::options::{Build, SpliceOption};
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
 use crate::wire::{self, L3};
-use dts_proto::block::{Fields, FlowId, Kind, Replay, SpliceState};
+use dts_proto::block::{Fields, FlowId, Kind, Reason, Replay, SpliceState};
 use std::net::SocketAddr;
 
 /// How far a source is.
@@ -81,6 +81,9 @@ pub struct SourceSide {
     pub state: SpliceState,
     /// The destination's number before its first byte, in the paper's form.
     pub peer_isn: u32,
+    /// The splice was sent more than once: what one copy is answered says nothing
+    /// about another one that an earlier incarnation may have had.
+    pub repeated: bool,
     /// Retransmissions of the current message.
     pub tries: u32,
     /// When the next one is due.
@@ -175,6 +178,7 @@ impl Shard {
             sending: Sending::default(),
             state: SpliceState::default(),
             peer_isn: 0,
+            repeated: false,
             tries: 0,
             retry_at: now,
             swallowed: None,
@@ -424,10 +428,14 @@ impl Shard {
                 self.continue_came(v, m, slot, now, out);
             }
             Kind::Refuse if undecided => {
-                let reason = m
-                    .fields
-                    .reason
-                    .unwrap_or(dts_proto::block::Reason::Malformed);
+                let reason = m.fields.reason.unwrap_or(Reason::Malformed);
+                if reason == Reason::Incarnation && src.repeated {
+                    // The incarnation that is gone may have executed the request.
+                    if src.phase != Phase::Unknown {
+                        self.outcome_unknown(v, slot, now);
+                    }
+                    return;
+                }
                 self.give_up(v, slot, Fail::Refused(reason), now, out);
             }
             Kind::Aborted if undecided => self.give_up(v, slot, Fail::Aborted, now, out),
@@ -596,6 +604,7 @@ impl Shard {
                 self.send_plain(v, slot, Kind::Abort, RST | ACK, out);
             }
             Phase::Splicing if due => {
+                src.repeated = true;
                 self.send_splice(v, slot, out);
                 self.data_again(v, slot, out);
             }

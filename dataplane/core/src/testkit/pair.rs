@@ -188,6 +188,7 @@ impl Pair {
             ),
             "{e:?}"
         );
+        self.b.told();
     }
 
     pub fn served(c: u32, s: u32, l: u32) -> Self {

@@ -12,6 +12,11 @@
 //!   dropped. smoltcp has neither.
 //! - **RFC 5961**: a RST ends the connection only with exactly the next number; a RST
 //!   elsewhere in the window, and a SYN, get a challenge ACK.
+//! - **old acknowledgements**: a segment whose acknowledgement is older than another one
+//!   that came is taken in ESTABLISHED and CLOSE-WAIT (RFC 9293, section 3.10.7.4);
+//!   smoltcp drops it, data and all. In the closing states it is dropped, as by Linux.
+//! - **a forgotten FIN**: smoltcp 0.14 can end up in CLOSING without a timer, its FIN
+//!   unacknowledged; the shim repeats that FIN every second.
 //! - **Fast Open listener** ([`super::fastopen`]).
 
 use super::clock;
@@ -26,6 +31,9 @@ use std::net::SocketAddr;
 
 /// How far below a stack's first TSval an echo may lie, milliseconds.
 const OLD_ECHO: u32 = 120_000;
+
+/// Between two repetitions of a forgotten FIN, nanoseconds.
+const FIN_AGAIN: u64 = 1_000_000_000;
 
 /// How a stack is set up for one connection.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +84,8 @@ pub struct Tcb {
     pub snd_nxt: u32,
     /// The peer's initial number.
     pub peer_isn: u32,
+    una: u32,
+    fin_at: u64,
     pub(crate) rcv_nxt: u32,
     acked: u32,
     edge: u32,
@@ -133,6 +143,8 @@ impl Tcb {
             synced: false,
             snd_nxt: setup.isn,
             peer_isn: 0,
+            fin_at: 0,
+            una: setup.isn.wrapping_add(1),
             rcv_nxt: 0,
             acked: 0,
             edge: 0,
@@ -271,6 +283,19 @@ impl Tcb {
         if s.has(RST) {
             self.was_reset = true;
         }
+        let open = matches!(
+            self.state(),
+            tcp::State::Established | tcp::State::CloseWait
+        );
+        if s.has(ACK) && before(s.ack, self.una) && open && !s.has(RST) {
+            let mut s = s.clone();
+            s.ack = self.una;
+            self.feed(&s);
+            return self.poll(now);
+        }
+        if s.has(ACK) && !before(self.snd_nxt, s.ack) {
+            self.una = later(self.una, s.ack);
+        }
         self.feed(s);
         self.poll(now)
     }
@@ -385,7 +410,24 @@ impl Tcb {
         if let Some(s) = self.fast_timer(now) {
             out.push(s);
         }
+        if self.forgets_fin(now) && now >= self.fin_at {
+            if self.fin_at > 0 {
+                let mut fin = self.challenge();
+                fin.seq = self.snd_nxt.wrapping_sub(1);
+                fin.flags |= FIN;
+                out.push(fin);
+            }
+            self.fin_at = now + FIN_AGAIN;
+        }
         out
+    }
+
+    /// smoltcp has sent its FIN, has no acknowledgement of it, and waits for nothing.
+    fn forgets_fin(&mut self, now: u64) -> bool {
+        use tcp::State::{Closing, FinWait1, LastAck};
+        let closing = matches!(self.state(), Closing | FinWait1 | LastAck);
+        let at = self.iface.poll_at(clock::instant(now), &self.sockets);
+        closing && self.una != self.snd_nxt && at.is_none()
     }
 
     /// smoltcp's own packets.
@@ -454,7 +496,8 @@ impl Tcb {
             .poll_at(clock::instant(now), &self.sockets)
             .map(|t| (t.total_micros().max(0) as u64) * 1_000);
         let fast = self.fast.as_ref().and_then(FastOpen::due);
-        own.into_iter().chain(fast).min()
+        let fin = self.forgets_fin(now).then_some(self.fin_at);
+        own.into_iter().chain(fast).chain(fin).min()
     }
 
     /// What can be read now.
