@@ -5,6 +5,7 @@ use crate::fcb::{Agreed, Fcb, State};
 use crate::frame::{Checksum, Frame, Output, Port};
 use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
 use crate::storm::Side;
@@ -163,7 +164,9 @@ impl Shard {
             if !matches!(f.state, State::Intake | State::Served) {
                 return self.drop_frame(Drop::HandedOver);
             }
-            q.rewrite(frame.head_mut(), f.local_port, q.seq.wrapping_sub(f.delta));
+            if !broken(Mutation::IcmpUntranslated) {
+                q.rewrite(frame.head_mut(), f.local_port, q.seq.wrapping_sub(f.delta));
+            }
             return out.send(Port::WireHost, frame);
         }
         if v.general.owner_of(&ip.src) == v.node {
@@ -191,7 +194,7 @@ impl Shard {
         if frame.meta().checksum == Checksum::Bad {
             return self.drop_frame(Drop::BadChecksum);
         }
-        if s.opts.splice_kind {
+        if s.opts.splice_kind && !broken(Mutation::Option32Passes) {
             return self.drop_frame(Drop::Option32OnWire);
         }
         if s.opts.auth {
@@ -207,7 +210,7 @@ impl Shard {
         if s.has(SYN) && !s.has(ACK) {
             // Its options are kept for the life of the flow, and cutting its payload
             // off makes a new checksum: it must be what was sent.
-            if !s.intact(&frame, ip) {
+            if !s.intact(&frame, ip) && !broken(Mutation::DamagedSyn) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -220,9 +223,12 @@ impl Shard {
             || (state == State::HalfOpen && !s.is_empty())
         {
             // What changes state, or waits in a buffer, must be what was sent.
-            if !s.intact(&frame, ip) {
+            if !s.intact(&frame, ip) && !broken(Mutation::HeldUnverified) {
                 return self.drop_frame(Drop::BadChecksum);
             }
+        }
+        if s.has(RST) && broken(Mutation::ResetEnds) {
+            return self.remove(slot);
         }
         match state {
             State::HalfOpen => self.wire_half_open(v, frame, s, slot, now, out),
@@ -279,7 +285,9 @@ impl Shard {
                     if f.challenged_until.is_some_and(|t| now < t + CHALLENGE_REST) {
                         return self.drop_frame(Drop::DuplicateSyn);
                     }
-                    f.challenged = Some(frame.to_vec().into());
+                    if !broken(Mutation::ChallengeOff) {
+                        f.challenged = Some(frame.to_vec().into());
+                    }
                     f.challenged_until = Some(now + Span(f.rtt.0 * 2).max(CHALLENGE_LEAST));
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
@@ -334,6 +342,9 @@ impl Shard {
             // The stack judges a RST by its sequence number.
             return self.forward(v, slot, frame, s, out);
         }
+        if !mine && broken(Mutation::MismatchToStack) {
+            return self.forward(v, slot, frame, s, out);
+        }
         if !s.has(ACK) || !mine {
             // The client took another owner's SYN-ACK, or this is forged: be
             // silent, but let the right acknowledgement still win.
@@ -375,6 +386,7 @@ impl Shard {
                 return self.drop_frame(Drop::HoldFull);
             }
             if seq::lt(f.c_acked, s.seq_end())
+                && !broken(Mutation::NoCopies)
                 && !hold_copy(
                     &mut self.store,
                     &mut f.copies,
@@ -463,12 +475,16 @@ fn least_mss(client: &Addr) -> u16 {
 /// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted
 /// and timestamps; no payload, no ECN (rules 6 and 7).
 fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
-    if s.opts.others {
+    let uncleaned = broken(Mutation::SynUncleaned);
+    if s.opts.others && !uncleaned {
         edit::strip_options(frame.head_mut(), s);
     }
-    if !s.is_empty() {
+    if !s.is_empty() && !uncleaned {
         let n = edit::cut_payload(frame.head_mut(), s, 0, 0);
         frame.truncate(n);
+    }
+    if broken(Mutation::EcnLeft) {
+        return;
     }
     let mut e = Edit::of(frame, s.l4);
     e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
@@ -498,6 +514,10 @@ impl Fcb {
             if self.s_fin.is_some_and(|fin| seq::le(fin, s.ack)) {
                 self.s_fin_acked = true;
             }
+        }
+        if broken(Mutation::TimestampAboveHole) {
+            self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
+            self.ts_echoed = self.ts_in_order;
         }
         if seq::le(s.seq, self.c_nxt) && seq::lt(self.c_nxt, s.seq_end()) {
             self.c_nxt = s.seq_end();

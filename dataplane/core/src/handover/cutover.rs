@@ -8,6 +8,7 @@ use super::source::segment;
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
 use crate::time::{Instant, Span};
@@ -72,6 +73,9 @@ impl Shard {
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.
         d.due = now + patience(f.rtt);
+        if broken(Mutation::AckAtOnce) {
+            d.due = now;
+        }
         d.filling = d.paper.is_none().then(|| now + FILLING);
         let (due, flow, paper) = (d.due, d.flow, d.paper.is_some());
         let answer = Answer::Accepted {
@@ -104,7 +108,8 @@ impl Shard {
             d.probe_answered = keepalive;
         }
         let knows = seq::le(c_end, self.slots[slot as usize].c_acked);
-        if keepalive || (!knows && (bare || egress.is_empty())) {
+        let tells = !knows && (bare || egress.is_empty());
+        if (keepalive || tells) && !broken(Mutation::NoAckOfCut) {
             self.ack_cut(v, slot, out);
         }
         if !handshake_done && !tells {
@@ -155,7 +160,8 @@ impl Shard {
             flags: ACK,
             window,
             opts: Build {
-                timestamps: f.agreed.ts.then_some((ts_val, f.ts_in_order)),
+                timestamps: (f.agreed.ts && !broken(Mutation::NoTimestamps))
+                    .then_some((ts_val, f.ts_in_order)),
                 ..Build::default()
             },
             payload: &[],
@@ -173,7 +179,7 @@ impl Shard {
         let mut keepalive = false;
         while let Some(h) = self.store.pop(&mut held) {
             let Some(s) = segment(&h.frame) else { continue };
-            keepalive |= s.is_keepalive(cut);
+            keepalive |= s.is_keepalive(cut) && !broken(Mutation::ProbeLost);
             if self.waits(slot, &s) {
                 self.wait(v, slot, &h.frame, &s);
             } else if s.is_empty() && !s.has(RST | FIN) {
@@ -202,6 +208,7 @@ impl Shard {
     pub(crate) fn waits(&self, slot: u32, s: &Segment) -> bool {
         let d = self.slots[slot as usize].dest.as_ref();
         !s.has(RST)
+            && !broken(Mutation::HoleUnfilled)
             && s.seq_len() > 0
             && d.is_some_and(|d| d.filling.is_some() && seq::lt(d.taken, s.seq))
     }
@@ -273,13 +280,15 @@ impl Shard {
             return self.give(v, slot, frame, now, out);
         }
         let Some(d) = f.dest.as_mut() else { return };
-        if !seq::lt(f.cut, s.seq_end()) || d.given.contains(&(s.seq, s.seq_end())) {
+        let again = d.given.contains(&(s.seq, s.seq_end())) && !broken(Mutation::GivenTwice);
+        let below = !seq::lt(f.cut, s.seq_end()) && !broken(Mutation::BelowCut);
+        if below || again {
             return self.drop_frame(Drop::HoldStale);
         }
         if d.given.len() < GIVEN_MOST {
             d.given.push((s.seq, s.seq_end()));
         }
-        if seq::lt(s.seq, f.cut) {
+        if seq::lt(s.seq, f.cut) && !broken(Mutation::BelowCut) {
             let mut trimmed = frame.to_vec();
             let front = f.cut.wrapping_sub(s.seq) as usize;
             let n = edit::cut_payload(&mut trimmed, &s, front, usize::MAX);

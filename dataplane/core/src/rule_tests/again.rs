@@ -132,7 +132,7 @@ impl Trio {
     fn splice(&mut self, from: usize, to: u8, request: &[u8], taken: usize) {
         self.n[from - 1].command(Command::Splice {
             ticket: self.ticket,
-            dest: SocketAddr::new(on_link(u16::from(to)), 8080),
+            dest: sock(on_link(to), 8080),
             request: request.to_vec(),
             taken: taken as u32,
             client_fin: false,
