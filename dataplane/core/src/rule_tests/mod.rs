@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 mod again;
 mod answers;
 mod fails;
+mod gone;
 mod held;
 mod keys;
 mod leaks;
