@@ -6,7 +6,7 @@ use crate::testkit::{config, until};
 use nix::sched::{CloneFlags, unshare};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Command as Program;
 use std::sync::Mutex;
 use std::thread;
@@ -38,6 +38,11 @@ fn in_a_namespace(test: fn()) {
             let out = out.expect("ip");
             assert!(out.status.success(), "ip {arguments}: {out:?}");
         }
+        // The kernel adds the address's route a little later.
+        until(|| {
+            let socket = UdpSocket::bind("[::]:0").expect("any port");
+            socket.connect("[fd77::100]:1").is_ok()
+        });
         test();
     };
     thread::spawn(body).join().expect("the test's own thread");

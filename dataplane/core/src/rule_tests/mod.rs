@@ -8,7 +8,7 @@ use crate::frame::Port;
 use crate::testkit::*;
 use crate::view::View;
 use crate::wire::options::Build;
-use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
+use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};
 use crate::wire::{L3, edit, l3, tcp::Segment};
 use dts_proto::block::Reason;
 use std::net::SocketAddr;
