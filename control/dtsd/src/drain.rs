@@ -185,6 +185,38 @@ mod tests {
     }
 
     #[test]
+    fn urgent_data_that_the_socket_takes_in_line_is_accounted_for() {
+        let (mut client, mut proxy) = tcp_pair();
+        nix::sys::socket::setsockopt(&proxy, nix::sys::socket::sockopt::OobInline, &true).unwrap();
+        client.write_all(b"abc").unwrap();
+        nix::sys::socket::send(
+            std::os::fd::AsRawFd::as_raw_fd(&client),
+            b"!",
+            nix::sys::socket::MsgFlags::MSG_OOB,
+        )
+        .unwrap();
+        client.write_all(b"def").unwrap();
+        until(|| tcp_info(&proxy).is_ok_and(|i| i.bytes_received == 7));
+        // A look ends at the mark, so that the unread bytes cannot be shown to be all.
+        let error = drain(&proxy, b"", 100).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Ineligible::Unaccounted {
+                    received: 7,
+                    found: 3
+                }
+            ),
+            "{error}"
+        );
+        // Once the proxy has read over it, they are bytes like others.
+        let mut passed = [0; 7];
+        proxy.read_exact(&mut passed).unwrap();
+        let drained = drain(&proxy, &passed, 100).unwrap();
+        assert_eq!(drained.request, b"abc!def");
+    }
+
+    #[test]
     fn a_proxy_that_has_spoken_is_not_eligible() {
         let (mut client, mut proxy) = tcp_pair();
         client.write_all(b"abc").unwrap();

@@ -19,6 +19,7 @@ mod ingress_host;
 mod ingress_wire;
 pub mod key;
 pub mod mutation;
+pub mod life;
 pub mod ownership;
 pub mod seq;
 pub mod shard;
