@@ -11,7 +11,10 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::origin::Origins;
 use crate::reader::{Field, Section};
-use crate::scalar::{ClusterKey, Idle, LogFormat, LogLevel, NodeId, Policy, PortRange, Replay};
+use crate::scalar::{
+    ClusterKey, HostOffloads, Idle, LogFormat, LogLevel, NodeId, Offloads, Policy, PortRange,
+    Replay,
+};
 use crate::tree::Node;
 use crate::types::{
     Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Peers, PortConfig, Ports,
@@ -216,21 +219,27 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
 }
 
 fn port(field: &Field<'_>, workers: &Workers) -> Result<PortConfig> {
-    let s = field.section(&["device", "queues", "mtu", "host"])?;
+    let s = field.section(&["device", "queues", "mtu", "vlan", "offloads", "host"])?;
     let default_queues = u16::try_from(workers.cores.len()).unwrap_or(u16::MAX);
     Ok(PortConfig {
         device: device(&s.required("device")?)?,
         queues: s.number("queues", 1..=1_024, default_queues)?,
-        mtu: s.number("mtu", 576..=9_000, 1_500)?,
+        mtu: s.number("mtu", 576..=9_216, 1_500)?,
+        vlan: s
+            .optional("vlan")
+            .map(|f| f.number(1..=4_094))
+            .transpose()?,
+        offloads: s.choice("offloads", Offloads::Auto)?,
         host: host(&s.required("host")?)?,
     })
 }
 
 fn host(field: &Field<'_>) -> Result<HostPort> {
-    let s = field.section(&["device", "interface", "addresses"])?;
+    let s = field.section(&["device", "offloads", "interface", "addresses"])?;
     let addresses = s.optional("addresses").map_or(Ok(vec![]), |f| f.list())?;
     Ok(HostPort {
         device: device(&s.required("device")?)?,
+        offloads: s.choice("offloads", HostOffloads::Tso)?,
         interface: s.optional("interface").map(|f| interface(&f)).transpose()?,
         addresses: addresses.iter().map(Field::value).collect::<Result<_>>()?,
     })

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::origin::Origins;
 use crate::scalar::{
-    ClusterKey, Idle, IpPrefix, LogFormat, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay,
+    ClusterKey, HostOffloads, Idle, IpPrefix, LogFormat, LogLevel, MacAddr, NodeId, Offloads,
+    Policy, PortRange, Replay,
 };
 
 /// The configuration of one node: the whole of dtsd's YAML file.
@@ -123,8 +124,13 @@ pub struct PortConfig {
     /// Receive and transmit queues wanted, at least 1; the device may have
     /// fewer. Defaults to the number of workers.
     pub queues: u16,
-    /// Largest IP packet, bytes, 576..=9000; from 1,280 on where there is IPv6.
+    /// Largest IP packet, bytes, 576..=9216; from 1,280 on where there is IPv6.
     pub mtu: u16,
+    /// The VLAN whose frames this port takes and sends, 1..=4094 (IEEE 802.1Q);
+    /// `None` for untagged frames.
+    pub vlan: Option<u16>,
+    /// What the device is asked to do.
+    pub offloads: Offloads,
     /// The way to the node's own kernel.
     pub host: HostPort,
 }
@@ -134,6 +140,9 @@ pub struct PortConfig {
 pub struct HostPort {
     /// A DPDK vdev string (TAP or virtio-user).
     pub device: String,
+    /// What the kernel may leave to be done when it sends, where the device can
+    /// tell of it.
+    pub offloads: HostOffloads,
     /// Name of the kernel's side; `None` when there is no kernel side to set
     /// up, as with capture files.
     pub interface: Option<String>,

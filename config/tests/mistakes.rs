@@ -99,7 +99,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("10.77.0.1/24", "10.77.0.1/33", "t.yaml:28: ports.wire.host.addresses.0: expected an address with prefix length like 10.77.0.1/24, found \"10.77.0.1/33\""),
     ("10.77.1.1/24", "10.77.1.7/24", "t.yaml:34: ports.link.host.addresses: 10.77.1.1, the link address of node 1, is not there"),
     ("queues: 1", "queues: 0", "t.yaml:23: ports.wire.queues: expected a whole number from 1 to 1024, found \"0\""),
-    ("mtu: 1500", "mtu: 64", "t.yaml:24: ports.wire.mtu: expected a whole number from 576 to 9000, found \"64\""),
+    ("mtu: 1500", "mtu: 64", "t.yaml:24: ports.wire.mtu: expected a whole number from 576 to 9216, found \"64\""),
+    ("mtu: 1500", "mtu: 9217", "t.yaml:24: ports.wire.mtu: expected a whole number from 576 to 9216, found \"9217\""),
+    ("mtu: 1500", "vlan: 4095", "t.yaml:24: ports.wire.vlan: expected a whole number from 1 to 4094, found \"4095\""),
+    ("mtu: 1500", "vlan: 0", "t.yaml:24: ports.wire.vlan: expected a whole number from 1 to 4094, found \"0\""),
+    ("mtu: 1500", "offloads: some", "t.yaml:24: ports.wire.offloads: expected auto or none, found \"some\""),
+    ("      interface: dtsw\n", "      offloads: lro\n      interface: dtsw\n", "t.yaml:27: ports.wire.host.offloads: expected tso, checksum or none, found \"lro\""),
     // Workers, sizes, times.
     ("cores: [0, 1]", "cores: []", "t.yaml:36: workers.cores: no cores"),
     ("cores: [0, 1]", "cores: [0,\n    0]", "t.yaml:37: workers.cores.1: core 0 is listed twice"),

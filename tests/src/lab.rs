@@ -105,16 +105,19 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/lab/lab")
 }
 
-/// The daemons beside the test's own program, unless DTS_BIN says otherwise.
+/// The daemons beside the running program, unless DTS_BIN says otherwise.
 #[must_use]
 pub fn bin_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("DTS_BIN") {
         return dir.into();
     }
     let exe = std::env::current_exe().unwrap_or_default();
-    exe.ancestors()
-        .nth(2)
-        .map_or_else(PathBuf::new, Path::to_owned)
+    let dir = exe.parent().unwrap_or(Path::new(""));
+    // Cargo keeps test programs in a folder below.
+    match dir.parent() {
+        Some(above) if dir.ends_with("deps") => above.to_owned(),
+        _ => dir.to_owned(),
+    }
 }
 
 fn lab_command(prefix: &str) -> Command {

@@ -1,5 +1,5 @@
 //! Labs with other settings: nodes that disagree about ownership, no Fast Open,
-//! and the paper's bare form.
+//! the paper's bare form, and a tagged wire and link.
 
 use dts_tests::capture::{Capture, Stream};
 use dts_tests::lab::{Lab, Setup};
@@ -50,7 +50,59 @@ fn main() -> ExitCode {
                 a_source_of_the_paper_form_is_served,
             )],
         },
+        Group {
+            setup: setup("dtsv", "VLAN=77\n"),
+            suffix: "",
+            cases: vec![(
+                "a_tagged_wire_and_link_carry_everything",
+                a_tagged_wire_and_link_carry_everything,
+            )],
+            once: vec![],
+        },
     ])
+}
+
+/// Frames of a capture that a display filter of tshark's takes.
+fn frames(path: &Path, filter: &str) -> usize {
+    let done = Command::new("tshark")
+        .args(["-n", "-r"])
+        .arg(path)
+        .args(["-Y", filter])
+        .output()
+        .expect("tshark");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    String::from_utf8_lossy(&done.stdout).lines().count()
+}
+
+fn a_tagged_wire_and_link_carry_everything(lab: &Lab) {
+    let (tagged, capture) = lab.capture("client", "trunk0", "tagged", || {
+        let (path, connections) = lab.capture("client", "wire0", "untagged", || {
+            lab.load(&["count=200", "threads=2", "path=/p/vlan-{}"])
+        });
+        lab.assert_answered(&connections, 200, None);
+        let large = ["count=20", "threads=2", "path=/p/vlan-large-{}", "pad=7000"];
+        lab.assert_answered(&lab.load(&large), 20, None);
+        Capture::read(lab, &path)
+    });
+    assert!(capture.resets.is_empty(), "{capture}");
+    let ours = frames(&tagged, "vlan.id == 77 && ip.addr == 10.77.0.100");
+    assert!(ours > 1000, "only {ours} tagged frames");
+    assert_eq!(
+        frames(&tagged, "ip && !(vlan.id == 77)"),
+        0,
+        "untagged frames"
+    );
+    assert_eq!(
+        frames(&tagged, "ip && vlan.id != 77"),
+        0,
+        "frames of another VLAN"
+    );
+    let handed: u64 = lab.total("dts_replays_total", &[]);
+    assert!(handed > 0, "nothing was handed over on the tagged link");
+    for reason in ["vlan_untagged", "vlan_other", "too_long"] {
+        assert_eq!(lab.total("dts_drops_total", &[("reason", reason)]), 0);
+    }
 }
 
 fn two_owners_reset_nobody(lab: &Lab) {

@@ -143,6 +143,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             "device": p.device,
             "driver": p.driver,
             "queues": p.queues,
+            "offloads": p.offloads.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
             "up": p.up,
         })).collect::<Vec<_>>(),
         "services": view.services.iter().map(|s| service(s, view)).collect::<Vec<_>>(),

@@ -110,6 +110,14 @@ drops! {
     RingFull = "ring_full",
     /// A transmit queue was full.
     TxFull = "tx_full",
+    /// A frame without a VLAN tag, or with a priority tag alone, on a port with a VLAN.
+    VlanUntagged = "vlan_untagged",
+    /// A frame of another VLAN.
+    VlanOther = "vlan_other",
+    /// A frame above the port's MTU that is nothing to be cut into segments.
+    TooLong = "too_long",
+    /// A frame that was to be finished before it is sent, and is neither TCP nor UDP.
+    Unfinished = "unfinished",
     /// TCP-MD5 or TCP-AO on a service port.
     TcpAuth = "tcp_auth",
 }

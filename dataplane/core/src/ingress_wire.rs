@@ -135,9 +135,7 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        // IPv6 names a datagram's fragments without its protocol: others of this
-        // client would mix with those of a replay.
-        if ip.fragment && (ip.proto == PROTO_TCP || !ip.src.is_v4()) {
+        if ip.fragment && (ip.proto == PROTO_TCP || v.is_replayed_to(&ip.dst)) {
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP {
@@ -202,9 +200,9 @@ impl Shard {
         };
         let slot = self.find(&key);
         if s.has(SYN) && !s.has(ACK) {
-            // Cutting the payload off makes a new checksum: a wrong one must not
-            // come out right.
-            if !s.is_empty() && !s.intact(&frame, ip) {
+            // Its options are kept for the life of the flow, and cutting its payload
+            // off makes a new checksum: it must be what was sent.
+            if !s.intact(&frame, ip) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -391,7 +389,7 @@ impl Shard {
     fn wire_served<O: Output>(
         &mut self,
         v: &View,
-        frame: O::Frame,
+        mut frame: O::Frame,
         s: &Segment,
         slot: u32,
         next_hop: Mac,
@@ -405,11 +403,18 @@ impl Shard {
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
-        if let Some(d) = f.dest.as_mut() {
+        if self.waits(slot, s) {
+            return self.wait(v, slot, frame.head(), s);
+        }
+        if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
-        self.complete_handshake(v, slot, s, out);
+        let changed = self.complete_handshake(v, slot, frame.head_mut(), s, now, out);
+        let s = changed.as_ref().unwrap_or(s);
         self.forward(v, slot, frame, s, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
         self.check_end(v, slot, now, out);
     }
 

@@ -59,6 +59,14 @@ pub(crate) struct Outgoing {
 /// same pure ACK twice within microseconds, and a client would count the second
 /// one as a sign of loss (RFC 5681, section 2).
 pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outgoing) -> bool {
+    let (mut raised, own_ack) = (*s, s.ack);
+    // A FIN that the intake has acknowledged reaches this stack only with the end of
+    // its handshake. Until then it would take that back, and a client in FIN-WAIT
+    // drops a segment with an old acknowledgement, data and all.
+    if f.dest.is_some() && s.has(ACK) && !s.has(RST) && seq::lt(s.ack, f.c_acked) {
+        raised.ack = f.c_acked;
+    }
+    let s = &raised;
     let window = window(f, s, o.window_limit);
     let pure = s.flags == ACK && s.is_empty() && s.opts.sack.is_none();
     let known = s.ack == f.c_acked && window == f.c_window;
@@ -73,6 +81,9 @@ pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outg
     }
     if f.delta != 0 {
         e.seq(s.seq.wrapping_add(f.delta));
+    }
+    if own_ack != s.ack {
+        e.ack(s.ack);
     }
     if window != s.window {
         e.window(window);

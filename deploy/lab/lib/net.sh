@@ -72,7 +72,13 @@ net_up() {
     bridge_create brwire
     bridge_create brlink
     ns_create client
-    plug client wire0 02:77:00:00:00:c8 brwire wc
+    if [[ -z ${OVERLAY[VLAN]:-} ]]; then
+        plug client wire0 02:77:00:00:00:c8 brwire wc
+    else
+        plug client trunk0 02:77:00:00:00:c8 brwire wc
+        ip -n "${PREFIX}client" link set dev trunk0 up
+        ip -n "${PREFIX}client" link add link trunk0 name wire0 type vlan id "${OVERLAY[VLAN]}"
+    fi
     ip -n "${PREFIX}client" addr add "$CLIENT_IP/24" dev wire0
     ipv6_on client wire0
     ip -n "${PREFIX}client" addr add "$CLIENT_IP6/64" dev wire0 nodad

@@ -101,7 +101,7 @@ node_stop() { # NODE ROLE
 node_wait() { # NODE ROLE
     local n=$1 role=$2 limit=10
     node_has "$n" "$role" || return 0
-    [[ $role == dtsd ]] && limit=30
+    [[ $role == dtsd ]] && limit=${DTSD_READY_S:-30}
     wait_for "$limit" "node$n $role" ready_or_dead "$n" "$role" && proc_alive "node$n/$role" && return
     say "node$n $role is not ready; the end of its log:"
     tail -n 20 "$(node_dir "$n")/$role.log" >&2

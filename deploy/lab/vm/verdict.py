@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -57,7 +58,8 @@ class Verdict:
             with open(f"{share}/status-{node}", encoding="utf-8") as file:
                 ports = {port["port"]: port for port in json.load(file)["ports"]}
             for name, port in ports.items():
-                print(f"node{node} {name:<10} {port['driver']:<16} {port['queues']} queues  {port['device']}")
+                offloads = " ".join(f"{what}={by}" for what, by in sorted(port["offloads"].items()))
+                print(f"node{node} {name:<10} {port['driver']:<16} {port['queues']} queues  {port['device']}  {offloads}")
             twins = {ports[name]["driver"] for name in ("wire_host", "link_host")}
             self.check(twins == {TWIN}, f"node{node}: the twins are {', '.join(sorted(twins))} and not {TWIN}")
             if node == 1:
@@ -75,6 +77,20 @@ class Verdict:
             print(f"node1 {port}: frames received by queue 0: {frames[0]}, by queue 1: {frames[1]}")
             if port == "wire":
                 self.check(min(frames) >= MIN_QUEUE_FRAMES, f"node1's wire queues received {frames}: no spread by RSS")
+
+    def offloads(self, share):
+        """The twins hand over large frames; igb cuts them by itself, af_packet's are cut in software."""
+        for node, by in ((1, "device"), (2, "software")):
+            counts = {f"{what} {who}": grown(share, node, "dts_offload_frames_total", what=what, by=who)
+                      for what in ("tso", "checksum") for who in ("device", "software")}
+            print(f"node{node}: frames finished for the wire and the link: " + ", ".join(f"{k} {v}" for k, v in counts.items()))
+            self.check(counts[f"tso {by}"] > 0, f"node{node}: no large frame was cut by {by}")
+            long = grown(share, node, "dts_drops_total", reason="too_long")
+            self.check(long == 0, f"node{node}: {long} frames were too long")
+        # The client's interface has no offloads: what it shows was on the wire.
+        long = subprocess.run(["tshark", "-n", "-r", f"{share}/client.pcap", "-Y", "frame.len > 1514"],
+                              check=True, capture_output=True, text=True).stdout.splitlines()
+        self.check(not long, f"{len(long)} frames above the MTU at the client: {long[:1]}")
 
     def handovers(self, share):
         for node in range(1, NODES + 1):
@@ -143,6 +159,7 @@ def main(arguments):
     elsewhere, repeated, resets = verdict.capture(share, requests)
     verdict.ports(share)
     verdict.queues(share)
+    verdict.offloads(share)
     verdict.handovers(share)
     transfers = verdict.transfers(share)
     for failure in verdict.failures:

@@ -3,6 +3,7 @@
 
 use super::answers::Answer;
 use super::dest::Phase;
+use super::round_trip::patience;
 use super::source::segment;
 use crate::drops::Drop;
 use crate::fcb::State;
@@ -20,6 +21,9 @@ use dts_proto::block::Replay;
 
 /// Ranges of held payload that are remembered as given to the stack.
 const GIVEN_MOST: usize = 256;
+/// How long a segment from above a hole waits at most for what the source forwards;
+/// the end mark, of which the second one is sent after 5 ms, ends the wait.
+const FILLING: Span = Span::millis(10);
 
 impl Shard {
     /// A client's segment while a handover is under way.
@@ -67,7 +71,8 @@ impl Shard {
         f.cut = d.state.cut;
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.
-        d.due = now + f.rtt.max(Span::millis(1));
+        d.due = now + patience(f.rtt);
+        d.filling = d.paper.is_none().then(|| now + FILLING);
         let (due, flow, paper) = (d.due, d.flow, d.paper.is_some());
         let answer = Answer::Accepted {
             seq: d.state.s_base,
@@ -162,7 +167,9 @@ impl Shard {
         while let Some(h) = self.store.pop(&mut held) {
             let Some(s) = segment(&h.frame) else { continue };
             keepalive |= s.is_keepalive(cut);
-            if s.is_empty() && !s.has(RST | FIN) {
+            if self.waits(slot, &s) {
+                self.wait(v, slot, &h.frame, &s);
+            } else if s.is_empty() && !s.has(RST | FIN) {
                 newest_ack = Some(h.frame);
             } else {
                 self.release(v, slot, &h.frame, now, out);
@@ -181,6 +188,58 @@ impl Shard {
             }
         }
         keepalive
+    }
+
+    /// A segment from above a hole that the source may yet fill. The stack would ask
+    /// for what is on the link already, and the client would send it again.
+    pub(crate) fn waits(&self, slot: u32, s: &Segment) -> bool {
+        let d = self.slots[slot as usize].dest.as_ref();
+        !s.has(RST)
+            && s.seq_len() > 0
+            && d.is_some_and(|d| d.filling.is_some() && seq::lt(d.taken, s.seq))
+    }
+
+    /// Keeps a segment of which [`Self::waits`] holds.
+    pub(crate) fn wait(&mut self, v: &View, slot: u32, frame: &[u8], s: &Segment) {
+        let max = v.params.hold_flow_max;
+        let held = &mut self.slots[slot as usize].held;
+        if !self.store.push(held, max, frame, s.seq, s.seq_end()) {
+            self.drops.count(Drop::HoldFull);
+        }
+        let until = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
+        if let Some(t) = until {
+            self.wake(slot, t);
+        }
+    }
+
+    /// Gives the stack those waiting segments to which there is no hole any more.
+    pub(crate) fn fill<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let mut held = std::mem::take(&mut self.slots[slot as usize].held);
+        while let Some(h) = self.store.pop(&mut held) {
+            match segment(&h.frame) {
+                Some(s) if self.waits(slot, &s) => self.wait(v, slot, &h.frame, &s),
+                _ => self.release(v, slot, &h.frame, now, out),
+            }
+        }
+    }
+
+    /// The source has forwarded everything, or takes too long.
+    pub(crate) fn stop_filling<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        let Some(d) = f.dest.as_mut() else { return };
+        d.filling = None;
+        if f.state == State::Served {
+            self.fill(v, slot, now, out);
+        }
     }
 
     /// Gives the stack a held or forwarded client frame: nothing below K, nothing
@@ -218,7 +277,7 @@ impl Shard {
     }
 
     fn give<O: Output>(&mut self, v: &View, slot: u32, frame: &[u8], now: Instant, out: &mut O) {
-        let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
+        let (Some(mut copy), Some(s)) = (out.frame(frame), segment(frame)) else {
             return self.drop_frame(Drop::NoBuffer);
         };
         debug_assert_eq!(copy.len(), frame.len());
@@ -227,7 +286,8 @@ impl Shard {
         if let Some(d) = f.dest.as_mut() {
             d.note_taken(&s);
         }
-        self.complete_handshake(v, slot, &s, out);
+        let changed = self.complete_handshake(v, slot, copy.head_mut(), &s, now, out);
+        let s = changed.unwrap_or(s);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);
     }

@@ -62,6 +62,8 @@ pub struct DestSide {
     pub tries: u32,
     /// The replayed handshake is complete.
     pub handshake_done: bool,
+    /// SYN-ACKs that the stack owes for a SYN that it was given again.
+    pub synacks_due: u32,
     /// Local segments that wait for the cut over.
     pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
@@ -71,6 +73,9 @@ pub struct DestSide {
     pub ended: Option<Instant>,
     /// End of what the stack was given in order.
     pub taken: u32,
+    /// Until then segments from above a hole wait for what the source forwards;
+    /// `None` when it has nothing more.
+    pub filling: Option<Instant>,
     /// The client's sign of life during the handover was answered.
     pub probe_answered: bool,
     /// The source was told that the flow ended.
@@ -176,10 +181,12 @@ impl Shard {
             due: now + v.params.deadline,
             tries: 0,
             handshake_done: false,
+            synacks_due: 0,
             egress: Vec::new(),
             given: Vec::new(),
             ended: None,
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: None,
@@ -292,6 +299,9 @@ impl Shard {
             return self.drop_frame(Drop::HoldStale);
         }
         self.release(v, slot, &frame, now, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
     }
 
     fn end_came<O: Output>(
@@ -302,6 +312,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if let Some(slot) = mine {
+            self.stop_filling(v, slot, now, out);
+        }
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
             d.ended.get_or_insert(now);
         }
@@ -473,6 +486,15 @@ impl Shard {
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let filling = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
+        match filling {
+            Some(t) if now >= t => self.stop_filling(v, slot, now, out),
+            Some(t) => self.wake(slot, t),
+            None => {}
+        }
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };

@@ -31,6 +31,7 @@ impl Shard {
         if phase == Phase::Unknown {
             // The proxy was told that nobody knows, and its socket is gone: the
             // client cannot be served here any more, but it need not wait.
+            self.counters.unknown_resets += 1;
             return self.reset_client(v, slot, now, out);
         }
         self.tickets.remove(&ticket);

@@ -190,7 +190,9 @@ impl Shard {
         match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
             // A later fragment bears no port, and a stack puts all together.
-            Ok(L3::Ip(ip)) if ip.fragment && ip.may_be_tcp() => self.drop_frame(Drop::Fragment),
+            Ok(L3::Ip(ip)) if ip.fragment && (ip.may_be_tcp() || v.is_replayed_to(&ip.dst)) => {
+                self.drop_frame(Drop::Fragment)
+            }
             Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
                 let dport = wire::tcp::ports(frame.head(), &ip).map(|(_, d)| d);
                 let hidden = dport.is_some_and(|d| v.is_hidden(d));

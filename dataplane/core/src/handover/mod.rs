@@ -16,4 +16,5 @@ pub mod paper;
 mod paper_source;
 pub mod ports;
 pub(crate) mod replay;
+mod round_trip;
 pub mod source;

@@ -211,10 +211,12 @@ impl Shard {
             due: now,
             tries: 0,
             handshake_done: true,
+            synacks_due: 0,
             egress: Vec::new(),
             given: Vec::new(),
             ended: None,
             taken: st.cut,
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: Some(PaperSide {

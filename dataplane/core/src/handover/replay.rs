@@ -4,7 +4,9 @@
 //! acknowledgement completes the handshake, or the filter's after the client's
 //! round-trip time. Handshake replay: SYN, then the request with the ACK.
 
+use super::answers::Answer;
 use super::dest::{Phase, to_stack};
+use super::round_trip::backdate;
 use crate::drops::Drop;
 use crate::frame::{Frame, Kept, Output};
 use crate::seq;
@@ -50,7 +52,7 @@ impl Shard {
         self.wake(slot, due);
     }
 
-    fn replay_syn<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+    pub(crate) fn replay_syn<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };
@@ -165,8 +167,15 @@ impl Shard {
         }
         if (st.timestamps && s.opts.timestamps.is_none()) || (st.wscale && s.opts.wscale.is_none())
         {
+            let flow = d.flow;
             self.kill_half_open(v, slot, out);
-            return self.refuse_slot(v, slot, Reason::Options, now, out);
+            if acked == 0 {
+                return self.refuse_slot(v, slot, Reason::Options, now, out);
+            }
+            // The application may have read what was acknowledged: nobody may
+            // repeat it.
+            self.answers.put(flow, Answer::Undecided, now);
+            return self.leave(slot);
         }
         d.l_isn = s.seq;
         d.l_tsval = s.ts_val().unwrap_or(0);
@@ -264,26 +273,32 @@ impl Shard {
     }
 
     /// The client's acknowledgement completes the replayed handshake by itself; a
-    /// FIN that it sent before the cut goes first.
+    /// FIN that it sent before the cut goes first. Returns the segment as it must be
+    /// read from now on, where its frame was changed.
     pub(crate) fn complete_handshake<O: Output>(
         &mut self,
         v: &View,
         slot: u32,
+        frame: &mut [u8],
         s: &Segment,
+        now: Instant,
         out: &mut O,
-    ) {
+    ) -> Option<Segment> {
         let f = &mut self.slots[slot as usize];
-        let (ack, window) = (translate::host_ack(f, s.ack), s.window);
-        let Some(d) = f.dest.as_mut().filter(|d| !d.handshake_done) else {
-            return;
-        };
+        let (ack, window, tau) = (translate::host_ack(f, s.ack), s.window, f.tau);
+        let d = f.dest.as_mut().filter(|d| !d.handshake_done)?;
         if !s.has(ACK) || s.has(RST) {
-            return;
+            return None;
         }
         d.handshake_done = true;
-        if d.state.client_fin {
-            self.play_ack(v, slot, ack, window, s.ts_val(), out);
+        let (fin, ts_ecr) = (d.state.client_fin, d.l_tsval);
+        let early = self.early(v, slot, s, now, out);
+        if fin {
+            let ts = (s.ts_val(), early.unwrap_or(ts_ecr));
+            self.play_ack(v, slot, ack, window, ts, out);
+            return None;
         }
+        backdate(frame, s, early?.wrapping_add(tau))
     }
 
     /// The client's round-trip time is over and it has said nothing.
@@ -292,8 +307,8 @@ impl Shard {
         let window = f.client_window;
         let Some(d) = f.dest.as_mut() else { return };
         d.handshake_done = true;
-        let ack = d.l_isn.wrapping_add(1);
-        self.play_ack(v, slot, ack, window, None, out);
+        let (ack, ts_ecr) = (d.l_isn.wrapping_add(1), d.l_tsval);
+        self.play_ack(v, slot, ack, window, (None, ts_ecr), out);
     }
 
     /// The stack repeats its SYN-ACK although the client's round trip is over: the
@@ -305,10 +320,17 @@ impl Shard {
         s: &Segment,
         out: &mut O,
     ) {
-        let dest = self.slots[slot as usize].dest.as_ref();
-        if dest.is_some_and(|d| d.handshake_done && d.l_isn == s.seq) {
-            self.finish_handshake(v, slot, out);
+        let dest = self.slots[slot as usize].dest.as_mut();
+        let Some(d) = dest.filter(|d| d.handshake_done && d.l_isn == s.seq) else {
+            return;
+        };
+        if d.synacks_due > 0 {
+            // The answer to the SYN that was given again; what completes the handshake
+            // is behind it.
+            d.synacks_due -= 1;
+            return;
         }
+        self.finish_handshake(v, slot, out);
     }
 
     fn play_ack<O: Output>(
@@ -317,7 +339,7 @@ impl Shard {
         slot: u32,
         ack: u32,
         window: u16,
-        ts_val: Option<u32>,
+        (ts_val, ts_ecr): (Option<u32>, u32),
         out: &mut O,
     ) {
         let f = &self.slots[slot as usize];
@@ -331,7 +353,7 @@ impl Shard {
             flags: ACK | fin,
             window,
             opts: Build {
-                timestamps: st.timestamps.then_some((ts, d.l_tsval)),
+                timestamps: st.timestamps.then_some((ts, ts_ecr)),
                 ..Build::default()
             },
         };

@@ -447,17 +447,18 @@ impl Shard {
         let cut = src.state.cut;
         f.peer = src.peer.map(|p| (p.node, p.incarnation));
         let mut frames = Vec::new();
-        for list in [&mut f.copies, &mut f.held] {
+        for (list, held) in [(&mut f.copies, false), (&mut f.held, true)] {
             while let Some(h) = self.store.pop(list) {
-                frames.push(h);
+                frames.push((h, held));
             }
         }
-        for h in frames {
+        for (h, held) in frames {
             let Some(seg) = segment(&h.frame) else {
                 continue;
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
-            if fresh || seg.has(RST) || seg.is_keepalive(cut) {
+            // A copy of one byte below the cut is the request's last one.
+            if fresh || seg.has(RST) || (held && seg.is_keepalive(cut)) {
                 self.forward_held(v, slot, &h.frame, &seg, out);
             }
         }

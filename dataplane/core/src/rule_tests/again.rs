@@ -23,7 +23,7 @@ struct Trio {
 fn wider(mut v: View) -> View {
     v.members.push(crate::view::Member {
         id: 3,
-        link: crate::key::Addr::v4([10, 77, 1, 3]),
+        link: on_link(3u8).into(),
         known: Some(([2, 0, 0, 0, 1, 3], 1003)),
         alive: true,
         gone: false,
@@ -132,7 +132,7 @@ impl Trio {
     fn splice(&mut self, from: usize, to: u8, request: &[u8], taken: usize) {
         self.n[from - 1].command(Command::Splice {
             ticket: self.ticket,
-            dest: sock([10, 77, 1, to], 8080),
+            dest: sock(on_link(to), 8080),
             request: request.to_vec(),
             taken: taken as u32,
             client_fin: false,

@@ -1,11 +1,11 @@
 //! The rules of PROTOCOL, sections 3 to 6, one by one, on two nodes whose stacks
 //! are played by hand.
 
+use super::testkit::*;
 use crate::command::{Command, Event, Fail};
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::Port;
-use crate::testkit::*;
 use crate::view::View;
 use crate::wire::options::Build;
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};

@@ -98,6 +98,7 @@ fn the_window_of_a_synack_is_never_scaled() {
 #[test]
 fn the_windows_of_client_segments_pass_as_they_are() {
     let mut p = served_with(2, 7);
+    p.b.pass(18);
     let f = client(p.k(), 9001, ACK, ts(140, 5012), b"");
     p.b.rx(Port::Wire, f);
     assert_eq!(p.b.one(Port::WireHost).seg.window, 502);

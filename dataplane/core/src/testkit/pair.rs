@@ -19,8 +19,8 @@ pub const ISNS: [(u32, u32, u32); 6] = [
     (7, 0x8000_0000, 0x8000_0000),
 ];
 
-pub fn sock(a: [u8; 4], p: u16) -> SocketAddr {
-    SocketAddr::from((a, p))
+pub fn sock(a: impl Into<IpAddr>, p: u16) -> SocketAddr {
+    SocketAddr::new(a.into(), p)
 }
 
 /// Two nodes and one flow.
@@ -138,7 +138,7 @@ impl Pair {
 
     /// Splices; `fin` says that the client has sent its FIN behind the request.
     pub fn splice_fin(&mut self, node: u8, fin: bool) {
-        let dest = sock([10, 77, 1, node], 8080);
+        let dest = sock(on_link(node), 8080);
         self.a.command(splice(1, dest, &self.req.clone(), fin));
     }
 

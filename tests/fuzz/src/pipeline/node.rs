@@ -105,6 +105,7 @@ impl Settings {
             steer_key: HashKey::new([9; 16]),
             params: Params {
                 mtu: self.mtu,
+                wire_mtu: self.mtu,
                 first_window: self.first_window,
                 replay: self.replay,
                 paper_form: self.paper_form,
