@@ -23,7 +23,7 @@ struct Trio {
 fn wider(mut v: View) -> View {
     v.members.push(crate::view::Member {
         id: 3,
-        link: on_link(3u16).into(),
+        link: on_link(3u8).into(),
         known: Some(([2, 0, 0, 0, 1, 3], 1003)),
         alive: true,
         gone: false,
