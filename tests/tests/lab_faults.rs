@@ -296,26 +296,35 @@ fn a_lost_accept_is_proved_by_the_client(lab: &Lab) {
     assert_recovers(lab, "after-proved", Duration::from_secs(5));
 }
 
-/// Requests while `share` of the link's messages in either direction are lost.
-fn lossy(lab: &Lab, share: &str, count: usize, arguments: &[&str]) {
-    let matching = format!("ip protocol tcp numgen inc mod {share} == 0");
-    let losing = (lab.lose("l2", &matching), lab.lose("l1", &matching));
-    let connections = lab.load(
-        &[
-            &[&format!("count={count}"), "threads=2", "timeout=5000"],
-            arguments,
-        ]
-        .concat(),
-    );
+/// Requests while of every four messages from node 2, and of every four from node 1,
+/// one is lost.
+fn lossy(lab: &Lab, path: &str, count: usize, arguments: &[&str]) {
+    let repeats = || {
+        lab.metrics(SOURCE)
+            .sum("dts_link_repeats_total", &[("worker", "0")])
+    };
+    let before = repeats();
+    let fourth = "ip protocol tcp numgen inc mod 4 == 0";
+    let losing = (lab.lose("l2", fourth), lab.lose("l1", fourth));
+    let (path_of, count_of) = (format!("path={path}{{}}"), format!("count={count}"));
+    let fixed = [&path_of, &count_of, "threads=2", "timeout=5000"];
+    let connections = lab.load(&[&fixed, arguments].concat());
     drop(losing);
-    lab.assert_answered(&connections, count, Some("node1"));
-    assert_once(lab, "/b/lossy-", &connections);
+    // Five sends fit between the freeze and the abort, at 0, 5, 15, 35 and 75 ms, and
+    // each is in vain with a probability of 1 - (3/4)^2. So about one handover to node
+    // 1 in sixty is aborted, which is no error: then node 3 has it, of whose messages
+    // none is lost.
+    lab.assert_answered(&connections, count, None);
+    assert_once(lab, path, &connections);
+    let by_1 = connections.iter().filter(|c| c.node == "node1").count();
+    assert!(by_1 > count / 4, "only {by_1} of {count} by node 1");
+    assert!(repeats() > before, "nothing was sent again");
 }
 
 fn lost_link_messages_are_sent_again(lab: &Lab) {
-    lossy(lab, "3", 150, &["path=/b/lossy-small-{}"]);
-    // Six data segments each, and of every four messages one is lost.
-    lossy(lab, "4", 80, &["path=/b/lossy-large-{}", "pad=7000"]);
+    lossy(lab, "/a/lossy-small-", 200, &[]);
+    // Six data segments each.
+    lossy(lab, "/a/lossy-large-", 120, &["pad=7000"]);
 }
 
 fn a_dead_daemon_at_the_destination(lab: &Lab) {

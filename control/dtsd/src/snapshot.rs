@@ -1,6 +1,5 @@
 //! The first snapshot that the workers read, made of configuration and devices.
 
-use crate::twins;
 use dts_config::Config;
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
@@ -8,7 +7,6 @@ use dts_core::time::Span;
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::Mac;
 use dts_proto::block::{LinkKey, derive_key};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -97,7 +95,14 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         cluster_mac: cluster.mac.0,
         link_mac,
         link: config.this_member().link.into(),
-        own: own_addresses(config, wire_mac),
+        own: config
+            .ports
+            .wire
+            .host
+            .addresses
+            .iter()
+            .map(|a| Addr::from(a.address))
+            .collect(),
         services: services.collect(),
         general: table(cluster.policy, cluster.designated),
         members: members.collect(),
@@ -105,16 +110,6 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         steer_key: HashKey::new(boot.steer_key),
         params: params(config),
     }
-}
-
-/// The node's own addresses on the wire, as [`crate::twins`] gives them to the twin.
-fn own_addresses(config: &Config, wire_mac: Mac) -> Vec<Addr> {
-    let addresses = &config.ports.wire.host.addresses;
-    let mut own: Vec<Addr> = addresses.iter().map(|a| a.address.into()).collect();
-    if twins::wire_has_ipv6(config) {
-        own.push(IpAddr::from(twins::link_local(wire_mac)).into());
-    }
-    own
 }
 
 fn span(d: Duration) -> Span {
@@ -145,7 +140,7 @@ fn params(config: &Config) -> Params {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{config, config_v6};
+    use crate::testkit::config;
 
     const BOOT: Boot = Boot {
         incarnation: 7,
@@ -167,16 +162,6 @@ mod tests {
         let share = |n| view.services[0].buckets.share(n);
         assert_eq!(share(1) + share(2), 4096);
         assert!(share(1) > 1500 && share(2) > 1500);
-    }
-
-    #[test]
-    fn the_link_local_address_is_the_node_s_own_where_there_is_ipv6() {
-        let mac = [0x02, 0x77, 0, 0, 0, 1];
-        let own = |config: &Config| build(config, BOOT, mac, [4; 6]).own;
-        assert_eq!(own(&config()), [Addr::v4([10, 77, 0, 1])]);
-        let addresses = ["fd77::1", "fe80::77:ff:fe00:1"];
-        let addresses = addresses.map(|a| Addr::from(a.parse::<IpAddr>().unwrap()));
-        assert_eq!(own(&config_v6()), addresses);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 
 use crate::routes;
 use dts_config::{Config, IpPrefix, MacAddr, PortConfig};
-use dts_core::wire::Mac;
+use dts_core::key::Addr;
+use dts_core::wire::{Mac, nd};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, CacheInfo};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec};
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// What the kernel would not do, and the configuration key that asked for it.
@@ -49,29 +50,16 @@ enum Ipv6 {
     Off,
     /// The kernel makes the link-local address out of the twin's own MAC.
     On,
-    /// This is the link-local address.
-    LinkLocal(Ipv6Addr),
+    /// This is the link-local address. The wire twins of all nodes bear the cluster's
+    /// MAC, and what the kernel would make of it would be the same address everywhere.
+    LinkLocal(Addr),
 }
 
 /// Whether the wire carries IPv6.
-#[must_use]
-pub fn wire_has_ipv6(config: &Config) -> bool {
+fn wire_has_ipv6(config: &Config) -> bool {
     let host = &config.ports.wire.host;
     config.services.iter().any(|s| s.vip.is_ipv6())
         || host.addresses.iter().any(|a| a.address.is_ipv6())
-}
-
-/// The link-local address that belongs to a MAC (RFC 4291, appendix A).
-///
-/// The wire twins of all nodes bear the cluster's MAC. What the kernel would make
-/// of it would be the same address everywhere, so it is made of the NIC's.
-#[must_use]
-pub fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac;
-    let id = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-    let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    octets[8..].copy_from_slice(&id);
-    octets.into()
 }
 
 /// What was set up and does not go away with the twins themselves.
@@ -114,7 +102,7 @@ impl Twins {
         }
         let (wire, link) = (&config.ports.wire, &config.ports.link);
         let on_wire = if wire_has_ipv6(config) {
-            Ipv6::LinkLocal(link_local(wire_mac))
+            Ipv6::LinkLocal(nd::link_local(wire_mac))
         } else {
             Ipv6::Off
         };
@@ -190,7 +178,7 @@ impl Twins {
         }
         if let Ipv6::LinkLocal(address) = twin.ipv6 {
             let prefix = IpPrefix {
-                address: address.into(),
+                address: address.ip(),
                 length: 64,
             };
             self.address(index, prefix, Purpose::Own)
@@ -325,19 +313,4 @@ fn write(name: &str, value: &str) -> Result<(), String> {
             Err(format!("{path}: {e}"))
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_local_address_is_the_mac_s() {
-        // RFC 4291, appendix A: the universal bit is inverted, ff:fe goes between.
-        let address = link_local([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
-        assert_eq!(
-            address,
-            "fe80::3656:78ff:fe9a:bcde".parse::<Ipv6Addr>().unwrap()
-        );
-    }
 }

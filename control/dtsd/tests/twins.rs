@@ -20,7 +20,7 @@ cluster:
   members: [ { id: 1, name: node1, link: 10.77.1.1 } ]
 services:
   - { name: web, vip: 10.77.0.100, port: 80, proxy_port: 8001, application_port: 8080 }
-  - { name: more, vip: 10.77.0.100, port: 81, proxy_port: 8002, application_port: 8080 }
+  - { name: more, vip: 10.77.0.100, port: 81, proxy_port: 8002, application_port: 8081 }
 ports:
   wire:
     device: "net_null0"
@@ -199,11 +199,11 @@ fn what_is_set_up_and_taken_back() {
         assert_eq!(sysctl("ipv4/conf/all/rp_filter"), "0");
 
         let rules = ip("rule show priority 7700");
-        for port in [8001, 8002, 8080] {
+        for port in [8001, 8002, 8080, 8081] {
             let rule = format!("from 10.77.0.100 ipproto tcp sport {port} lookup 7700");
             assert_eq!(rules.matches(&rule).count(), 1, "{rules}");
         }
-        assert_eq!(rules.lines().count(), 3, "{rules}");
+        assert_eq!(rules.lines().count(), 4, "{rules}");
         let route = ip("route show table 7700");
         assert!(
             route.starts_with("default via 169.254.77.1 dev dtsw"),

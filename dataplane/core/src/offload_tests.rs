@@ -1,10 +1,10 @@
 //! Frames as devices with offloads deliver them: in several pieces, with partial
 //! checksums, and as large as 64 KiB.
 
+use super::testkit::*;
 use crate::drops::Drop;
 use crate::frame::{Checksum, Meta, Port};
 use crate::seq;
-use crate::testkit::*;
 use crate::wire::checksum;
 use crate::wire::tcp::{ACK, FIN, PSH, SYN, Segment};
 use crate::wire::{L3, l3};
@@ -106,7 +106,10 @@ fn a_partial_syn_ack_keeps_its_field() {
     let out = n.tx(Port::Wire).remove(0);
     let seg = parsed(&out);
     assert_eq!((seg.flags, seg.window), (SYN | ACK, 59_776));
-    assert_eq!(u16::from_be_bytes([out[50], out[51]]), pseudo(&out));
+    assert_eq!(
+        u16::from_be_bytes([out[L4 + 16], out[L4 + 17]]),
+        pseudo(&out)
+    );
 }
 
 /// A device's word counts for as much as a sum, either way.
@@ -182,7 +185,7 @@ fn handover(seed: u64, body: &[u8], answer: &[u8]) -> Trace {
         host(8001, s1, k, ACK, 500, ts(5010, 130), b""),
         &mut trace,
     );
-    let (client_at, local) = (([10, 77, 0, 200], CPORT).into(), (VIP, 8001).into());
+    let (client_at, local) = (sock(CLIENT, CPORT), sock(VIP, 8001));
     a.command(crate::command::Command::Freeze {
         ticket: 1,
         client: client_at,
@@ -199,8 +202,9 @@ fn handover(seed: u64, body: &[u8], answer: &[u8]) -> Trace {
     step(a, Port::Wire, late, &mut trace);
     a.command(crate::command::Command::Splice {
         ticket: 1,
-        dest: ([10, 77, 1, 2], 8080).into(),
+        dest: sock(on_link(2u16), 8080),
         request: body.to_vec(),
+        taken: 0,
         client_fin: false,
     });
     let mut carry = |a: &mut Node, b: &mut Node| {
@@ -286,13 +290,14 @@ fn a_large_early_answer_waits_with_its_metadata() {
     );
     a.command(crate::command::Command::Freeze {
         ticket: 1,
-        client: ([10, 77, 0, 200], CPORT).into(),
-        local: (VIP, 8001).into(),
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8001),
     });
     a.command(crate::command::Command::Splice {
         ticket: 1,
-        dest: ([10, 77, 1, 2], 8080).into(),
+        dest: sock(on_link(2u16), 8080),
         request: body,
+        taken: 0,
         client_fin: false,
     });
     for f in a.tx(Port::Link) {
@@ -329,7 +334,7 @@ fn a_large_early_answer_waits_with_its_metadata() {
     let seg = parsed(&sent[at]);
     assert_eq!((seg.sport, seg.seq, seg.ack), (80, 9001, 4001));
     assert_eq!(
-        u16::from_be_bytes([sent[at][50], sent[at][51]]),
+        u16::from_be_bytes([sent[at][L4 + 16], sent[at][L4 + 17]]),
         pseudo(&sent[at])
     );
 }
@@ -340,8 +345,8 @@ fn a_swallowed_large_frame_goes_out_whole() {
     let mut n = established(7, 9);
     n.command(crate::command::Command::Freeze {
         ticket: 1,
-        client: ([10, 77, 0, 200], CPORT).into(),
-        local: (VIP, 8001).into(),
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8001),
     });
     let body = vec![b'z'; 5000];
     let f = unfinished(host(8001, 10, 8, ACK | PSH, 500, ts(5010, 120), &body));
@@ -359,7 +364,7 @@ fn jumbo_frames_are_held_over_a_link_without() {
     let mut v = view(1, 1);
     v.params.wire_mtu = 9000;
     let mut n = established_at(v, 7, 9);
-    let body = vec![b'j'; 8948];
+    let body = vec![b'j'; 9000 - (L4 - 14) - 32];
     n.rx(Port::Wire, client(8, 10, ACK | PSH, ts(130, 5000), &body));
     assert_eq!(n.one(Port::WireHost).payload, body);
     assert_eq!((n.s.hold_use().0, n.s.drops.get(Drop::HoldFull)), (1, 0));

@@ -7,6 +7,7 @@ use crate::frame::{Frame, Output, Port};
 use crate::handover::answers::Answers;
 use crate::handover::paper::{Aliases, Heard};
 use crate::handover::ports::SplicePorts;
+use crate::handover::source::Request;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
 use crate::table::Table;
@@ -154,9 +155,15 @@ impl Shard {
                 ticket,
                 dest,
                 request,
+                taken,
                 client_fin,
             } => {
-                self.splice(v, ticket, dest, request, client_fin, now, out);
+                let request = Request {
+                    bytes: request,
+                    taken,
+                    client_fin,
+                };
+                self.splice(v, ticket, dest, request, now, out);
             }
             Command::Unfreeze { ticket } => {
                 let slot = self.tickets.get(&ticket).copied();
@@ -266,6 +273,9 @@ impl Shard {
         self.store.clear(&mut f.held);
         let (source, dest) = (f.source.take(), f.dest.take());
         if let Some(s) = source {
+            if let Some(d) = &s.was {
+                self.aliases.forget(d);
+            }
             self.close_source(&s);
         }
         if let Some(d) = dest {

@@ -1,6 +1,7 @@
 //! Two nodes, a client and their stacks, played by hand: what the tests of the
 //! handover need.
 
+use super::{CLIENT_V6, LINK_V6};
 use crate::command::{Command, Event};
 use crate::frame::{Frame, Meta, Output, Pool, Port};
 use crate::key::{Addr, HashKey};
@@ -10,11 +11,12 @@ use crate::time::{Instant, Span};
 use crate::view::{Member, Params, Service, View};
 use crate::wire::build::Tcp;
 use crate::wire::options::Build;
-use crate::wire::tcp::Segment;
-use crate::wire::{self, L3, Mac};
+use crate::wire::tcp::{ACK, FIN, SYN, Segment};
+use crate::wire::{self, L3, Mac, checksum, edit, icmp};
 use dts_config::{Policy, Replay};
 use dts_proto::block::LinkKey;
 use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 mod pair;
@@ -22,8 +24,34 @@ pub use pair::*;
 
 pub const CLUSTER_MAC: Mac = [2, 0, 0x5e, 0, 0, 0x64];
 pub const CLIENT_MAC: Mac = [2, 0, 0, 0, 0, 0xc1];
-pub const CLIENT: [u8; 4] = [10, 77, 0, 200];
-pub const VIP: [u8; 4] = [10, 77, 0, 100];
+/// The client of option 32, which has room for no other family.
+pub const CLIENT_V4: [u8; 4] = [10, 77, 0, 200];
+/// A second service's, where the first one is IPv6's.
+pub const VIP_V4: [u8; 4] = [10, 77, 0, 100];
+pub const CLIENT: IpAddr = on_wire(200);
+pub const VIP: IpAddr = on_wire(100);
+/// Offset of the TCP header in a frame of the client without extension headers.
+pub const L4: usize = if CLIENT_V6 { 54 } else { 34 };
+/// Offset of the quoted TCP header in an ICMP error.
+pub const QUOTED: usize = L4 + 8 + L4 - wire::ETH_LEN;
+
+const fn net(v6: bool, net: u16, host: u8) -> IpAddr {
+    if v6 {
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 0x77, net, 0, 0, 0, 0, host as u16))
+    } else {
+        IpAddr::V4(Ipv4Addr::new(10, 77, net as u8, host))
+    }
+}
+
+/// An address of the wire's network.
+pub const fn on_wire(host: u8) -> IpAddr {
+    net(CLIENT_V6, 0, host)
+}
+
+/// A node's link address.
+pub fn on_link(node: impl Into<u16>) -> IpAddr {
+    net(LINK_V6, 1, node.into() as u8)
+}
 pub const CPORT: u16 = 40_000;
 pub const KEY: &[u8] = b"0123456789abcdef";
 
@@ -170,6 +198,23 @@ pub fn params() -> Params {
     }
 }
 
+/// The client's service; where it is IPv6's, IPv4's with the same ports beside it.
+fn services(buckets: &Arc<BucketTable>) -> Vec<Service> {
+    let service = |name: &str, vip| Service {
+        name: name.into(),
+        vip,
+        port: 80,
+        proxy_port: Some(8001),
+        app_port: 8080,
+        buckets: buckets.clone(),
+    };
+    let mut all = vec![service("web", VIP.into())];
+    if CLIENT_V6 {
+        all.push(service("web4", Addr::v4(VIP_V4)));
+    }
+    all
+}
+
 /// A view of node `node` of two; node `owner` owns every bucket.
 pub fn view(node: u16, owner: u16) -> View {
     let shares: Vec<Share> = (1..=2).map(|node| Share { node, weight: 100 }).collect();
@@ -186,21 +231,14 @@ pub fn view(node: u16, owner: u16) -> View {
         wire_mac: [2, 0, 0, 0, 0, node as u8],
         cluster_mac: CLUSTER_MAC,
         link_mac: [2, 0, 0, 0, 1, node as u8],
-        link: Addr::v4([10, 77, 1, node as u8]),
-        own: vec![Addr::v4([10, 77, 0, node as u8])],
-        services: vec![Service {
-            name: "web".into(),
-            vip: Addr::v4(VIP),
-            port: 80,
-            proxy_port: Some(8001),
-            app_port: 8080,
-            buckets: buckets.clone(),
-        }],
+        link: on_link(node).into(),
+        own: vec![on_wire(node as u8).into()],
+        services: services(&buckets),
         general: buckets,
         members: (1..=2u16)
             .map(|id| Member {
                 id,
-                link: Addr::v4([10, 77, 1, id as u8]),
+                link: on_link(id).into(),
                 known: Some(([2, 0, 0, 0, 1, id as u8], 1000 + u64::from(id))),
                 alive: true,
                 gone: false,
@@ -270,6 +308,20 @@ impl Node {
         seen(&f[0])
     }
 
+    /// Takes the two frames by which the filter tells the stack the client's round trip
+    /// of 20 ms: the SYN again, and the ACK that completes the handshake.
+    pub fn told(&mut self) -> Seen {
+        let queue = &mut self.out.ports[Port::WireHost.index()];
+        let [syn, ack] = [0, 1].map(|_| seen(&queue.pop_front().expect("the filter tells it")));
+        assert_eq!((syn.seg.flags, syn.seg.window), (SYN, 0));
+        assert!(syn.payload.is_empty(), "the request once only");
+        assert_eq!(ack.seg.flags & !FIN, ACK);
+        assert_eq!(ack.seg.window, 502, "the client's");
+        assert_eq!(ack.seg.ts_ecr(), Some(777 - 20), "the stack reckons 20 ms");
+        assert!(ack.seg.ts_val() <= Some(130), "not above what is held");
+        ack
+    }
+
     pub fn events(&mut self) -> Vec<Event> {
         self.s.take_events().collect()
     }
@@ -308,8 +360,8 @@ pub fn client(seq: u32, ack: u32, flags: u8, opts: Build, payload: &[u8]) -> Vec
     Tcp {
         eth_dst: CLUSTER_MAC,
         eth_src: CLIENT_MAC,
-        src: Addr::v4(CLIENT),
-        dst: Addr::v4(VIP),
+        src: CLIENT.into(),
+        dst: VIP.into(),
         sport: CPORT,
         dport: 80,
         seq,
@@ -335,8 +387,8 @@ pub fn host(
     Tcp {
         eth_dst: [2, 0, 0, 0, 0, 1],
         eth_src: CLUSTER_MAC,
-        src: Addr::v4(VIP),
-        dst: Addr::v4(CLIENT),
+        src: VIP.into(),
+        dst: CLIENT.into(),
         sport: port,
         dport: CPORT,
         seq,
@@ -347,6 +399,97 @@ pub fn host(
         payload,
     }
     .frame()
+}
+
+/// Offset of the TCP header of any frame without extension headers.
+pub fn tcp_at(f: &[u8]) -> usize {
+    if f[12..14] == wire::ETHERTYPE_IPV6.to_be_bytes() {
+        54
+    } else {
+        34
+    }
+}
+
+/// `frame` with this source (at 0) or destination (at 1) instead.
+fn readdress(mut f: Vec<u8>, which: usize, ip: IpAddr, port: u16) -> Vec<u8> {
+    let bytes = Addr::from(ip).0;
+    let (first, bytes) = if CLIENT_V6 {
+        (22, &bytes[..])
+    } else {
+        (26, &bytes[12..])
+    };
+    let at = first + which * bytes.len();
+    f[at..at + bytes.len()].copy_from_slice(bytes);
+    f[L4 + 2 * which..L4 + 2 * which + 2].copy_from_slice(&port.to_be_bytes());
+    let end = f.len();
+    edit::set_ip_len(&mut f, end - wire::ETH_LEN);
+    edit::write_tcp_checksum(&mut f, L4, end);
+    f
+}
+
+/// A frame as if it came from there.
+pub fn from(f: Vec<u8>, ip: IpAddr, port: u16) -> Vec<u8> {
+    readdress(f, 0, ip, port)
+}
+
+/// A frame as if it went there.
+pub fn to(f: Vec<u8>, ip: IpAddr, port: u16) -> Vec<u8> {
+    readdress(f, 1, ip, port)
+}
+
+/// A frame that says that it carries another protocol.
+pub fn with_proto(f: Vec<u8>, proto: u8) -> Vec<u8> {
+    as_fragment(f, 0, proto)
+}
+
+/// The first fragment of a frame's datagram.
+pub fn first_fragment(f: Vec<u8>) -> Vec<u8> {
+    as_fragment(f, 0x2000, 6)
+}
+
+/// `frame` as the fragment with this field (flags and offset, as IPv4 writes them) and
+/// protocol; 0 makes no fragment.
+pub fn as_fragment(mut f: Vec<u8>, field: u16, proto: u8) -> Vec<u8> {
+    if tcp_at(&f) == 34 {
+        f[20..22].copy_from_slice(&field.to_be_bytes());
+        f[23] = proto;
+    } else if field == 0 {
+        f[20] = proto;
+    } else {
+        let more = u8::from(field & 0x2000 != 0);
+        let [high, low] = ((field & 0x1fff) << 3).to_be_bytes();
+        f.splice(54..54, [proto, 0, high, low | more, 0, 0, 0, 9]);
+        f[20] = wire::ipv6::FRAGMENT;
+    }
+    let total = f.len() - wire::ETH_LEN;
+    edit::set_ip_len(&mut f, total);
+    f
+}
+
+/// What a router says of a frame that is larger than its next link.
+pub fn too_big(quoted: &[u8], mtu: u16) -> Vec<u8> {
+    let mut eth = [0u8; wire::ETH_LEN];
+    eth[..6].copy_from_slice(&CLUSTER_MAC);
+    eth[6..12].copy_from_slice(&CLIENT_MAC);
+    eth[12..].copy_from_slice(&quoted[12..14]);
+    let quoted = &quoted[wire::ETH_LEN..];
+    match on_wire(254) {
+        IpAddr::V4(router) => icmp::frag_needed(&eth, router.octets(), quoted, mtu),
+        router => icmp::packet_too_big(&eth, &router.into(), quoted, mtu.into()),
+    }
+}
+
+/// Whether an ICMP checksum is right; ICMPv6's covers the addresses.
+pub fn icmp_checksum_ok(f: &[u8]) -> bool {
+    let Ok(L3::Ip(ip)) = wire::l3(f) else {
+        panic!("not IP: {f:02x?}")
+    };
+    let pseudo = if CLIENT_V6 {
+        checksum::pseudo(&ip.src, &ip.dst, ip.proto, ip.end - ip.l4)
+    } else {
+        0
+    };
+    checksum::fold(pseudo + checksum::sum(&f[ip.l4..ip.end])) == 0xffff
 }
 
 pub fn syn_opts(ts: u32) -> Build {

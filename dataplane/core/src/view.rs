@@ -154,6 +154,13 @@ impl View {
         self.services.iter().any(|s| s.vip == *a)
     }
 
+    /// Whether fragments to `a` from outside could mix with those of a replay: IPv6
+    /// names a datagram's fragments without its protocol (RFC 8200, section 4.5).
+    #[inline]
+    pub fn is_replayed_to(&self, a: &Addr) -> bool {
+        !a.is_v4() && self.is_vip(a)
+    }
+
     /// Whether `a` is this node's own address on the wire; its link-local one, made
     /// from [`View::wire_mac`], always is.
     #[inline]

@@ -2,10 +2,10 @@
 
 use dpdk::{Mbuf, RxChecksum};
 use dts_core::frame::{Checksum, Frame, Meta, Port};
+use dts_core::wire;
 
-/// Bytes that hold all headers: Ethernet, IP with as many options or extension headers
-/// as are walked, TCP with options; or an ICMP error up to its quote's numbers.
-const HEADERS: u16 = 640;
+/// Bytes that hold all headers.
+const HEADERS: u16 = wire::HEADERS_MOST as u16;
 
 /// A packet whose first segment has all headers.
 pub(crate) struct Packet(Mbuf);

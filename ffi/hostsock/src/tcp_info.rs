@@ -169,6 +169,8 @@ pub struct TcpInfo {
     pub rcv_mss: u32,
     /// Smoothed round-trip time in microseconds, 0 if never measured.
     pub rtt_us: u32,
+    /// Smallest round-trip time in microseconds that was measured, `u32::MAX` if none.
+    pub min_rtt_us: u32,
     /// Data segments that arrived out of order.
     pub rcv_ooopack: u32,
     /// Segments sent again since the start.
@@ -235,6 +237,7 @@ impl From<&Raw> for TcpInfo {
             snd_mss: raw.snd_mss,
             rcv_mss: raw.rcv_mss,
             rtt_us: raw.rtt,
+            min_rtt_us: raw.min_rtt,
             rcv_ooopack: raw.rcv_ooopack,
             total_retrans: raw.total_retrans,
         }

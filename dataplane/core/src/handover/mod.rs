@@ -9,10 +9,12 @@
 pub mod answers;
 mod cutover;
 pub mod dest;
+mod ends;
 mod gather;
 pub mod message;
 pub mod paper;
 mod paper_source;
 pub mod ports;
 pub(crate) mod replay;
+mod round_trip;
 pub mod source;

@@ -8,6 +8,7 @@ use super::answers::Answer;
 use super::dest::{Phase, to_stack};
 use crate::drops::Drop;
 use crate::frame::{Frame, Kept, Output};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -51,16 +52,25 @@ impl Shard {
         self.wake(slot, due);
     }
 
-    fn replay_syn<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+    pub(crate) fn replay_syn<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };
         d.tries += 1;
         let st = d.state;
-        let window = if d.paper.is_some() {
+        let tells = d.tells_round_trip();
+        let window = if d.paper.is_some() || tells || broken(Mutation::WindowZero) {
+            // The answer waits for the ACK that completes the handshake.
             0
+        } else if broken(Mutation::SynWindowScaled) {
+            st.window
         } else {
             (u32::from(st.window) << st.client_shift).min(0xffff) as u16
+        };
+        let clock = if broken(Mutation::PawsClock) {
+            st.ts_max
+        } else {
+            st.ts_recent
         };
         let payload = match d.replay {
             Replay::FastOpen => std::mem::take(&mut d.request),
@@ -69,7 +79,7 @@ impl Shard {
         let opts = Build {
             mss: Some(st.mss),
             sack_permitted: st.sack,
-            timestamps: st.timestamps.then_some((st.ts_recent, 0)),
+            timestamps: st.timestamps.then_some((clock, 0)),
             wscale: st.wscale.then_some(st.client_shift),
             splice: None,
         };
@@ -99,7 +109,13 @@ impl Shard {
         let head = ClientSegment {
             seq: st.cut.wrapping_sub(request.len() as u32),
             ack: d.l_isn.wrapping_add(1),
-            flags: ACK | PSH | if st.client_fin { FIN } else { 0 },
+            flags: ACK
+                | PSH
+                | if st.client_fin && !broken(Mutation::FinLost) {
+                    FIN
+                } else {
+                    0
+                },
             window: st.window,
             opts: Build {
                 timestamps: st.timestamps.then_some((st.ts_recent, d.l_tsval)),
@@ -134,7 +150,9 @@ impl Shard {
                     self.refuse_slot(v, slot, Reason::NobodyListens, now, out);
                 }
             }
-            Phase::Syn if s.has(ACK) && d.tries < SYN_TRIES => {
+            Phase::Syn
+                if s.has(ACK) && d.tries < SYN_TRIES && !broken(Mutation::TimeWaitNotReset) =>
+            {
                 // An old socket of this 4-tuple, in TIME_WAIT or forgotten: the RST
                 // that it cannot refuse, then the SYN again.
                 let seq = s.ack;
@@ -167,7 +185,7 @@ impl Shard {
         {
             let flow = d.flow;
             self.kill_half_open(v, slot, out);
-            if acked == 0 {
+            if acked == 0 || broken(Mutation::RefusedTooLate) {
                 return self.refuse_slot(v, slot, Reason::Options, now, out);
             }
             // The application may have read what was acknowledged: nobody may
@@ -178,9 +196,13 @@ impl Shard {
         d.l_isn = s.seq;
         d.l_tsval = s.ts_val().unwrap_or(0);
         d.l_window = u32::from(s.window);
-        f.delta = st.s_base.wrapping_sub(s.seq);
+        f.delta = if broken(Mutation::DeltaZero) {
+            0
+        } else {
+            st.s_base.wrapping_sub(s.seq)
+        };
         // The destination's first TSval is the highest that the client has seen.
-        f.tau = if st.timestamps {
+        f.tau = if st.timestamps && !broken(Mutation::TauZero) {
             st.ts_max.wrapping_sub(d.l_tsval)
         } else {
             0
@@ -277,6 +299,7 @@ impl Shard {
         v: &View,
         slot: u32,
         s: &Segment,
+        now: Instant,
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
@@ -288,8 +311,10 @@ impl Shard {
             return;
         }
         d.handshake_done = true;
-        if d.state.client_fin {
-            self.play_ack(v, slot, ack, window, s.ts_val(), out);
+        let (fin, ts_ecr) = (d.state.client_fin, d.l_tsval);
+        self.deny_early(v, slot, s, now, out);
+        if fin {
+            self.play_ack(v, slot, ack, window, (s.ts_val(), ts_ecr), out);
         }
     }
 
@@ -299,8 +324,8 @@ impl Shard {
         let window = f.client_window;
         let Some(d) = f.dest.as_mut() else { return };
         d.handshake_done = true;
-        let ack = d.l_isn.wrapping_add(1);
-        self.play_ack(v, slot, ack, window, None, out);
+        let (ack, ts_ecr) = (d.l_isn.wrapping_add(1), d.l_tsval);
+        self.play_ack(v, slot, ack, window, (None, ts_ecr), out);
     }
 
     /// The stack repeats its SYN-ACK although the client's round trip is over: the
@@ -312,25 +337,36 @@ impl Shard {
         s: &Segment,
         out: &mut O,
     ) {
-        let dest = self.slots[slot as usize].dest.as_ref();
-        if dest.is_some_and(|d| d.handshake_done && d.l_isn == s.seq) {
-            self.finish_handshake(v, slot, out);
+        let dest = self.slots[slot as usize].dest.as_mut();
+        let Some(d) = dest.filter(|d| d.handshake_done && d.l_isn == s.seq) else {
+            return;
+        };
+        if d.synacks_due > 0 {
+            // The answer to the SYN that was given again; what completes the handshake
+            // is behind it.
+            d.synacks_due -= 1;
+            return;
         }
+        self.finish_handshake(v, slot, out);
     }
 
-    fn play_ack<O: Output>(
+    pub(super) fn play_ack<O: Output>(
         &mut self,
         v: &View,
         slot: u32,
         ack: u32,
         window: u16,
-        ts_val: Option<u32>,
+        (ts_val, ts_ecr): (Option<u32>, u32),
         out: &mut O,
     ) {
         let f = &self.slots[slot as usize];
         let Some(d) = f.dest.as_ref() else { return };
         let st = d.state;
-        let fin = if st.client_fin { FIN } else { 0 };
+        let fin = if st.client_fin && !broken(Mutation::FinLost) {
+            FIN
+        } else {
+            0
+        };
         let ts = ts_val.unwrap_or(f.ts_in_order);
         let head = ClientSegment {
             seq: st.cut,
@@ -338,7 +374,7 @@ impl Shard {
             flags: ACK | fin,
             window,
             opts: Build {
-                timestamps: st.timestamps.then_some((ts, d.l_tsval)),
+                timestamps: st.timestamps.then_some((ts, ts_ecr)),
                 ..Build::default()
             },
         };

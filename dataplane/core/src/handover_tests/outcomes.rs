@@ -241,8 +241,8 @@ fn forged_replayed_and_foreign_messages() {
     let mut forged = syn.clone();
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    let end = forged.len();
-    crate::wire::edit::write_tcp_checksum(&mut forged, 34, end);
+    let (l4, end) = (tcp_at(&forged), forged.len());
+    crate::wire::edit::write_tcp_checksum(&mut forged, l4, end);
     p.b.rx(Port::Link, forged);
     assert!(p.b.silent());
     assert_eq!(p.b.s.drops.get(Drop::BlockForged), 1);

@@ -148,6 +148,7 @@ fn what_overtook_the_end_mark_or_came_behind_it_is_given_once() {
         for i in [0, 2] {
             p.b.rx(Port::Link, said[i].clone());
         }
+        p.b.told();
         let got = p.b.one(Port::WireHost);
         assert_eq!((got.seg.seq, got.seg.flags), (at, ACK | FIN));
         p.b.rx(Port::Link, said[1].clone());
@@ -167,9 +168,9 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
     // Another flow of the same worker, in peace.
     let f = |seq, flags, o, data: &[u8]| {
         let mut f = client(seq, 9001, flags, o, data);
-        f[34..36].copy_from_slice(&50_000u16.to_be_bytes());
+        f[L4..L4 + 2].copy_from_slice(&50_000u16.to_be_bytes());
         let end = f.len();
-        edit::write_tcp_checksum(&mut f, 34, end);
+        edit::write_tcp_checksum(&mut f, L4, end);
         f
     };
     p.a.rx(Port::Wire, f(1000, SYN, syn_opts(100), b""));
@@ -182,9 +183,9 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
         synack_opts(5000, 100),
         b"",
     );
-    h[36..38].copy_from_slice(&50_000u16.to_be_bytes());
+    h[L4 + 2..L4 + 4].copy_from_slice(&50_000u16.to_be_bytes());
     let end = h.len();
-    edit::write_tcp_checksum(&mut h, 34, end);
+    edit::write_tcp_checksum(&mut h, L4, end);
     p.a.rx(Port::WireHost, h);
     p.a.rx(Port::Wire, f(1001, ACK, ts(120, 5000), b""));
     p.a.tx(Port::WireHost);

@@ -1,18 +1,9 @@
 //! What must not get in: fragments (rule 14), and strangers on the link (rule 19).
 
 use super::*;
-use crate::key::Addr;
 use crate::wire::build::Tcp;
 use crate::wire::options::SpliceOption;
-
-/// `frame` as the fragment with this field: flags and offset.
-fn fragment(mut f: Vec<u8>, field: u16, proto: u8) -> Vec<u8> {
-    f[20..22].copy_from_slice(&field.to_be_bytes());
-    f[23] = proto;
-    let total = f.len() - 14;
-    edit::set_ip_len(&mut f, total);
-    f
-}
+use std::net::IpAddr;
 
 /// Don't-fragment and the reserved bit make no fragment.
 const FIRST: u16 = 0x2000;
@@ -27,7 +18,7 @@ fn fragments_of_tcp_to_a_vip_are_dropped_alike_on_every_node() {
         for flags in [SYN, ACK, ACK | PSH, RST] {
             for field in [FIRST, MIDDLE, LAST] {
                 let f = client(1001, 9001, flags, Build::default(), GET);
-                n.rx(Port::Wire, fragment(f, field, 6));
+                n.rx(Port::Wire, as_fragment(f, field, 6));
                 fragments += 1;
                 assert!(n.silent(), "{field:#x}");
                 assert_eq!(n.s.drops.get(Drop::Fragment), fragments);
@@ -37,26 +28,33 @@ fn fragments_of_tcp_to_a_vip_are_dropped_alike_on_every_node() {
     // And the stack's own.
     let mut n = established(1000, 9000);
     let f = host(8001, 9001, 1001, ACK, 500, Build::default(), GET);
-    n.rx(Port::WireHost, fragment(f, LAST, 6));
+    n.rx(Port::WireHost, as_fragment(f, LAST, 6));
     assert!(n.silent());
 }
 
 #[test]
 fn fragments_of_anything_else_to_a_vip_meet_at_the_one_owner() {
     // A first fragment of UDP or ICMP has ports and a type, a later one has neither:
-    // one node gets all, whatever a fragment contains.
-    let kinds = [1u8, 17, 132];
+    // one node gets all, whatever a fragment contains. IPv6's fragments of one client
+    // mix whatever they contain, so none may.
+    let pass = usize::from(CLIENT.is_ipv4());
+    let kinds = [1u8, 17, 58, 132];
     for proto in kinds {
         let (mut owner, mut other) = (Node::new(view(1, 1)), Node::new(view(2, 1)));
         for field in [FIRST, MIDDLE, LAST] {
             let f = client(1001, 9001, ACK, Build::default(), GET);
-            let f = fragment(f, field, proto);
+            let f = as_fragment(f, field, proto);
             owner.rx(Port::Wire, f.clone());
-            assert_eq!(owner.tx(Port::WireHost)[0], f, "as it was");
+            assert_eq!(owner.tx(Port::WireHost), vec![f.clone(); pass], "as it was");
             other.rx(Port::Wire, f);
             assert!(other.silent());
         }
-        assert_eq!(other.s.drops.get(Drop::NotVipOwner), 3);
+        let why = if pass == 1 {
+            Drop::NotVipOwner
+        } else {
+            Drop::Fragment
+        };
+        assert_eq!(other.s.drops.get(why), 3);
     }
 }
 
@@ -64,25 +62,33 @@ fn fragments_of_anything_else_to_a_vip_meet_at_the_one_owner() {
 fn a_fragment_of_an_icmp_error_is_not_taken_for_a_quote() {
     let mut n = established(1000, 9000);
     let quoted = host(80, 9001, 1001, ACK, 500, Build::default(), GET);
-    let eth: [u8; 14] = client(0, 0, ACK, Build::default(), b"")[..14]
-        .try_into()
-        .unwrap();
-    let f = crate::wire::icmp::frag_needed(&eth, [10, 77, 0, 1], &quoted[14..], 1_400);
+    let f = too_big(&quoted, 1_400);
     n.rx(Port::Wire, f.clone());
     let whole = n.tx(Port::WireHost);
     assert_ne!(whole[0], f, "a whole one is translated");
-    let f = fragment(f, FIRST, 1);
+    let f = as_fragment(f, FIRST, if CLIENT.is_ipv4() { 1 } else { 58 });
     n.rx(Port::Wire, f.clone());
-    assert_eq!(n.tx(Port::WireHost), [f], "a fragment goes by its sender");
+    let passed = vec![f; usize::from(CLIENT.is_ipv4())];
+    assert_eq!(
+        n.tx(Port::WireHost),
+        passed,
+        "a fragment goes by its sender"
+    );
 }
 
 /// A segment as it comes by the link from node 1 to `dst`.
-fn by_link(dst: [u8; 4], dport: u16, flags: u8, opts: Build, payload: &[u8]) -> Vec<u8> {
+fn by_link(dst: IpAddr, dport: u16, flags: u8, opts: Build, payload: &[u8]) -> Vec<u8> {
+    let link = on_link(1u16);
+    let src = if link.is_ipv4() == dst.is_ipv4() {
+        link
+    } else {
+        on_wire(1)
+    };
     Tcp {
         eth_dst: [2, 0, 0, 0, 1, 2],
         eth_src: [2, 0, 0, 0, 1, 1],
-        src: Addr::v4([10, 77, 1, 1]),
-        dst: Addr::v4(dst),
+        src: src.into(),
+        dst: dst.into(),
         sport: 61_000,
         dport,
         seq: 1000,
@@ -97,11 +103,11 @@ fn by_link(dst: [u8; 4], dport: u16, flags: u8, opts: Build, payload: &[u8]) -> 
 
 #[test]
 fn nothing_unauthenticated_reaches_an_application_by_the_link() {
-    let link = [10, 77, 1, 2];
+    let link = on_link(2u16);
     let option_32 = Build {
         mss: Some(1460),
         splice: Some(SpliceOption {
-            client: CLIENT,
+            client: CLIENT_V4,
             port: CPORT,
             init_seq: 9000,
         }),
@@ -111,7 +117,7 @@ fn nothing_unauthenticated_reaches_an_application_by_the_link() {
     forged.resize(200, 0xaa);
     // Link address, the VIP and the node's wire address: the stack knows them all, and
     // takes what is for them by any interface.
-    for dst in [link, VIP, [10, 77, 0, 2]] {
+    for dst in [link, VIP, on_wire(2)] {
         for dport in [8001, 8080] {
             for flags in [SYN, SYN | ACK, ACK, ACK | FIN, RST, 0] {
                 for opts in [Build::default(), syn_opts(1), option_32] {
@@ -123,7 +129,7 @@ fn nothing_unauthenticated_reaches_an_application_by_the_link() {
                         assert!(n.tx(Port::WireHost).is_empty());
                         assert_eq!((n.s.flows(), n.s.drops.0.iter().sum::<u64>()), (0, 1));
                         for field in [FIRST, LAST] {
-                            n.rx(Port::Link, fragment(f.clone(), field, 6));
+                            n.rx(Port::Link, as_fragment(f.clone(), field, 6));
                             assert!(n.tx(Port::LinkHost).is_empty());
                         }
                         assert_eq!(n.s.drops.get(Drop::Fragment), 2);
@@ -136,6 +142,12 @@ fn nothing_unauthenticated_reaches_an_application_by_the_link() {
     let mut n = Node::new(view(2, 1));
     n.rx(Port::Link, by_link(VIP, 80, SYN, syn_opts(1), b""));
     assert!(n.silent());
+    // Nor do fragments of a client get in among those of its replay.
+    if VIP.is_ipv6() {
+        let f = by_link(VIP, 80, ACK, Build::default(), GET);
+        n.rx(Port::Link, as_fragment(f, LAST, 58));
+        assert!(n.silent());
+    }
     // What is the node's own passes: another port, at its link address.
     let f = by_link(link, 22, SYN, syn_opts(1), b"");
     n.rx(Port::Link, f.clone());
@@ -145,16 +157,11 @@ fn nothing_unauthenticated_reaches_an_application_by_the_link() {
 #[test]
 fn hidden_ports_are_not_reached_by_fragments_to_the_node_itself() {
     let mut n = Node::new(view(1, 1));
-    let own = |dport: u16| {
-        let mut f = client(1, 0, SYN, syn_opts(1), b"");
-        f[30..34].copy_from_slice(&[10, 77, 0, 1]);
-        f[36..38].copy_from_slice(&dport.to_be_bytes());
-        fragment(f, 0, 6)
-    };
+    let own = |dport: u16| to(client(1, 0, SYN, syn_opts(1), b""), on_wire(1), dport);
     for dport in [8001, 8080] {
         n.rx(Port::Wire, own(dport));
         for field in [FIRST, LAST] {
-            n.rx(Port::Wire, fragment(own(dport), field, 6));
+            n.rx(Port::Wire, as_fragment(own(dport), field, 6));
         }
     }
     assert!(n.silent());
@@ -168,7 +175,7 @@ fn hidden_ports_are_not_reached_by_fragments_to_the_node_itself() {
     n.rx(Port::Wire, own(22));
     assert_eq!(n.tx(Port::WireHost).len(), 1);
     // UDP in fragments is the host's own affair.
-    let f = fragment(own(8001), LAST, 17);
+    let f = as_fragment(own(8001), LAST, 17);
     n.rx(Port::Wire, f.clone());
     assert_eq!(n.tx(Port::WireHost), [f]);
 }

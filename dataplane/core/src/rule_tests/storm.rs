@@ -17,8 +17,8 @@ fn from_client(p: &Pair, off: i32, window: u16, t: u32) -> Vec<u8> {
     let seq = p.k().wrapping_add_signed(off);
     let mut f = client(seq, p.s1().wrapping_add(100), ACK, ts(t, 779), b"");
     let end = f.len();
-    f[48..50].copy_from_slice(&window.to_be_bytes());
-    edit::write_tcp_checksum(&mut f, 34, end);
+    f[L4 + 14..L4 + 16].copy_from_slice(&window.to_be_bytes());
+    edit::write_tcp_checksum(&mut f, L4, end);
     f
 }
 

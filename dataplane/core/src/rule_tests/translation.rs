@@ -1,9 +1,7 @@
 //! What is rewritten once delta and tau are not 0 (PROTOCOL, section 3).
 
 use super::*;
-use crate::key::Addr;
 use crate::wire::build::Tcp;
-use crate::wire::{checksum, icmp};
 
 #[test]
 fn every_sack_edge_is_shifted_wherever_the_option_lies() {
@@ -237,8 +235,8 @@ fn an_icmp_quote_is_translated_back_to_the_stacks_numbers() {
         let quoted = Tcp {
             eth_dst: CLIENT_MAC,
             eth_src: p.b.v.wire_mac,
-            src: Addr::v4(VIP),
-            dst: Addr::v4(CLIENT),
+            src: VIP.into(),
+            dst: CLIENT.into(),
             sport: 80,
             dport: CPORT,
             seq: p.s1().wrapping_add(300),
@@ -249,18 +247,17 @@ fn an_icmp_quote_is_translated_back_to_the_stacks_numbers() {
             payload: &[0; 100],
         }
         .frame();
-        let mut eth = [0u8; 14];
-        eth[..6].copy_from_slice(&CLUSTER_MAC);
-        eth[6..12].copy_from_slice(&CLIENT_MAC);
-        eth[12] = 8;
-        let f = icmp::frag_needed(&eth, [10, 77, 0, 254], &quoted[14..], 1400);
+        let f = too_big(&quoted, 1400);
         p.a.rx(Port::Wire, f.clone());
         assert!(p.a.silent(), "the source has handed it over");
         assert_eq!(p.a.s.drops.get(Drop::HandedOver), 1);
         p.b.rx(Port::Wire, f);
         let g = p.b.tx(Port::WireHost).remove(0);
-        assert_eq!(g[62..64], 8080u16.to_be_bytes());
-        assert_eq!(g[66..70], p.l1().wrapping_add(300).to_be_bytes());
-        assert_eq!(checksum::fold(checksum::sum(&g[34..])), 0xffff);
+        assert_eq!(g[QUOTED..QUOTED + 2], 8080u16.to_be_bytes());
+        assert_eq!(
+            g[QUOTED + 4..QUOTED + 8],
+            p.l1().wrapping_add(300).to_be_bytes()
+        );
+        assert!(icmp_checksum_ok(&g));
     }
 }

@@ -111,8 +111,9 @@ impl Solicit {
     /// [`Malformed`] for one that a host must not answer: RFC 4861, section 7.1.1,
     /// and extension headers, of which none belongs there (RFC 6980).
     pub fn parse(frame: &[u8], ip: &Ip) -> Result<Self, Malformed> {
-        let plain = ip.l4 == ETH_LEN + HEADER_LEN && kind(frame, ip) == Some(SOLICIT);
-        let bytes = frame.get(ip.l4..ip.end).ok_or(Malformed)?;
+        let whole = ip.end == ip.l4 + ip.payload(frame).len();
+        let plain = ip.l4 == ETH_LEN + HEADER_LEN && kind(frame, ip) == Some(SOLICIT) && whole;
+        let bytes = ip.payload(frame);
         if !plain || frame[ETH_LEN + 7] != HOP_LIMIT || bytes.len() < FIXED || bytes[1] != 0 {
             return Err(Malformed);
         }

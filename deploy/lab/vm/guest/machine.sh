@@ -48,6 +48,8 @@ machine_net_up() {
     [[ -z ${OVERLAY[WIRE_VLAN]:-} ]] || modprobe 8021q
     client_plug
     ip -n "${PREFIX}client" addr add "$CLIENT_IP/24" dev wire0
+    ipv6_on client wire0
+    ip -n "${PREFIX}client" addr add "$CLIENT_IP6/64" dev wire0 nodad
     ip -n "${PREFIX}client" link set dev wire0 up
     netns client sysctl -q -w net.ipv4.tcp_no_metrics_save=1
     ns_create node1
