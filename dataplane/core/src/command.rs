@@ -1,8 +1,10 @@
 //! What the control thread asks of a worker, and what the worker reports.
 
+use crate::life::SocketSet;
 use crate::time::{Instant, Span};
 use dts_proto::block::{Reason, Replay};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A request to the worker that has the flow.
 #[derive(Debug)]
@@ -34,6 +36,11 @@ pub enum Command {
     Unfreeze {
         /// The ticket of the freeze.
         ticket: u64,
+    },
+    /// The control thread has looked at the kernel's sockets. No answer.
+    Sockets {
+        /// What it saw.
+        set: Arc<SocketSet>,
     },
     /// List up to `limit` FCBs.
     Flows {

@@ -157,6 +157,10 @@ pub struct Fcb {
     pub acked_at: Instant,
     /// Last segment of the flow.
     pub last_seen: Instant,
+    /// The last look at the kernel's sockets that this flow was compared with.
+    pub looked: u64,
+    /// When a look first did not find its socket, if none has found it since.
+    pub missed: Option<Instant>,
     /// When the slot is given up, once the flow has ended.
     pub expires: Option<Instant>,
     /// Next time that the handover code wants to run.
@@ -225,6 +229,8 @@ impl Fcb {
             challenged_until: None,
             acked_at: Instant(0),
             last_seen: Instant(0),
+            looked: 0,
+            missed: None,
             expires: None,
             timer: None,
             peer: None,

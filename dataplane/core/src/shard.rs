@@ -10,6 +10,7 @@ use crate::handover::ports::SplicePorts;
 use crate::handover::source::Request;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
+use crate::life::SocketSet;
 use crate::table::Table;
 use crate::time::Instant;
 use crate::view::View;
@@ -18,6 +19,7 @@ use dts_proto::block::ReplayWindow;
 use hashbrown::HashMap;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
 
 /// Sizes of a worker's tables.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,8 @@ pub struct Counters {
     pub unknown_resets: u64,
     /// Clients that were reset because the node that had their flow is gone.
     pub orphan_resets: u64,
+    /// Flows that ended because the stack no longer had their socket.
+    pub sockets_gone: u64,
     /// Link messages that were taken: authentic, new, and for this node.
     pub link_messages: u64,
     /// Segments of large requests that were sent behind a splice, repetitions too.
@@ -87,6 +91,8 @@ pub struct Shard {
     pub(crate) fragment_id: u32,
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
+    /// The newest look at the kernel's sockets.
+    pub(crate) sockets: Option<Arc<SocketSet>>,
     /// Why frames were dropped.
     pub drops: Drops,
     /// What else is counted.
@@ -120,6 +126,7 @@ impl Shard {
             fragment_id: 0,
             sweep_at: 0,
             last_sweep: Instant(0),
+            sockets: None,
             drops: Drops::default(),
             counters: Counters::default(),
         }
@@ -172,6 +179,7 @@ impl Shard {
                     self.unfreeze(v, slot, now, out);
                 }
             }
+            Command::Sockets { set } => self.sockets = Some(set),
             Command::Flows { ticket, limit } => {
                 let flows = self.list(now, limit);
                 self.events.push(Event::Flows { ticket, flows });

@@ -80,6 +80,7 @@ impl Shard {
         {
             return self.remove(slot);
         }
+        self.look_for_socket(v, slot, now, out);
         if let Some(d) = self.slots[slot as usize].dest.as_mut()
             && d.forwarding_is_over(now)
         {

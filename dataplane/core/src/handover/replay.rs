@@ -144,9 +144,10 @@ impl Shard {
         match d.phase {
             Phase::Syn if s.has(SYN) && s.has(ACK) => self.replay_synack(v, s, slot, now, out),
             Phase::Syn if s.has(RST) => {
-                let named =
-                    s.has(ACK) && s.ack.wrapping_sub(d.state.c_base.wrapping_add(1)) <= 0xffff;
-                if named {
+                // The answer to this very SYN, with its payload or without; an old
+                // socket's RST names something else.
+                let first = d.state.c_base.wrapping_add(1);
+                if s.has(ACK) && (s.ack == first || s.ack == d.state.cut) {
                     self.refuse_slot(v, slot, Reason::NobodyListens, now, out);
                 }
             }

@@ -80,7 +80,7 @@ pub fn options(p: &mut Plan, r: &mut Rng) {
     p.proxy_stack.sack = r.permille(800);
     p.proxy_stack.shift = r.permille(850).then(|| r.range(0, 14) as u8);
     p.app_stack.shift = Some(r.range(0, 14) as u8);
-    if r.permille(500) {
+    if r.permille(700) {
         pipelined(p, r);
     }
 }
