@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-vm demo matrix rtt-table bench fuzz coverage lint clean
+.PHONY: help deps build test test-vm demo matrix rtt-table bench sim fuzz coverage lint clean
 
 CARGO ?= cargo
 SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc
@@ -13,12 +13,15 @@ help: ## this list
 deps: ## install missing Debian packages (root)
 	@deploy/deps.sh
 
+# The simulator turns on the mutation switches of dts-core, which no program of ours may have: it is
+# always built apart.
 build: deps ## everything in release mode
-	$(CARGO) build --workspace --release
+	$(CARGO) build --workspace --exclude dts-sim --release
 
 # The lab tests share one machine's cores, so they run one after the other, last, and end with the runner's own lines.
 test: build ## unit, property and golden tests, then the lab tests (root)
-	$(CARGO) test --workspace --release --exclude dts-tests
+	$(CARGO) test --workspace --release --exclude dts-tests --exclude dts-sim
+	$(CARGO) test --release -p dts-sim
 	$(CARGO) test --profile fuzz -p dts-fuzz --no-default-features
 	$(CARGO) test --release -p dts-tests -- --test-threads=1
 
@@ -38,6 +41,13 @@ matrix: build ## client stacks x impairments x a handover, beside direct connect
 rtt-table: build ## what a server's stack measures after a replay, beside direct connections (root, about 6 minutes)
 	$(MATRIX) what=rtt out=$(MATRIX_OUT)
 
+SIM_SEEDS ?= 0..20000
+
+sim: ## the cluster simulator: 20,000 seeds, then each rule broken on purpose
+	$(CARGO) build --release -p dts-sim
+	$(CARGO) run --release -q -p dts-sim -- --seeds $(SIM_SEEDS)
+	$(CARGO) run --release -q -p dts-sim -- --mutations
+
 fuzz: ## libFuzzer over all targets for FUZZ_SECONDS (an hour), guided by coverage
 	@tests/fuzz/run
 
@@ -45,7 +55,7 @@ coverage: ## coverage of dts-core; fails where the splice state machine has gaps
 	@tests/coverage/run
 
 bench: build ## benchmarks
-	$(CARGO) bench --workspace
+	$(CARGO) bench --workspace --exclude dts-sim
 
 lint: ## rustfmt, clippy, shellcheck
 	$(CARGO) fmt --all --check
