@@ -112,10 +112,10 @@ pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outg
         }
         f.ts_max = seq::max(f.ts_max, val);
     }
-    if let Some((at, blocks)) = s.opts.sack {
-        if !broken(Mutation::DsackLeft) {
-            strip_dsack(&mut e, f.cut, at, blocks);
-        }
+    if let Some((at, blocks)) = s.opts.sack
+        && !broken(Mutation::DsackLeft)
+    {
+        strip_dsack(&mut e, f.cut, at, blocks);
     }
     e.finish();
     if !s.has(RST) {

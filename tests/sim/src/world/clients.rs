@@ -1,0 +1,164 @@
+//! Clients, and the wire on their side.
+
+use super::{Ev, World, client_addr, client_mac, impair};
+use crate::capture::Party;
+use crate::client::{Client, Outcome};
+use crate::node::{CLUSTER_MAC, SERVICE_PORT, VIP};
+use crate::plan::{Impair, Step, US};
+use crate::seg::{ACK, ETH, SYN, Seg};
+use dts_core::frame::Port;
+use std::net::{Ipv4Addr, SocketAddr};
+
+impl World {
+    pub(super) fn client_starts(&mut self, i: usize) {
+        let vip = SocketAddr::new(Ipv4Addr::from(VIP).into(), SERVICE_PORT);
+        let plan = self.plan.clients[i].clone();
+        let round = u64::from(self.clients[i].is_some());
+        let id = self.plan.seed << 20 | (i as u64) << 8 | round;
+        let c = Client::new(plan, client_addr(i), vip, id, self.now);
+        self.clients[i] = Some(c);
+        self.ends[i] = Outcome::Running;
+        self.client_runs(i);
+    }
+
+    pub(super) fn client_gets(&mut self, i: usize, bytes: &[u8], intact: bool) {
+        self.count_frame();
+        self.trace(9, i as u16, bytes);
+        self.record(Party::Client(i), bytes);
+        let ok = Seg::checksum_ok(&bytes[ETH..]);
+        if intact && !ok {
+            let what = format!("client {i} got a wrong checksum");
+            self.check.fail(self.now, "checksums stay right", what);
+        }
+        let Some(s) = Seg::of_frame(bytes).filter(|_| ok) else {
+            return;
+        };
+        let Some(c) = self.clients[i].as_mut() else {
+            return;
+        };
+        let scales = c.plan.setup.shift.is_some();
+        if c.outcome == Outcome::Running {
+            self.check.client_gets(self.now, client_addr(i), &s, scales);
+        }
+        let now = self.now;
+        let out = c.input(&s, now);
+        if !s.payload.is_empty() {
+            self.reach(Step::Answered);
+        }
+        self.from_client(i, out);
+        self.client_runs(i);
+    }
+
+    pub(super) fn client_runs(&mut self, i: usize) {
+        let now = self.now;
+        let Some(c) = self.clients[i].as_mut() else {
+            return;
+        };
+        let out = c.drive(now);
+        let (at, wrong, complaints) = (c.at(now), c.wrong.clone(), c.complaints());
+        let (outcome, paws) = (c.outcome.clone(), c.paws());
+        self.from_client(i, out);
+        if let Some(what) = wrong {
+            self.check
+                .fail(now, "answers arrive as sent", format!("client {i}: {what}"));
+        }
+        for what in complaints.into_iter().filter(|_| !self.plan.expect.stale) {
+            self.check.fail(
+                now,
+                "a stack is told only what can be",
+                format!("client {i}: {what}"),
+            );
+        }
+        if paws > 0 && self.plan.expect.clean {
+            self.check
+                .fail(now, "clean wire: no PAWS rejection", format!("client {i}"));
+        }
+        if outcome != self.ends[i] {
+            self.ends[i] = outcome.clone();
+            self.say(|| format!("client {i}: {outcome:?}"));
+            self.client_ended(i, &outcome);
+        }
+        if let Some(at) = at {
+            let at = at.max(now + 10 * US);
+            if at < self.client_at[i] {
+                self.client_at[i] = at;
+                self.push(at, Ev::ClientRun(i));
+            }
+        }
+    }
+
+    pub(super) fn client_ended(&mut self, i: usize, outcome: &Outcome) {
+        let e = self.plan.expect;
+        let at = self.now;
+        match outcome {
+            Outcome::Reset if (e.complete || !e.may_reset) && !self.app_reset && !self.ruled() => {
+                self.check.fail(
+                    at,
+                    "every client is answered",
+                    format!("client {i} was reset"),
+                );
+            }
+            Outcome::Cut if e.complete || !self.gave => {
+                self.check.fail(
+                    at,
+                    "every client is answered",
+                    format!("client {i} was cut off"),
+                );
+            }
+            _ => {}
+        }
+        if let Some((wait, ahead)) = self.plan.clients[i].reuse.take()
+            && let Some(c) = &self.clients[i]
+        {
+            let (_, last) = c.numbers();
+            self.plan.clients[i].setup.isn = last.wrapping_add(ahead);
+            self.push(at + wait, Ev::ClientStart(i));
+        }
+    }
+
+    /// A rule had a client reset: nobody knew what became of its request.
+    pub(super) fn ruled(&self) -> bool {
+        !self.plan.expect.complete && self.nodes.iter().any(|n| n.resets() > 0)
+    }
+
+    pub(crate) fn from_client(&mut self, i: usize, out: Vec<Seg>) {
+        for s in out {
+            let own = self.clients[i].as_ref().map(|c| c.numbers().0);
+            if !s.has(SYN) || own == Some(s.seq) {
+                self.check.client_sends(self.now, client_addr(i), &s);
+            }
+            let bytes = s.frame(CLUSTER_MAC, client_mac(i));
+            self.record(Party::Client(i), &bytes);
+            if s.flags & (SYN | ACK) == SYN {
+                self.first_syn.get_or_insert_with(|| bytes.clone());
+            }
+            self.broadcast(i, bytes);
+        }
+    }
+
+    /// Every node hears what a client sends.
+    pub(crate) fn broadcast(&mut self, i: usize, bytes: Vec<u8>) {
+        let delay = self.plan.clients[i].delay;
+        // Half of what the wire does happens before the switch, to all nodes alike.
+        let common = self.wire_rng.permille(500);
+        if common && self.wire_rng.permille(self.plan.wire.loss) {
+            return;
+        }
+        for id in 1..=self.plan.nodes {
+            let bytes = bytes.clone();
+            let copies = if common {
+                let calm = Impair {
+                    loss: 0,
+                    ..self.plan.wire
+                };
+                let last = self.last_wire.entry((i, id, true)).or_default();
+                impair(&mut self.wire_rng, &calm, self.now, delay, last, bytes)
+            } else {
+                self.pass(i, id, true, delay, bytes)
+            };
+            for (t, b, _) in copies {
+                self.push(t, Ev::ToNode(id, Port::Wire, b));
+            }
+        }
+    }
+}
