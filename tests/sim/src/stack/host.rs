@@ -76,9 +76,9 @@ impl Host {
         let name = (s.dport, SocketAddr::new(s.src, s.sport));
         if let Some(t) = self.tcbs.get_mut(&name) {
             let fresh = s.has(SYN) && !s.has(ACK);
-            if t.is_dead() {
-                self.tcbs.remove(&name);
-            } else if fresh && t.state() == State::TimeWait && self.recycle && newer(t, s) {
+            let waits = t.state() == State::TimeWait;
+            let recycled = fresh && waits && self.recycle && newer(t, s);
+            if t.is_dead() || recycled {
                 self.tcbs.remove(&name);
             } else {
                 return t.input(s, now);

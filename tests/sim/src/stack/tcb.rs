@@ -274,15 +274,14 @@ impl Tcb {
                 };
             }
         }
-        if self.synced || self.synack.is_some() {
-            if !self.timestamps_fit(s) {
-                let answer = s.space() > 0;
-                return if answer {
-                    vec![self.challenge()]
-                } else {
-                    Vec::new()
-                };
-            }
+        let begun = self.synced || self.synack.is_some();
+        if begun && !self.timestamps_fit(s) {
+            let answer = s.space() > 0;
+            return if answer {
+                vec![self.challenge()]
+            } else {
+                Vec::new()
+            };
         }
         if s.has(SYN) && s.has(ACK) && s.ack == self.snd_nxt && !self.synced {
             self.peer_isn = s.seq;

@@ -45,7 +45,7 @@ impl World {
         if !s.payload.is_empty() {
             self.reach(Step::Answered);
         }
-        self.from_client(i, out);
+        self.client_sends(i, out);
         self.client_runs(i);
     }
 
@@ -57,7 +57,7 @@ impl World {
         let out = c.drive(now);
         let (at, wrong, complaints) = (c.at(now), c.wrong.clone(), c.complaints());
         let (outcome, paws) = (c.outcome.clone(), c.paws());
-        self.from_client(i, out);
+        self.client_sends(i, out);
         if let Some(what) = wrong {
             self.check
                 .fail(now, "answers arrive as sent", format!("client {i}: {what}"));
@@ -121,7 +121,7 @@ impl World {
         !self.plan.expect.complete && self.nodes.iter().any(|n| n.resets() > 0)
     }
 
-    pub(crate) fn from_client(&mut self, i: usize, out: Vec<Seg>) {
+    pub(crate) fn client_sends(&mut self, i: usize, out: Vec<Seg>) {
         for s in out {
             let own = self.clients[i].as_ref().map(|c| c.numbers().0);
             if !s.has(SYN) || own == Some(s.seq) {

@@ -17,7 +17,7 @@ impl World {
         let now = self.now;
         self.host_may_see(id, bytes);
         let out = self.node(id).host.input(&bytes[ETH..], now);
-        self.from_host(id, out);
+        self.host_sends(id, out);
         self.host_runs(id);
     }
 
@@ -88,7 +88,7 @@ impl World {
         let complaints = node.host.complaints();
         let out = node.host.poll(now);
         self.complain(id, complaints);
-        self.from_host(id, out);
+        self.host_sends(id, out);
         self.notes(id, notes);
         let at = self.node(id).host.poll_at(now);
         self.wake_host(id, at.unwrap_or(u64::MAX));
@@ -163,7 +163,7 @@ impl World {
         }
     }
 
-    pub(super) fn from_host(&mut self, id: u16, out: Vec<Seg>) {
+    pub(super) fn host_sends(&mut self, id: u16, out: Vec<Seg>) {
         for s in out {
             let bytes = s.frame(client_mac(0), CLUSTER_MAC);
             let delay = self.host_rng.range(US, self.plan.host_delay.max(US));

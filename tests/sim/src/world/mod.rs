@@ -281,7 +281,7 @@ impl World {
                 self.say(|| format!("client {i}: {act:?}"));
                 let now = self.now;
                 let out = self.clients[i].as_mut().map(|c| c.act(act, now));
-                self.from_client(i, out.unwrap_or_default());
+                self.client_sends(i, out.unwrap_or_default());
                 self.client_runs(i);
             }
             Ev::Views(id, h) => self.views(id, h),
@@ -337,14 +337,15 @@ impl World {
                     result = self.check.model.to_wire(id, client, i, &o);
                 }
             }
-        } else if port == Port::Wire && !i.has(SYN) && of_port.len() == 1 {
-            if let Some(o) = Seg::of_frame(&of_port[0].1)
-                && o.dport == APP_PORT
-                && o.payload.len() == i.payload.len()
-                && o.flags == i.flags
-            {
-                result = self.check.model.to_host(id, client, i, &o);
-            }
+        } else if port == Port::Wire
+            && !i.has(SYN)
+            && of_port.len() == 1
+            && let Some(o) = Seg::of_frame(&of_port[0].1)
+            && o.dport == APP_PORT
+            && o.payload.len() == i.payload.len()
+            && o.flags == i.flags
+        {
+            result = self.check.model.to_host(id, client, i, &o);
         }
         let node = self.node(id);
         sent.append(&mut node.out.sent);
@@ -364,7 +365,7 @@ impl World {
         let now = self.now;
         let sent = std::mem::take(&mut self.node(id).out.sent);
         for (port, bytes) in sent {
-            self.from_node(id, port, bytes);
+            self.node_sends(id, port, bytes);
         }
         let events = self.node(id).events();
         let mut notes = Vec::new();
@@ -410,7 +411,7 @@ impl World {
         }
     }
 
-    fn from_node(&mut self, id: u16, port: Port, bytes: Vec<u8>) {
+    fn node_sends(&mut self, id: u16, port: Port, bytes: Vec<u8>) {
         self.record(Party::Node(id, port), &bytes);
         match port {
             Port::Wire => self.node_on_wire(id, bytes),
