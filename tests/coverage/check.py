@@ -70,18 +70,22 @@ def summary(rel, source, regions, branches):
 
 
 def missing(rel, source, regions, branches):
-    found = set()
-    dead = []
-    for (_, line, col, end, end_col), n in regions:
-        if n == 0 and line < source.end:
-            dead.append((line, col, end, end_col))
-            found.add((rel, source.function(line), source.text(line), "not run"))
-    inside = lambda l, c: any((a, b) <= (l, c) < (x, y) for a, b, x, y in dead)
+    """Places that no test reaches, each told once: the decision that is never taken,
+    or where there is none, the code that is not run."""
+    inside = lambda l, c, spans: any((a, b) <= (l, c) < (x, y) for a, b, x, y in spans)
+    brace = lambda l, c: source.lines[l - 1][c - 1] == "}"
+    dead = [k[1:] for k, n in regions if n == 0 and k[1] < source.end and not brace(k[1], k[2])]
+    outer = [r for r in dead if not inside(r[0], r[1], [d for d in dead if d != r])]
+    found, decisions = set(), []
     for (_, line, col, side), n in branches:
         # Within what is not run nothing can be decided.
-        if n == 0 and line < source.end and not inside(line, col):
+        if n == 0 and line < source.end and not inside(line, col, dead):
             what = "never true" if side else "never false"
             found.add((rel, source.function(line), source.text(line), what))
+            decisions.append(line)
+    for line, _, _, _ in outer:
+        if not any(0 <= line - d <= 3 for d in decisions):
+            found.add((rel, source.function(line), source.text(line), "not run"))
     return found
 
 

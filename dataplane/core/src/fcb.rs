@@ -54,7 +54,7 @@ impl State {
 /// it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreed {
-    /// MSS that the client announced, bytes (536 when it announced none).
+    /// MSS that the client announced, bytes (536, or 1,220 over IPv6, when it announced none).
     pub mss: u16,
     /// Shift of the client's windows.
     pub client_shift: u8,
@@ -151,6 +151,8 @@ pub struct Fcb {
     pub challenged: Option<Box<[u8]>>,
     /// The breaker of acknowledgement storms.
     pub(crate) storm: Storm,
+    /// By then a client that did send that SYN has answered the challenge.
+    pub challenged_until: Option<Instant>,
     /// When the client's acknowledgement moved last.
     pub acked_at: Instant,
     /// Last segment of the flow.
@@ -224,6 +226,7 @@ impl Fcb {
             client_reset: false,
             challenged: None,
             storm: Storm::default(),
+            challenged_until: None,
             acked_at: Instant(0),
             last_seen: Instant(0),
             looked: 0,

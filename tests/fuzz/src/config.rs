@@ -13,6 +13,7 @@ pub fn run(data: &[u8]) {
     match std::str::from_utf8(data) {
         Ok(text) => {
             one_line(dts_config::parse(text, "t.yaml"));
+            #[cfg(feature = "inspectors")]
             one_line(dts_proxy::config::parse(text, "t.yaml"));
         }
         Err(_) => from_file(data),

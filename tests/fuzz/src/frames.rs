@@ -1,14 +1,15 @@
 //! What a correct frame is, by an independent parser.
 
-use etherparse::{EtherType, Ethernet2Header, Ipv4HeaderSlice, TcpHeaderSlice};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The TCP segment of a frame, as `etherparse` reads it.
 #[derive(Clone, Debug)]
 pub struct Tcp {
     /// Source address.
-    pub src: [u8; 4],
+    pub src: IpAddr,
     /// Destination address.
-    pub dst: [u8; 4],
+    pub dst: IpAddr,
     /// Source port.
     pub sport: u16,
     /// Destination port.
@@ -40,80 +41,134 @@ impl Tcp {
 /// What a frame carries.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// A whole TCP segment over IPv4.
+    /// A whole TCP segment.
     Tcp(Tcp),
-    /// A fragment of TCP over IPv4: source, sound header.
-    Fragment([u8; 4], bool),
+    /// A fragment of a datagram: its source, and a sound header.
+    Fragment(IpAddr, bool),
+    /// Something else with a sound header.
+    Datagram,
     /// Something else, or nothing that can be read.
     Other,
 }
 
 /// Reads a frame.
 pub fn read(frame: &[u8]) -> Kind {
-    let Ok((eth, rest)) = Ethernet2Header::from_slice(frame) else {
+    let ip = matches!(frame.get(12..14), Some([8, 0] | [0x86, 0xdd]));
+    let Ok(p) = SlicedPacket::from_ethernet(frame) else {
         return Kind::Other;
     };
-    if eth.ether_type != EtherType::IPV4 {
-        return Kind::Other;
-    }
-    let Ok(slice) = Ipv4HeaderSlice::from_slice(rest) else {
-        return Kind::Other;
+    let (src, dst, ip_sound, part) = match (&p.net, ip) {
+        (Some(NetSlice::Ipv4(h)), true) => {
+            let h = h.header();
+            let right = h.to_header().calc_header_checksum() == h.header_checksum();
+            let (src, dst) = (h.source_addr(), h.destination_addr());
+            (
+                IpAddr::V4(src),
+                IpAddr::V4(dst),
+                right,
+                h.is_fragmenting_payload(),
+            )
+        }
+        (Some(NetSlice::Ipv6(h)), true) => {
+            let part = h.is_payload_fragmented();
+            let h = h.header();
+            let (src, dst) = (h.source_addr(), h.destination_addr());
+            (IpAddr::V6(src), IpAddr::V6(dst), true, part)
+        }
+        _ => return Kind::Other,
     };
-    let ip = slice.to_header();
-    let head = slice.slice().len();
-    let total = usize::from(ip.total_len);
-    if ip.protocol.0 != 6 || total < head || total > rest.len() {
-        return Kind::Other;
+    if part {
+        return Kind::Fragment(src, ip_sound);
     }
-    let ip_sound = ip.header_checksum == ip.calc_header_checksum();
-    if ip.is_fragmenting_payload() {
-        return Kind::Fragment(ip.source, ip_sound);
-    }
-    let body = &rest[head..total];
-    let Ok(slice) = TcpHeaderSlice::from_slice(body) else {
-        return Kind::Other;
+    let Some(TransportSlice::Tcp(tcp)) = &p.transport else {
+        return if ip_sound {
+            Kind::Datagram
+        } else {
+            Kind::Other
+        };
     };
-    let tcp = slice.to_header();
-    let payload = &body[slice.slice().len()..];
-    let right = tcp.calc_checksum_ipv4(&ip, payload);
-    let ts = slice.options_iterator().flatten().find_map(|o| match o {
+    let h = tcp.to_header();
+    let right = match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => sum_v4(&h, src, dst, tcp.payload()),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => sum_v6(&h, src, dst, tcp.payload()),
+        _ => None,
+    };
+    let ts = tcp.options_iterator().flatten().find_map(|o| match o {
         etherparse::TcpOptionElement::Timestamp(val, _) => Some(val),
         _ => None,
     });
     Kind::Tcp(Tcp {
-        src: ip.source,
-        dst: ip.destination,
-        sport: tcp.source_port,
-        dport: tcp.destination_port,
-        seq: tcp.sequence_number,
-        syn: tcp.syn,
-        fin: tcp.fin,
-        rst: tcp.rst,
+        src,
+        dst,
+        sport: h.source_port,
+        dport: h.destination_port,
+        seq: h.sequence_number,
+        syn: h.syn,
+        fin: h.fin,
+        rst: h.rst,
         ts,
-        len: payload.len(),
-        sound: ip_sound && right == Ok(tcp.checksum),
+        len: tcp.payload().len(),
+        sound: ip_sound && right == Some(h.checksum),
     })
+}
+
+fn sum_v4(h: &etherparse::TcpHeader, src: Ipv4Addr, dst: Ipv4Addr, payload: &[u8]) -> Option<u16> {
+    let (src, dst) = (src.octets(), dst.octets());
+    h.calc_checksum_ipv4_raw(src, dst, payload).ok()
+}
+
+fn sum_v6(h: &etherparse::TcpHeader, src: Ipv6Addr, dst: Ipv6Addr, payload: &[u8]) -> Option<u16> {
+    let (src, dst) = (src.octets(), dst.octets());
+    h.calc_checksum_ipv6_raw(src, dst, payload).ok()
+}
+
+/// Where a fragment's data begins, its offset in the datagram, and whether more
+/// follows; of a fragment that we made, so without options or other headers.
+fn fragment(p: &[u8]) -> Option<(usize, usize, bool)> {
+    let word = |at: usize| Some(u16::from_be_bytes([*p.get(at)?, *p.get(at + 1)?]));
+    if p.get(12..14)? == [8, 0] {
+        let w = word(20)?;
+        return Some((34, usize::from(w & 0x1fff) * 8, w & 0x2000 != 0));
+    }
+    let w = word(56)?;
+    Some((62, usize::from(w & 0xfff8), w & 1 != 0))
+}
+
+/// What tells the fragments of one datagram from those of another.
+pub fn datagram_id(p: &[u8]) -> Vec<u8> {
+    let v4 = p.get(12..14) == Some(&[8, 0][..]);
+    p.get(if v4 { 18..20 } else { 58..62 })
+        .unwrap_or_default()
+        .to_vec()
 }
 
 /// Puts the fragments of one datagram, given in any order, together again; `None`
 /// when they do not make one whole datagram.
 pub fn reassemble(parts: &[Vec<u8>]) -> Option<Vec<u8>> {
-    let offset = |p: &[u8]| usize::from(u16::from_be_bytes([p[20], p[21]]) & 0x1fff) * 8;
-    let more = |p: &[u8]| p[20] & 0x20 != 0;
-    let last = parts.iter().find(|p| !more(p))?;
-    let total = offset(last) + last.len() - 34;
-    let mut whole = parts.iter().find(|p| offset(p) == 0)?[..34].to_vec();
-    whole.resize(34 + total, 0);
-    let mut seen = 0;
+    let first = parts
+        .iter()
+        .find(|p| matches!(fragment(p), Some((_, 0, _))))?;
+    let v4 = first[12..14] == [8, 0];
+    let head = if v4 { 34 } else { 54 };
+    let mut whole = first[..head].to_vec();
+    let (mut seen, mut total) = (0, None);
     for p in parts {
-        let at = 34 + offset(p);
-        whole
-            .get_mut(at..at + p.len() - 34)?
-            .copy_from_slice(&p[34..]);
-        seen += p.len() - 34;
+        let (data, at, more) = fragment(p)?;
+        let data = p.get(data..)?;
+        let (from, to) = (head + at, head + at + data.len());
+        whole.resize(whole.len().max(to), 0);
+        whole[from..to].copy_from_slice(data);
+        seen += data.len();
+        if !more {
+            total = Some(at + data.len());
+        }
     }
-    whole[20..22].copy_from_slice(&[0x40, 0]);
+    if v4 {
+        whole[20..22].copy_from_slice(&[0x40, 0]);
+    } else {
+        whole[20] = first[54];
+    }
     let n = whole.len() - 14;
     dts_core::wire::edit::set_ip_len(&mut whole, n);
-    (seen == total && n <= 0xffff).then_some(whole)
+    (total == Some(seen) && whole.len() == head + seen && n <= 0xffff).then_some(whole)
 }

@@ -8,12 +8,15 @@
 pub mod block;
 pub mod config;
 mod frames;
+#[cfg(feature = "inspectors")]
 pub mod http;
 mod input;
+#[cfg(feature = "inspectors")]
 mod inspect;
 pub mod pipeline;
 pub mod rpc;
 pub mod tcp_options;
+#[cfg(feature = "inspectors")]
 pub mod tls;
 pub mod wire;
 
@@ -35,19 +38,19 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "pipeline",
         run: pipeline::run,
-        rounds: 4_000,
+        rounds: 12_000,
         max_len: 1_500,
     },
     Target {
         name: "tcp_options",
         run: tcp_options::run,
-        rounds: 400_000,
+        rounds: 800_000,
         max_len: 64,
     },
     Target {
         name: "block",
         run: block::run,
-        rounds: 200_000,
+        rounds: 400_000,
         max_len: 400,
     },
     Target {
@@ -59,15 +62,17 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "config",
         run: config::run,
-        rounds: 5_000,
+        rounds: 10_000,
         max_len: 8_000,
     },
+    #[cfg(feature = "inspectors")]
     Target {
         name: "http",
         run: http::run,
         rounds: 100_000,
         max_len: 1_000,
     },
+    #[cfg(feature = "inspectors")]
     Target {
         name: "tls",
         run: tls::run,
@@ -77,7 +82,7 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "wire",
         run: wire::run,
-        rounds: 200_000,
+        rounds: 400_000,
         max_len: 400,
     },
 ];

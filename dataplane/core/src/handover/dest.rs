@@ -7,6 +7,7 @@ use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
 use crate::frame::{Kept, Output, Port};
 use crate::key::FlowKey;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -194,6 +195,9 @@ impl Shard {
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
+            if broken(Mutation::AcceptEarly) {
+                self.send_accept(v, slot, out);
+            }
         } else {
             self.wake(slot, now + v.params.deadline);
             self.ask_for_more(v, slot, false, out);
@@ -294,6 +298,8 @@ impl Shard {
                 .as_ref()
                 .is_some_and(|d| seq::le(s.seq_end(), d.taken))
             && !s.has(RST)
+            && !broken(Mutation::GivenTwice)
+            && !broken(Mutation::BelowCut)
         {
             // Heard here as well, since the splice.
             return self.drop_frame(Drop::HoldStale);
@@ -355,7 +361,7 @@ impl Shard {
                 d.phase == Phase::Data || (d.phase == Phase::Syn && d.replay == Replay::FastOpen);
             match d.phase {
                 Phase::Served => return self.send_accept(v, slot, out),
-                _ if given => return,
+                _ if given && !broken(Mutation::AbortConfirmed) => return,
                 _ => {
                     self.kill_half_open(v, slot, out);
                     self.leave(slot);
@@ -373,6 +379,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(a, m.seq) else {
             return;
         };
+        if kind == Kind::Refuse && broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &m.peer, kind, m.header.flow, &fields, head, &[], out);
     }
 
@@ -418,6 +427,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(Answer::Refused(why), seq) else {
             return;
         };
+        if broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &peer, kind, flow, &fields, head, &[], out);
     }
 
@@ -460,6 +472,9 @@ impl Shard {
         if !f.is_over() || f.expires.is_some() {
             return;
         }
+        if broken(Mutation::EndedStays) {
+            return;
+        }
         f.expires = Some(now + v.params.closing);
         self.tell_end(v, slot, out);
     }
@@ -471,7 +486,7 @@ impl Shard {
         let Some(d) = f.dest.as_mut().or(was) else {
             return;
         };
-        if d.paper.is_some() || d.end_told || d.peer.addr == v.link {
+        if d.paper.is_some() || d.end_told || d.peer.addr == v.link || broken(Mutation::EndUntold) {
             return;
         }
         d.end_told = true;

@@ -6,6 +6,7 @@ use crate::command::Fail;
 use crate::fcb::State;
 use crate::frame::{Output, Port};
 use crate::key::FlowKey;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::Instant;
@@ -54,12 +55,15 @@ impl Shard {
         let mut held = std::mem::take(&mut f.held);
         self.set_state(slot, state);
         if let Some(kept) = src.swallowed
+            && !broken(Mutation::SwallowedLost)
             && let Some(frame) = kept.again(out)
         {
             self.wire_host_in(v, frame, now, out);
         }
         while let Some(h) = self.store.pop(&mut held) {
-            if let Some(frame) = out.frame(&h.frame) {
+            if let Some(frame) = out.frame(&h.frame)
+                && !broken(Mutation::UnfreezeEmpty)
+            {
                 self.wire_in(v, frame, now, out);
             }
         }
@@ -143,7 +147,7 @@ impl Shard {
             seq::le(src.state.cut, s.seq) && s.seq.wrapping_sub(src.state.cut) < 1 << 20;
         // In a handover of the node to itself the two ends see the same client.
         let remote = src.peer.is_some_and(|p| p.addr != v.link);
-        if waits && valid && in_window && remote {
+        if waits && valid && in_window && remote && !broken(Mutation::ProofIgnored) {
             self.accepted(v, slot, now, out);
         }
     }

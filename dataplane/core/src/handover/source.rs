@@ -8,6 +8,7 @@ use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Kept, Output};
 use crate::key::FlowKey;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -16,7 +17,7 @@ use crate::wire::edit;
 use crate::wire::options::{Build, SpliceOption};
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
 use crate::wire::{self, L3};
-use dts_proto::block::{Fields, FlowId, Kind, Replay, SpliceState};
+use dts_proto::block::{Fields, FlowId, Kind, Reason, Replay, SpliceState};
 use std::net::SocketAddr;
 
 /// How far a source is.
@@ -81,6 +82,9 @@ pub struct SourceSide {
     pub state: SpliceState,
     /// The destination's number before its first byte, in the paper's form.
     pub peer_isn: u32,
+    /// The splice was sent more than once: what one copy is answered says nothing
+    /// about another one that an earlier incarnation may have had.
+    pub repeated: bool,
     /// Retransmissions of the current message.
     pub tries: u32,
     /// When the next one is due.
@@ -175,6 +179,7 @@ impl Shard {
             sending: Sending::default(),
             state: SpliceState::default(),
             peer_isn: 0,
+            repeated: false,
             tries: 0,
             retry_at: now,
             swallowed: None,
@@ -269,7 +274,8 @@ impl Shard {
         let c_end = cut.wrapping_add(u32::from(client_fin));
         // Nothing may have been acknowledged to the client that does not move, and
         // nothing of the server's may be on its way.
-        if seq::lt(c_end, f.c_acked) || f.client_ack != f.s_nxt || f.s_fin.is_some() {
+        let acked_more = seq::lt(c_end, f.c_acked) && !broken(Mutation::DrainUnchecked);
+        if acked_more || f.client_ack != f.s_nxt || f.s_fin.is_some() {
             return Err(Fail::Unaccounted);
         }
         // Where no copies were kept, all that the client sent must be in the request.
@@ -424,10 +430,15 @@ impl Shard {
                 self.continue_came(v, m, slot, now, out);
             }
             Kind::Refuse if undecided => {
-                let reason = m
-                    .fields
-                    .reason
-                    .unwrap_or(dts_proto::block::Reason::Malformed);
+                let reason = m.fields.reason.unwrap_or(Reason::Malformed);
+                let earlier = reason == Reason::Incarnation && src.repeated;
+                if earlier && !broken(Mutation::IncarnationTrusted) {
+                    // The incarnation that is gone may have executed the request.
+                    if src.phase != Phase::Unknown {
+                        self.outcome_unknown(v, slot, now);
+                    }
+                    return;
+                }
                 self.give_up(v, slot, Fail::Refused(reason), now, out);
             }
             Kind::Aborted if undecided => self.give_up(v, slot, Fail::Aborted, now, out),
@@ -458,12 +469,19 @@ impl Shard {
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
             // A copy of one byte below the cut is the request's last one.
-            if fresh || seg.has(RST) || (held && seg.is_keepalive(cut)) {
+            let probe = held && seg.is_keepalive(cut) && !broken(Mutation::ProbeLost);
+            if broken(Mutation::HeldLost) {
+                continue;
+            }
+            if fresh || seg.has(RST) || probe {
                 self.forward_held(v, slot, &h.frame, &seg, out);
             }
         }
         self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
         if self.slots[slot as usize].state == State::Held {
+            if broken(Mutation::NoTombstone) {
+                return self.remove(slot);
+            }
             self.entomb(v, slot);
         }
         self.wake(slot, now + RETRY);
@@ -596,13 +614,18 @@ impl Shard {
                 self.send_plain(v, slot, Kind::Abort, RST | ACK, out);
             }
             Phase::Splicing if due => {
+                src.repeated = true;
                 self.send_splice(v, slot, out);
                 self.data_again(v, slot, out);
             }
             Phase::Paper if now >= deadline => return self.paper_gives_up(v, slot, now, out),
             Phase::Paper if due => self.send_paper(v, slot, true, out),
+            Phase::Aborting if now >= deadline && broken(Mutation::UnknownRepeated) => {
+                return self.give_up(v, slot, Fail::Aborted, now, out);
+            }
             Phase::Aborting if now >= deadline => return self.outcome_unknown(v, slot, now),
             Phase::Aborting if due => self.send_plain(v, slot, Kind::Abort, RST | ACK, out),
+            Phase::Unknown if broken(Mutation::UnknownSilent) => return,
             Phase::Unknown if now >= src.started + p.unknown_deadline => {
                 self.counters.unknown_resets += 1;
                 return self.reset_client(v, slot, now, out);

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 
 mod again;
 mod answers;
+mod edges;
 mod fails;
 mod gone;
 mod held;

@@ -54,7 +54,9 @@ fn timestamps_and_sack_together_at_an_odd_offset() {
 /// The stack's ACK with SACK blocks, as the client sees it.
 fn from_host(p: &mut Pair, pad: usize, blocks: &[(u32, u32)]) -> Vec<u8> {
     let ack = p.k().wrapping_add(500);
-    let plain = host(8080, p.l1(), ack, ACK, 510, Build::default(), b"");
+    // A window of its own: an ACK that tells of replayed bytes and nothing else stays.
+    let window = 510 - pad as u16;
+    let plain = host(8080, p.l1(), ack, ACK, window, Build::default(), b"");
     p.b.rx(Port::WireHost, with_options(&plain, &sack(pad, blocks)));
     let mut f = p.b.tx(Port::Wire);
     assert_eq!(f.len(), 1);
@@ -104,8 +106,6 @@ fn acknowledgements_are_kept_within_what_the_stack_has_sent() {
     for (c, s, l) in ISNS {
         let mut p = Pair::served(c, s, l);
         p.answer(1000);
-        // Nearly the client's round trip: its first ACK is the handshake's.
-        p.b.pass(18);
         let (s1, l1) = (p.s1(), p.l1());
         for (off, want) in [
             (-30_000i32, 0u32),

@@ -1,6 +1,6 @@
 //! What may leave a node, and in what shape.
 
-use super::node::VIP;
+use super::node::VIPS;
 use crate::frames::{self, Kind};
 use dts_core::frame::Port;
 use dts_core::view::View;
@@ -39,9 +39,9 @@ pub fn frame(v: &View, p: &Permits<'_>, port: Port, from: Option<Port>, frame: &
             match &kind {
                 Kind::Tcp(t) => from_host(v, p, t),
                 Kind::Fragment(src, _) => {
-                    assert_ne!(*src, VIP, "a fragment from a VIP");
+                    assert!(dirty || !VIPS.contains(src), "a fragment from a VIP");
                 }
-                Kind::Other => {}
+                Kind::Datagram | Kind::Other => {}
             }
         }
         Port::WireHost => {
@@ -52,7 +52,7 @@ pub fn frame(v: &View, p: &Permits<'_>, port: Port, from: Option<Port>, frame: &
         Port::LinkHost => {
             if let Kind::Tcp(t) = &kind {
                 let ours = v.is_app_port(t.dport) || v.is_hidden(t.dport);
-                let here = t.dst == v.link.octets_v4();
+                let here = t.dst == v.link.ip();
                 assert!(!(ours && here), "a service's segment for the link's stack");
             }
         }
@@ -69,7 +69,8 @@ pub fn frame(v: &View, p: &Permits<'_>, port: Port, from: Option<Port>, frame: &
         let sound = match &kind {
             Kind::Tcp(t) => t.sound,
             Kind::Fragment(_, sound) => *sound,
-            Kind::Other => false,
+            Kind::Datagram => true,
+            Kind::Other => from.is_some_and(|p| p.twin() == port) || arp(frame),
         };
         assert!(sound, "not well-formed on {}: {frame:02x?}", port.name());
         let most = v.params.mtu + 14;
@@ -77,9 +78,17 @@ pub fn frame(v: &View, p: &Permits<'_>, port: Port, from: Option<Port>, frame: &
     }
 }
 
+fn arp(frame: &[u8]) -> bool {
+    frame.len() == 60 && frame[12..14] == [8, 6]
+}
+
 fn from_host(v: &View, p: &Permits<'_>, t: &frames::Tcp) {
     assert!(!v.is_hidden(t.sport), "port {} on the wire", t.sport);
-    if t.src != VIP || !v.services.iter().any(|s| s.port == t.sport) {
+    if !v
+        .services
+        .iter()
+        .any(|s| (s.vip.ip(), s.port) == (t.src, t.sport))
+    {
         return;
     }
     let client = SocketAddr::from((t.dst, t.dport));
@@ -101,23 +110,27 @@ fn from_host(v: &View, p: &Permits<'_>, t: &frames::Tcp) {
 fn to_host(v: &View, p: &Permits<'_>, t: &frames::Tcp) {
     let local =
         |s: &dts_core::view::Service| s.proxy_port == Some(t.dport) || s.app_port == t.dport;
-    if t.dst != VIP {
+    if !VIPS.contains(&t.dst) {
         return assert!(!v.is_hidden(t.dport), "port {} for the stack", t.dport);
     }
     let client = SocketAddr::from((t.src, t.sport));
-    let mut known = v.services.iter().filter(|s| local(s)).flat_map(|s| {
-        let vip = SocketAddr::from((VIP, s.port));
+    let here = || v.services.iter().filter(|s| s.vip.ip() == t.dst);
+    let mut known = here().filter(|s| local(s)).flat_map(|s| {
+        let vip = SocketAddr::from((t.dst, s.port));
         p.states(client, vip)
     });
-    let ours = v.services.iter().any(|s| local(s) || s.port == t.dport);
+    let ours = here().any(|s| local(s) || s.port == t.dport);
     assert!(!ours || known.next().is_some(), "no FCB knows {t:?}");
 }
 
 /// The datagrams that fragments make; panics when they do not make whole ones.
 pub fn datagrams(parts: &[Vec<u8>], dirty: bool) -> Vec<Vec<u8>> {
-    let mut by_id: BTreeMap<[u8; 2], Vec<Vec<u8>>> = BTreeMap::new();
+    let mut by_id: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
     for p in parts {
-        by_id.entry([p[18], p[19]]).or_default().push(p.clone());
+        by_id
+            .entry(frames::datagram_id(p))
+            .or_default()
+            .push(p.clone());
     }
     let whole = by_id.values().filter_map(|parts| {
         let whole = frames::reassemble(parts);

@@ -5,17 +5,24 @@ use crate::frames;
 use crate::input::Input;
 use dts_config::{Policy, Replay};
 use dts_core::command::{Command, Event};
-use dts_core::frame::{Output, Pool, Port};
+use dts_core::frame::{Frame, Output, Pool, Port};
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
 use dts_core::shard::{Shard, Sizes};
 use dts_core::time::{Instant, Span};
 use dts_core::view::{Member, Params, Service, View};
+use dts_core::wire::tcp::Segment;
+use dts_core::wire::{self, L3};
 use dts_proto::block::LinkKey;
 use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-pub const VIP: [u8; 4] = [10, 77, 0, 100];
+/// The service address in both families.
+pub const VIPS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100)),
+    IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100)),
+];
 pub const KEY: &[u8] = b"0123456789abcdef";
 pub const CLUSTER_MAC: [u8; 6] = [2, 0, 0x5e, 0, 0, 0x64];
 /// Ticket of the listing that the checks ask for.
@@ -38,6 +45,8 @@ pub struct Settings {
     pub workers: usize,
     pub mtu: usize,
     pub first_window: u32,
+    /// Frames come in several pieces.
+    pub pieces: bool,
 }
 
 impl Settings {
@@ -56,7 +65,8 @@ impl Settings {
             same_port: bit(4),
             workers: if bit(5) { 2 } else { 1 },
             owner: if bit(6) { 2 } else { 1 },
-            mtu: if bit(7) { 576 } else { 1500 },
+            mtu: if bit(7) { 1280 } else { 1500 },
+            pieces: b & 4 != 0,
             first_window: [60_000, 1_000, 65_535, 14_600][usize::from(b & 3)],
         }
     }
@@ -71,9 +81,9 @@ impl Settings {
         let policy = Policy::Designated;
         let buckets = BucketTable::new(policy, Some(self.owner), &shares, 16, [7; 16]);
         let buckets = Arc::new(buckets);
-        let service = |name: &str, port, proxy_port, app_port| Service {
+        let service = |name: &str, vip: IpAddr, port, proxy_port, app_port| Service {
             name: name.into(),
-            vip: Addr::v4(VIP),
+            vip: vip.into(),
             port,
             proxy_port,
             app_port,
@@ -86,10 +96,11 @@ impl Settings {
             cluster_mac: CLUSTER_MAC,
             link_mac: link_mac(node),
             link: link(node),
-            own: vec![Addr::v4([10, 77, 0, node as u8])],
+            own: vec![own(node, true), own(node, false)],
             services: vec![
-                service("web", 80, Some(8001), self.app_port()),
-                service("mail", 25, None, 25),
+                service("web", VIPS[0], 80, Some(8001), self.app_port()),
+                service("mail", VIPS[0], 25, None, 25),
+                service("web6", VIPS[1], 80, Some(8001), self.app_port()),
             ],
             general: buckets.clone(),
             members: (1..=2)
@@ -124,6 +135,15 @@ impl Settings {
     }
 }
 
+/// A node's own address on the wire.
+pub fn own(node: u16, v4: bool) -> Addr {
+    if v4 {
+        Addr::v4([10, 77, 0, node as u8])
+    } else {
+        IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, node)).into()
+    }
+}
+
 pub fn link(node: u16) -> Addr {
     Addr::v4([10, 77, 1, node as u8])
 }
@@ -139,18 +159,71 @@ struct Out {
 }
 
 impl Pool for Out {
-    type Frame = Vec<u8>;
-    fn frame(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        Some(bytes.to_vec())
+    type Frame = Pieces;
+    fn frame(&mut self, bytes: &[u8]) -> Option<Pieces> {
+        Some(Pieces::of(bytes, 0))
     }
 }
 
 impl Output for Out {
-    fn send(&mut self, port: Port, frame: Vec<u8>) {
-        self.frames.push((port, frame));
+    fn send(&mut self, port: Port, frame: Pieces) {
+        let whole = frame.0.len() == 1 || frame.0.iter().all(|p| !p.is_empty());
+        assert!(whole, "an empty piece");
+        self.frames.push((port, frame.to_vec()));
     }
-    fn hand_off(&mut self, worker: usize, _: Port, _: Vec<u8>) {
+    fn hand_off(&mut self, worker: usize, _: Port, _: Pieces) {
         assert!(worker < 2, "worker {worker} of 2");
+    }
+}
+
+/// A frame in up to three pieces, the first of which holds all headers.
+#[derive(Debug)]
+struct Pieces(Vec<Vec<u8>>);
+
+impl Pieces {
+    /// `bytes`, cut behind the headers of a TCP segment and in the middle of its
+    /// payload where `cut` asks for it.
+    fn of(bytes: &[u8], cut: u8) -> Self {
+        let headers = match wire::l3(bytes) {
+            Ok(L3::Ip(ip)) => Segment::parse(bytes, &ip).map_or(bytes.len(), |s| s.data),
+            _ => bytes.len(),
+        };
+        let (head, body) = bytes.split_at(headers);
+        let middle = body.len() * usize::from(cut) / 256;
+        let (a, b) = body.split_at(middle);
+        let parts = match cut {
+            0 => vec![bytes],
+            _ => [head, a, b].into_iter().filter(|p| !p.is_empty()).collect(),
+        };
+        let parts: Vec<Vec<u8>> = parts.into_iter().map(<[u8]>::to_vec).collect();
+        Self(if parts.is_empty() {
+            vec![vec![]]
+        } else {
+            parts
+        })
+    }
+}
+
+impl Frame for Pieces {
+    fn head(&self) -> &[u8] {
+        &self.0[0]
+    }
+    fn head_mut(&mut self) -> &mut [u8] {
+        &mut self.0[0]
+    }
+    fn truncate(&mut self, len: usize) {
+        let mut left = len;
+        self.0.retain_mut(|p| {
+            p.truncate(left);
+            left -= p.len();
+            !p.is_empty()
+        });
+    }
+    fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
     }
 }
 
@@ -204,8 +277,15 @@ impl Node {
 
     pub fn rx(&mut self, port: Port, frame: Vec<u8>, now: Instant) {
         let kind = frames::read(&frame);
-        self.dirty |= !matches!(&kind, frames::Kind::Tcp(t) if t.sound);
+        self.dirty |= match &kind {
+            frames::Kind::Tcp(t) => !t.sound,
+            frames::Kind::Datagram => false,
+            frames::Kind::Fragment(..) | frames::Kind::Other => true,
+        };
         let mut out = Out::default();
+        let last = frame.last().copied().unwrap_or_default();
+        let cut = if self.settings.pieces { last } else { 0 };
+        let frame = Pieces::of(&frame, cut);
         self.s.ingress(&self.v, port, frame, now, &mut out);
         self.collect(out, Some(port), now);
     }

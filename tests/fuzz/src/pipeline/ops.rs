@@ -1,18 +1,24 @@
 //! The operations of an input. The first byte of each names it (lower five bits),
 //! the node (the next bit) and the connection (the last two).
 
-use super::node::{Node, Settings, VIP, link};
+use super::node::{Node, Settings, VIPS, link, link_mac, own};
 use super::peers::{self, Client, LENS, MOODS, answer, bytes, mutate, with_options};
 use super::said::{self, Way};
 use crate::input::Input;
 use dts_core::command::Command;
 use dts_core::frame::Port;
+use dts_core::key::Addr;
 use dts_core::time::{Instant, Span};
 use dts_core::wire::arp::{self, Arp};
+use dts_core::wire::checksum;
 use dts_core::wire::icmp;
+use dts_core::wire::nd;
 use dts_core::wire::options::Build;
 use dts_core::wire::tcp::{ACK, FIN, PSH, RST, SYN};
+use dts_core::wire::{self, L3};
 use std::net::SocketAddr;
+
+const VIP: [u8; 4] = [10, 77, 0, 100];
 
 /// The cluster and its clients.
 pub struct World {
@@ -155,6 +161,7 @@ impl World {
                 let f = u.bytes(n).to_vec();
                 self.rx(at.node, port, f);
             }
+            25 if u.more() && u.next::<u8>() & 1 == 0 => self.nd(at, u),
             25 => self.arp(at, u),
             26 => self.icmp(at, u),
             27 => self.view(at, u),
@@ -293,8 +300,12 @@ impl World {
         let Some(frame) = frame else { return };
         // By the port: the proxy's stack has one first number, the application's
         // another.
-        let proxy = frame.get(36..38) == Some(&8001u16.to_be_bytes()[..]);
-        let sport = frame.get(34..36).map(|p| u16::from_be_bytes([p[0], p[1]]));
+        let ports = match wire::l3(&frame) {
+            Ok(L3::Ip(ip)) => wire::tcp::ports(&frame, &ip),
+            _ => None,
+        };
+        let proxy = ports.is_some_and(|(_, dport)| dport == 8001);
+        let sport = ports.map(|(sport, _)| sport);
         let c = self.clients.iter().find(|c| Some(c.port) == sport);
         let isn = c.map_or(0, |c| c.stacks[usize::from(!proxy)]);
         if let Some(f) = answer(&frame, isn, mood) {
@@ -327,8 +338,8 @@ impl World {
         let c = &self.clients[at.client];
         let freeze = Command::Freeze {
             ticket: self.tickets,
-            client: SocketAddr::from((c.addr, c.port)),
-            local: SocketAddr::from((VIP, 8001)),
+            client: SocketAddr::new(c.addr, c.port),
+            local: SocketAddr::new(c.vip, 8001),
         };
         self.command(at.node, freeze);
     }
@@ -396,6 +407,33 @@ impl World {
         self.rx(at.node, port, a.frame([0xff; 6], mac).to_vec());
     }
 
+    /// Neighbour discovery from the wire or from the host.
+    fn nd(&mut self, at: At, u: &mut Input<'_>) {
+        let b = u.next::<u8>();
+        let vip = VIPS[1].into();
+        let target = u.pick(&[vip, own(1, false), own(9, false)]);
+        let client = self.clients[1].addr.into();
+        let mac = [2, 0, 0, 0, 0, 200];
+        let mut f = solicit(u.pick(&[client, vip, own(1, false)]), &target, mac);
+        if b & 1 != 0 {
+            f[54] = u.pick(&[nd::ADVERT, nd::ROUTER_SOLICIT, nd::REDIRECT, 134, 128]);
+        }
+        if b & 2 != 0 {
+            // The unspecified address: is this address in use?
+            f[22..38].fill(0);
+        }
+        if b & 4 != 0 {
+            let (i, x) = (usize::from(u.next::<u8>()), u.next::<u8>());
+            let i = i % f.len();
+            f[i] ^= x;
+        }
+        if b & 8 == 0 {
+            icmp6_checksum(&mut f);
+        }
+        let port = u.pick(&[Port::Wire, Port::WireHost]);
+        self.rx(at.node, port, f);
+    }
+
     fn icmp(&mut self, at: At, u: &mut Input<'_>) {
         let c = &self.clients[at.client];
         let port = u.pick(&[c.to, 8001, 25]);
@@ -403,7 +441,11 @@ impl World {
         let quoted = c.host(port, head, Build::default(), &[]);
         let mut eth = [0; 14];
         eth.copy_from_slice(&c.segment(0, 0, ACK, &[])[..14]);
-        let mut f = icmp::frag_needed(&eth, [10, 77, 0, 254], &quoted[14..], 1400);
+        let mut f = if c.addr.is_ipv4() {
+            icmp::frag_needed(&eth, [10, 77, 0, 254], &quoted[14..], 1400)
+        } else {
+            icmp::packet_too_big(&eth, &own(254, false), &quoted[14..], 1400)
+        };
         let n = u.below(3);
         for _ in 0..n {
             let (i, x) = (usize::from(u.next::<u8>()), u.next::<u8>());
@@ -438,7 +480,7 @@ impl World {
             }
             _ => {
                 *m = dts_core::view::Member {
-                    known: Some((super::node::link_mac(other as u16 + 1), 0)),
+                    known: Some((link_mac(other as u16 + 1), 0)),
                     alive: true,
                     gone: false,
                     ..*m
@@ -462,13 +504,48 @@ impl World {
         } else {
             c.host(c.to, (c.nxt, c.rcv, b), Build::default(), &[])
         };
-        let own = [10, 77, 0, at.node as u8 + 1];
-        let there = link(at.node as u16 + 1).octets_v4();
-        let dst = u.pick(&[VIP, own, there, [10, 77, 0, 77]]);
-        f[30..34].copy_from_slice(&dst);
+        let node = at.node as u16 + 1;
+        let v4 = c.addr.is_ipv4();
+        let vip = VIPS[usize::from(!v4)].into();
+        let link_local = nd::link_local(self.nodes[at.node].v.wire_mac);
+        let fourth = if v4 { own(77, true) } else { link_local };
+        let dst = u.pick(&[vip, own(node, v4), link(node), fourth]);
+        let l4 = if v4 {
+            f[30..34].copy_from_slice(&dst.octets_v4());
+            34
+        } else {
+            f[38..54].copy_from_slice(&dst.0);
+            54
+        };
         let n = f.len();
         dts_core::wire::edit::set_ip_len(&mut f, n - 14);
-        dts_core::wire::edit::write_tcp_checksum(&mut f, 34, n);
+        dts_core::wire::edit::write_tcp_checksum(&mut f, l4, n);
         f
     }
+}
+
+/// A neighbour solicitation with the sender's address in it (RFC 4861, section 4.3).
+fn solicit(src: Addr, target: &Addr, mac: [u8; 6]) -> Vec<u8> {
+    let group = nd::solicited_node(target);
+    let mut f = nd::group_mac(&group).to_vec();
+    f.extend(mac);
+    f.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, nd::PROTO_ICMPV6, 255]);
+    f.extend(src.0);
+    f.extend(group.0);
+    f.extend([nd::SOLICIT, 0, 0, 0, 0, 0, 0, 0]);
+    f.extend(target.0);
+    f.extend([1, 1]);
+    f.extend(mac);
+    f
+}
+
+fn icmp6_checksum(f: &mut [u8]) {
+    f[56..58].fill(0);
+    let n = f.len() - 54;
+    let (mut src, mut dst) = ([0; 16], [0; 16]);
+    src.copy_from_slice(&f[22..38]);
+    dst.copy_from_slice(&f[38..54]);
+    let pseudo = checksum::pseudo(&Addr(src), &Addr(dst), nd::PROTO_ICMPV6, n);
+    let c = !checksum::fold(pseudo + checksum::sum(&f[54..]));
+    f[56..58].copy_from_slice(&c.to_be_bytes());
 }

@@ -1,13 +1,13 @@
 //! Clients and local stacks, as far as operations need their numbers.
 
-use super::node::{CLUSTER_MAC, VIP};
+use super::node::{CLUSTER_MAC, VIPS};
 use crate::frames::{self, Kind};
 use crate::input::Input;
-use dts_core::key::Addr;
 use dts_core::wire::build::Tcp;
 use dts_core::wire::options::{self, Build};
 use dts_core::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
 use dts_core::wire::{L3, edit, l3};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Numbers far from the wraps, next to 2^31, next to 2^32: client, intake, and the
 /// destination's stack.
@@ -27,7 +27,8 @@ pub const LENS: [usize; 8] = [0, 1, 2, 28, 100, 400, 476, 1300];
 /// A client's side of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    pub addr: [u8; 4],
+    pub addr: IpAddr,
+    pub vip: IpAddr,
     pub port: u16,
     /// The service port.
     pub to: u16,
@@ -48,9 +49,15 @@ pub struct Client {
 impl Client {
     pub fn new(n: usize, u: &mut Input<'_>) -> Self {
         let b = u.next::<u8>();
+        let v6 = n == 1 || n == 2;
         let [isn, s, l] = ISNS[usize::from(b & 7)];
         Self {
-            addr: [10, 77, 0, 200 + (n >> 1) as u8],
+            addr: if v6 {
+                IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x200))
+            } else {
+                IpAddr::V4(Ipv4Addr::new(10, 77, 0, 200))
+            },
+            vip: VIPS[usize::from(v6)],
             port: 40_000 + n as u16,
             to: if n == 3 { 25 } else { 80 },
             isn,
@@ -99,9 +106,9 @@ impl Client {
     pub fn segment(&self, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
         Tcp {
             eth_dst: CLUSTER_MAC,
-            eth_src: [2, 0, 0, 0, 0, self.addr[3]],
-            src: Addr::v4(self.addr),
-            dst: Addr::v4(VIP),
+            eth_src: [2, 0, 0, 0, 0, 200],
+            src: self.addr.into(),
+            dst: self.vip.into(),
             sport: self.port,
             dport: self.to,
             seq,
@@ -125,7 +132,7 @@ impl Client {
     /// A frame that left on the wire, if it is for this client.
     pub fn hear(&mut self, frame: &[u8]) {
         if let Kind::Tcp(t) = frames::read(frame)
-            && (t.dst, t.dport, t.src) == (self.addr, self.port, VIP)
+            && (t.dst, t.dport, t.src) == (self.addr, self.port, self.vip)
             && !t.rst
         {
             let end = t.seq_end();
@@ -141,8 +148,8 @@ impl Client {
         Tcp {
             eth_dst: [2, 0, 0, 0, 0, 1],
             eth_src: CLUSTER_MAC,
-            src: Addr::v4(VIP),
-            dst: Addr::v4(self.addr),
+            src: self.vip.into(),
+            dst: self.addr.into(),
             sport: port,
             dport: self.port,
             seq: head.0,

@@ -1,9 +1,10 @@
 //! Link messages that a member says, authentic and of any content.
 
-use super::node::{KEY, VIP, link, link_mac};
+use super::node::{KEY, link, link_mac};
 use super::peers::Client;
 use crate::input::Input;
 use dts_core::handover::message::context;
+use dts_core::key::Addr;
 use dts_core::wire::build::Tcp;
 use dts_core::wire::options::{Build, SpliceOption};
 use dts_proto::block::{self, Fields, FlowId, Header, Kind, LinkKey, Reason, Replay, SpliceState};
@@ -64,8 +65,8 @@ pub fn message(c: &Client, way: &Way, u: &mut Input<'_>) -> Vec<u8> {
     let b = u.next::<u8>();
     let bit = |n: u8| b & 1 << n != 0;
     let flow = FlowId {
-        client: SocketAddr::from((c.addr, c.port)),
-        vip: SocketAddr::from((VIP, c.to)),
+        client: SocketAddr::new(c.addr, c.port),
+        vip: SocketAddr::new(c.vip, c.to),
         c_isn: if bit(0) { c.near(u) } else { c.isn },
         s_isn: if bit(1) { c.near(u) } else { c.stacks[0] },
         source: if kind.from_source() { way.from } else { way.to },
@@ -125,7 +126,7 @@ pub fn bare(c: &Client, way: &Way, u: &mut Input<'_>) -> Vec<u8> {
     let b = u.next::<u8>();
     let to_dest = b & 0x80 == 0;
     let splice = SpliceOption {
-        client: c.addr,
+        client: Addr::from(c.addr).octets_v4(),
         port: c.port,
         init_seq: c.stacks[0],
     };
