@@ -115,13 +115,23 @@ fn payload(info: &TcpInfo) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{settled, tcp_pair, until};
+    use crate::testkit::{settled, tcp_pair, tcp_pair_of, until};
     use std::io::{Read, Write};
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpStream};
 
     #[test]
     fn passed_and_unread_make_the_request() {
-        let (mut client, mut proxy) = tcp_pair();
+        for (listen, connect) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "::1"),
+            ("::", "127.0.0.1"),
+        ] {
+            let (client, proxy) = tcp_pair_of(listen, connect);
+            passed_and_unread(client, proxy);
+        }
+    }
+
+    fn passed_and_unread(mut client: TcpStream, mut proxy: TcpStream) {
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         settled(&proxy, 18);
         let mut head = [0; 5];

@@ -124,6 +124,10 @@ mutations! {
     BelowCut = "below-cut", "4.7";
     /// Copies that came twice are given twice.
     GivenTwice = "given-twice", "4.7";
+    /// A copied last byte of the request is taken for a keepalive.
+    CopyAsProbe = "copy-as-probe", "4.7";
+    /// An acknowledgement of nothing but replayed bytes goes out.
+    ReplayedAckLeft = "replayed-ack-left", "3";
     /// Segments from above a hole do not wait for what is forwarded.
     HoleUnfilled = "hole-unfilled", "4.7";
     /// Nothing acknowledges K until the application speaks.

@@ -7,7 +7,7 @@
 //!
 //! With timestamps the filter tells the stack the client's round trip, as the intake
 //! measured it, before the first byte of the answer leaves
-//! (`docs/adr/0015-round-trip-by-timestamp.md`). Without them the client's own first
+//! (`docs/adr/0017-round-trip-by-timestamp.md`). Without them the client's own first
 //! acknowledgement of an answer completes the handshake; but where the client was still
 //! sending when its connection moved, its next segments come at once, and the stack must
 //! not measure those.
@@ -24,6 +24,10 @@ use dts_proto::block::Replay;
 /// A segment that comes by this share of the round trip too early is no early one.
 const TOLERANCE: u64 = 8;
 
+/// A shorter round trip cannot be told by a clock of milliseconds; the client's own
+/// acknowledgement is not long in coming.
+const TOLD_LEAST_US: u32 = 1_000;
+
 const MILLISECOND: u64 = 1_000_000;
 
 impl DestSide {
@@ -33,7 +37,7 @@ impl DestSide {
         // Without a request the SYN is an ordinary one, and a stack may hold the TSecr
         // of what follows against the TSval of its SYN-ACK.
         let request = st.cut != st.c_base.wrapping_add(1);
-        self.replay == Replay::FastOpen && request && st.timestamps && st.rtt_us > 0
+        self.replay == Replay::FastOpen && request && st.timestamps && st.rtt_us >= TOLD_LEAST_US
     }
 }
 
@@ -47,13 +51,14 @@ impl Shard {
     /// the time when it sends its first byte.
     pub(crate) fn tell_round_trip<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
-        let (rtt, window) = (patience(f.rtt), f.client_window);
+        let (rtt, window) = (f.rtt, f.client_window);
         let Some(d) = f.dest.as_mut() else { return };
         d.handshake_done = true;
         d.synacks_due += 1;
         // The stack's clock ticks in milliseconds and stands at its SYN-ACK's, or one
-        // more: what it reckons is never below the round trip.
-        let back = rtt.0.div_ceil(MILLISECOND) as u32;
+        // more. Rounded down: where a probe's answer comes sooner than the smallest round
+        // trip that it knows, Linux takes it for an answer to the original, and waits.
+        let back = (rtt.0 / MILLISECOND) as u32;
         let (ack, ts_ecr) = (d.l_isn.wrapping_add(1), d.l_tsval.wrapping_sub(back));
         // What is held is older than what was heard last, and must not be too old.
         let ts_val = Some(d.state.ts_recent);

@@ -1,7 +1,6 @@
 //! Edges of single steps: what comes at a moment when nobody expects it.
 
 use super::*;
-use crate::frame::Pool;
 use crate::time::Span;
 
 #[test]
