@@ -44,7 +44,7 @@ mutations! {
     NoTimestamps = "no-timestamps", "5.2";
     /// A replay's SYN bears the window as the client scaled it.
     SynWindowScaled = "syn-window-scaled", "5.3";
-    /// A replay's SYN bears a window of 0, as in the paper.
+    /// The window stays shut behind the cut over, as in the paper.
     WindowZero = "window-zero", "4.7";
     /// Windows pass unchanged between stacks of different shifts.
     WindowUnscaled = "window-unscaled", "5.3";

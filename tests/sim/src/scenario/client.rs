@@ -140,7 +140,10 @@ pub fn sacked(p: &mut Plan, r: &mut Rng) {
 pub fn hold_cap(p: &mut Plan, r: &mut Rng) {
     let n = r.range(5_000, 30_000) as usize;
     let c = &mut p.clients[0];
-    c.requests = vec![(r.range(24, 600) as usize, 100), (n, r.range(1, 9000) as usize)];
+    c.requests = vec![
+        (r.range(24, 600) as usize, 100),
+        (n, r.range(1, 9000) as usize),
+    ];
     p.ask_at = c.requests[0].0;
     c.chunks = vec![(p.ask_at, 0), (n, r.below(MS))];
     p.rpc_delay = 5 * MS;
@@ -165,6 +168,9 @@ pub fn reopen(p: &mut Plan, r: &mut Rng) {
     p.think = r.pick(&[0, 3 * MS, 60 * MS]);
     p.expect.clean = false;
     p.expect.stale = true;
+    // What the old flow's node still says may end the new connection.
+    p.expect.complete = false;
+    p.expect.may_reset = true;
 }
 
 pub fn reuse(p: &mut Plan, r: &mut Rng) {

@@ -21,7 +21,11 @@ pub fn plain(p: &mut Plan, r: &mut Rng) {
         let n = p.request_bytes(0);
         p.clients[0].chunks = pieces(r, n, 4, 3 * MS);
     }
-    p.read_most = if r.permille(500) { usize::MAX } else { r.range(1, 100) as usize };
+    p.read_most = if r.permille(500) {
+        usize::MAX
+    } else {
+        r.range(1, 100) as usize
+    };
     if r.permille(100) {
         // The last byte has a segment of its own, like a keepalive's.
         let n = p.request_bytes(0);
