@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-vm demo bench fuzz coverage lint clean
+.PHONY: help deps build test test-vm demo matrix rtt-table bench fuzz coverage lint clean
 
 CARGO ?= cargo
 SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc
@@ -27,6 +27,16 @@ test-vm: build ## vhost-net exception path and a multi-queue NIC, in a virtual m
 
 demo: build ## a three-node cluster, real requests, and a verdict from the client's capture (root)
 	@deploy/lab/demo
+
+MATRIX := $${CARGO_TARGET_DIR:-target}/release/stackmatrix
+MATRIX_OUT ?= target/matrix
+
+matrix: build ## client stacks x impairments x a handover, beside direct connections (root, about 15 minutes)
+	rm -rf $(MATRIX_OUT)
+	$(MATRIX) out=$(MATRIX_OUT)
+
+rtt-table: build ## what a server's stack measures after a replay, beside direct connections (root, about 6 minutes)
+	$(MATRIX) what=rtt out=$(MATRIX_OUT)
 
 fuzz: ## libFuzzer over all targets for FUZZ_SECONDS (an hour), guided by coverage
 	@tests/fuzz/run

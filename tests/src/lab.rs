@@ -6,6 +6,7 @@ use serde::Deserialize;
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
@@ -216,6 +217,16 @@ impl Lab {
         self.address("VIP")
     }
 
+    /// The client's address.
+    ///
+    /// # Panics
+    /// The lab says something else.
+    #[must_use]
+    pub fn client_address(&self) -> IpAddr {
+        let address = self.address("CLIENT");
+        address.parse().unwrap_or_else(|e| panic!("{address}: {e}"))
+    }
+
     /// Whether `address` is the client's.
     #[must_use]
     pub fn is_client(&self, address: &str) -> bool {
@@ -365,14 +376,35 @@ impl Lab {
     /// It does not answer, or something else than a list.
     #[must_use]
     pub fn handovers(&self, node: u16) -> Vec<Handover> {
+        let text = self.admin(node, "/v1/handovers?limit=1000");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/handovers: {e}: {text}"))
+    }
+
+    /// Client and service of the flows that a node knows.
+    ///
+    /// # Panics
+    /// It does not answer, or something else than a list.
+    #[must_use]
+    pub fn flows(&self, node: u16) -> Vec<(String, String)> {
+        #[derive(Deserialize)]
+        struct Flow {
+            client: String,
+            vip: String,
+        }
+        let text = self.admin(node, "/v1/flows?limit=10000");
+        let flows: Vec<Flow> =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/flows: {e}: {text}"));
+        flows.into_iter().map(|f| (f.client, f.vip)).collect()
+    }
+
+    fn admin(&self, node: u16, path: &str) -> String {
         let socket = self.dir(node).join("admin.sock");
         let socket = socket.to_str().expect("a lab path is ASCII");
-        let url = "http://dtsd/v1/handovers?limit=1000";
-        let text = self.exec(
+        let url = format!("http://dtsd{path}");
+        self.exec(
             &format!("node{node}"),
-            &["curl", "-sf", "-m", "5", "--unix-socket", socket, url],
-        );
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/handovers: {e}: {text}"))
+            &["curl", "-sf", "-m", "5", "--unix-socket", socket, &url],
+        )
     }
 
     /// The newest handover of a client port, whoever was its source.

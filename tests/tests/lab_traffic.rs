@@ -6,6 +6,7 @@ use dts_tests::client::pattern;
 use dts_tests::lab::{Family, Lab, Setup, bin_dir};
 use dts_tests::suite::{self, Group};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
                 sequential_connections_spread_evenly,
             ),
             ("two_hundred_at_once", two_hundred_at_once),
+            ("nodes_name_clients_and_vip", nodes_name_clients_and_vip),
             (
                 "a_clean_capture_when_the_client_closes",
                 a_clean_capture_when_the_client_closes,
@@ -241,6 +243,25 @@ fn two_hundred_at_once(lab: &Lab) {
     lab.assert_answered(&connections, 1000, None);
     for (path, nodes) in lab.executed("/p/burst-") {
         assert_eq!(nodes.len(), 1, "{path} was executed by {nodes:?}");
+    }
+}
+
+fn nodes_name_clients_and_vip(lab: &Lab) {
+    let connections = lab.load(&["count=12", "path=/p/named-{}"]);
+    lab.assert_answered(&connections, 12, None);
+    let clients: BTreeSet<SocketAddr> = connections
+        .iter()
+        .map(|c| SocketAddr::new(lab.client_address(), c.port))
+        .collect();
+    for client in &clients {
+        let record = lab.handover_of_port(client.port());
+        assert_eq!(record.map(|r| r.client), Some(client.to_string()));
+    }
+    // Whoever served them keeps their flows for `closing_s`, some seconds.
+    let flows: BTreeSet<(String, String)> = (1..=3).flat_map(|n| lab.flows(n)).collect();
+    for client in &clients {
+        let wanted = (client.to_string(), lab.service());
+        assert!(flows.contains(&wanted), "{wanted:?} is not in {flows:?}");
     }
 }
 

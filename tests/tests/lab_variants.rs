@@ -1,5 +1,5 @@
 //! Labs with other settings: nodes that disagree about ownership, no Fast Open,
-//! the paper's bare form, and a tagged wire and link.
+//! the paper's bare form, and a tagged link.
 
 use dts_tests::capture::{Capture, Stream};
 use dts_tests::lab::{Lab, Setup};
@@ -51,11 +51,11 @@ fn main() -> ExitCode {
             )],
         },
         Group {
-            setup: setup("dtsv", "VLAN=77\n"),
+            setup: setup("dtsv", "LINK_VLAN=77\n"),
             suffix: "",
             cases: vec![(
-                "a_tagged_wire_and_link_carry_everything",
-                a_tagged_wire_and_link_carry_everything,
+                "a_tagged_link_carries_handovers",
+                a_tagged_link_carries_handovers,
             )],
             once: vec![],
         },
@@ -75,31 +75,26 @@ fn frames(path: &Path, filter: &str) -> usize {
     String::from_utf8_lossy(&done.stdout).lines().count()
 }
 
-fn a_tagged_wire_and_link_carry_everything(lab: &Lab) {
-    let (tagged, capture) = lab.capture("client", "trunk0", "tagged", || {
-        let (path, connections) = lab.capture("client", "wire0", "untagged", || {
-            lab.load(&["count=200", "threads=2", "path=/p/vlan-{}"])
-        });
-        lab.assert_answered(&connections, 200, None);
-        let large = ["count=20", "threads=2", "path=/p/vlan-large-{}", "pad=7000"];
+/// The wire has no tag here: that needs VLAN interfaces at the client, which not every
+/// kernel has. The virtual machine's test has them.
+fn a_tagged_link_carries_handovers(lab: &Lab) {
+    let before = replays(lab);
+    let (path, connections) = lab.capture("node2", "link0", "tagged", || {
+        let connections = lab.load(&["count=200", "threads=2", "path=/b/vlan-{}"]);
+        let large = ["count=20", "threads=2", "path=/b/vlan-large-{}", "pad=7000"];
         lab.assert_answered(&lab.load(&large), 20, None);
-        Capture::read(lab, &path)
+        connections
     });
-    assert!(capture.resets.is_empty(), "{capture}");
-    let ours = frames(&tagged, "vlan.id == 77 && ip.addr == 10.77.0.100");
-    assert!(ours > 1000, "only {ours} tagged frames");
-    assert_eq!(
-        frames(&tagged, "ip && !(vlan.id == 77)"),
-        0,
-        "untagged frames"
+    lab.assert_answered(&connections, 200, None);
+    let after = replays(lab);
+    let handed = after.0 + after.1 - before.0 - before.1;
+    assert!(handed > 100, "only {handed} handovers");
+    let ours = frames(&path, "vlan.id == 77 && tcp");
+    assert!(
+        ours as u64 > handed,
+        "{ours} tagged frames of {handed} handovers"
     );
-    assert_eq!(
-        frames(&tagged, "ip && vlan.id != 77"),
-        0,
-        "frames of another VLAN"
-    );
-    let handed: u64 = lab.total("dts_replays_total", &[]);
-    assert!(handed > 0, "nothing was handed over on the tagged link");
+    assert_eq!(frames(&path, "(tcp || udp) && !vlan"), 0, "untagged frames");
     for reason in ["vlan_untagged", "vlan_other", "too_long"] {
         assert_eq!(lab.total("dts_drops_total", &[("reason", reason)]), 0);
     }

@@ -103,6 +103,8 @@ families! {
         "Segments of large requests sent behind a splice, repetitions too.", ["worker"];
     link_repeats: IntCounterVec, "dts_link_repeats_total",
         "Times that a source sent again because no answer came in time.", ["worker"];
+    sockets_gone: IntCounterVec, "dts_sockets_gone_total",
+        "Flows that ended because the kernel no longer had their socket.", ["worker"];
     flows: IntGaugeVec, "dts_flows", "Flow entries in use, by state.", ["state", "worker"];
     ring_used: IntGaugeVec, "dts_ring_used", "Frames that wait in the ring from other workers.", ["worker"];
     ring_capacity: IntGaugeVec, "dts_ring_capacity", "Frames that fit into that ring.", ["worker"];
@@ -178,6 +180,7 @@ impl Families {
         add(&self.replays, &["paper"], w.counters.replay_paper);
         add(&self.refusals, &[number], w.counters.refused);
         add(&self.opened, &[number], w.counters.opened);
+        add(&self.sockets_gone, &[number], w.counters.sockets_gone);
         add(&self.link_messages, &[number], w.counters.link_messages);
         add(&self.data_segments, &[number], w.counters.data_segments);
         add(&self.link_repeats, &[number], w.counters.link_repeats);

@@ -1,6 +1,8 @@
 //! Copies of client frames that must not be lost before the cut over, in
 //! buffers of a fixed number, never in parked receive buffers (rule 15).
 
+use crate::mutation::{Mutation, broken};
+
 #[derive(Clone, Copy)]
 struct Meta {
     len: u16,
@@ -98,7 +100,8 @@ impl Store {
         seq: u32,
         seq_end: u32,
     ) -> bool {
-        if len > self.slot || (list.buffers() + 1) * self.slot > flow_max {
+        let full = (list.buffers() + 1) * self.slot > flow_max && !broken(Mutation::HoldCapOff);
+        if len > self.slot || full {
             return false;
         }
         let Some(slot) = self.free.pop() else {

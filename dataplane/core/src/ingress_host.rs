@@ -5,6 +5,7 @@ use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
 use crate::handover::replay::ClientSegment;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::storm::Side;
@@ -104,10 +105,19 @@ impl Shard {
             port: svc.port,
         };
         let Some(slot) = self.find(&key) else {
+            if broken(Mutation::NoDefaultDrop) {
+                return out.send(Port::Wire, frame);
+            }
             return self.drop_frame(Drop::HostWithoutFlow);
         };
         let f = &mut self.slots[slot as usize];
         let from_app = s.sport == svc.app_port;
+        let over = f.challenged_until.is_some_and(|t| now >= t);
+        if over && !broken(Mutation::ChallengeForever) {
+            // A client that opened anew would have reset the old connection by now:
+            // the SYN was forged, or a late one.
+            f.challenged = None;
+        }
         if f.challenged.is_some() && s.sport == f.local_port {
             if s.has(SYN) {
                 return self.stale_flow(v, slot, &s, now, out);
@@ -140,6 +150,9 @@ impl Shard {
                     src.swallow(&frame, &s);
                 }
                 self.drop_frame(Drop::HostForbidden);
+            }
+            _ if broken(Mutation::NoDefaultDrop) => {
+                self.send_to_client(v, slot, frame, &s, now, out);
             }
             _ => self.drop_frame(Drop::HostForbidden),
         }
@@ -196,9 +209,10 @@ impl Shard {
                 f.c_edge = s.ack;
                 f.ts_max = s.ts_val().unwrap_or(0);
                 // What the stack did not agree to is not in force.
-                f.agreed.wscale &= s.opts.wscale.is_some();
-                f.agreed.sack &= s.opts.sack_permitted;
-                f.agreed.ts &= s.opts.timestamps.is_some();
+                let offered = broken(Mutation::OptionsOffered);
+                f.agreed.wscale &= s.opts.wscale.is_some() || offered;
+                f.agreed.sack &= s.opts.sack_permitted || offered;
+                f.agreed.ts &= s.opts.timestamps.is_some() || offered;
                 if !f.agreed.wscale {
                     f.agreed.client_shift = 0;
                 }
@@ -243,6 +257,9 @@ impl Shard {
             // has had its SYN-ACK from the intake.
             self.answer_synack(v, slot, s, out);
             return self.drop_frame(Drop::ReplayConsumed);
+        }
+        if let Some(ecr) = s.ts_ecr() {
+            self.slots[slot as usize].ts_echoed = ecr;
         }
         self.send_to_client(v, slot, frame, s, now, out);
     }

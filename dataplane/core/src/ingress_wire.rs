@@ -5,10 +5,11 @@ use crate::fcb::{Agreed, Fcb, State};
 use crate::frame::{Checksum, Frame, Output, Port};
 use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
 use crate::storm::Side;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
@@ -17,6 +18,11 @@ use crate::wire::icmp::Quote;
 use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
+
+/// A SYN inside a live flow stops all but the challenge at least so long ...
+const CHALLENGE_LEAST: Span = Span::millis(100);
+/// ... and then not again for so long: somebody else may have sent it.
+const CHALLENGE_REST: Span = Span::millis(800);
 
 impl Shard {
     pub(crate) fn wire_in<O: Output>(
@@ -158,7 +164,9 @@ impl Shard {
             if !matches!(f.state, State::Intake | State::Served) {
                 return self.drop_frame(Drop::HandedOver);
             }
-            q.rewrite(frame.head_mut(), f.local_port, q.seq.wrapping_sub(f.delta));
+            if !broken(Mutation::IcmpUntranslated) {
+                q.rewrite(frame.head_mut(), f.local_port, q.seq.wrapping_sub(f.delta));
+            }
             return out.send(Port::WireHost, frame);
         }
         if v.general.owner_of(&ip.src) == v.node {
@@ -186,7 +194,7 @@ impl Shard {
         if frame.meta().checksum == Checksum::Bad {
             return self.drop_frame(Drop::BadChecksum);
         }
-        if s.opts.splice_kind {
+        if s.opts.splice_kind && !broken(Mutation::Option32Passes) {
             return self.drop_frame(Drop::Option32OnWire);
         }
         if s.opts.auth {
@@ -202,7 +210,7 @@ impl Shard {
         if s.has(SYN) && !s.has(ACK) {
             // Its options are kept for the life of the flow, and cutting its payload
             // off makes a new checksum: it must be what was sent.
-            if !s.intact(&frame, ip) {
+            if !s.intact(&frame, ip) && !broken(Mutation::DamagedSyn) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -215,9 +223,12 @@ impl Shard {
             || (state == State::HalfOpen && !s.is_empty())
         {
             // What changes state, or waits in a buffer, must be what was sent.
-            if !s.intact(&frame, ip) {
+            if !s.intact(&frame, ip) && !broken(Mutation::HeldUnverified) {
                 return self.drop_frame(Drop::BadChecksum);
             }
+        }
+        if s.has(RST) && broken(Mutation::ResetEnds) {
+            return self.remove(slot);
         }
         match state {
             State::HalfOpen => self.wire_half_open(v, frame, s, slot, now, out),
@@ -271,7 +282,13 @@ impl Shard {
                 _ if f.gives_way() => self.remove(slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
                 State::Intake | State::Served => {
-                    f.challenged = Some(frame.to_vec().into());
+                    if f.challenged_until.is_some_and(|t| now < t + CHALLENGE_REST) {
+                        return self.drop_frame(Drop::DuplicateSyn);
+                    }
+                    if !broken(Mutation::ChallengeOff) {
+                        f.challenged = Some(frame.to_vec().into());
+                    }
+                    f.challenged_until = Some(now + Span(f.rtt.0 * 2).max(CHALLENGE_LEAST));
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }
@@ -293,6 +310,7 @@ impl Shard {
         f.next_hop = next_hop;
         f.c_isn = s.seq;
         f.c_nxt = s.seq.wrapping_add(1);
+        f.c_high = f.c_nxt;
         f.cut = f.c_nxt;
         f.client_window = s.window;
         f.ts_in_order = s.ts_val().unwrap_or(0);
@@ -322,6 +340,9 @@ impl Shard {
         let mine = f.synack_at.is_some() && s.ack == f.s_isn.wrapping_add(1);
         if s.has(RST) {
             // The stack judges a RST by its sequence number.
+            return self.forward(v, slot, frame, s, out);
+        }
+        if !mine && broken(Mutation::MismatchToStack) {
             return self.forward(v, slot, frame, s, out);
         }
         if !s.has(ACK) || !mine {
@@ -365,6 +386,7 @@ impl Shard {
                 return self.drop_frame(Drop::HoldFull);
             }
             if seq::lt(f.c_acked, s.seq_end())
+                && !broken(Mutation::NoCopies)
                 && !hold_copy(
                     &mut self.store,
                     &mut f.copies,
@@ -388,7 +410,7 @@ impl Shard {
     fn wire_served<O: Output>(
         &mut self,
         v: &View,
-        mut frame: O::Frame,
+        frame: O::Frame,
         s: &Segment,
         slot: u32,
         next_hop: Mac,
@@ -403,13 +425,12 @@ impl Shard {
         f.next_hop = next_hop;
         f.observe_client(s, now);
         if self.waits(slot, s) {
-            return self.wait(v, slot, frame.head(), s);
+            return self.wait(v, slot, &frame, s);
         }
         if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
-        let changed = self.complete_handshake(v, slot, frame.head_mut(), s, now, out);
-        let s = changed.as_ref().unwrap_or(s);
+        self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
         if !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
@@ -454,12 +475,16 @@ fn least_mss(client: &Addr) -> u16 {
 /// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted
 /// and timestamps; no payload, no ECN (rules 6 and 7).
 fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
-    if s.opts.others {
+    let uncleaned = broken(Mutation::SynUncleaned);
+    if s.opts.others && !uncleaned {
         edit::strip_options(frame.head_mut(), s);
     }
-    if !s.is_empty() {
+    if !s.is_empty() && !uncleaned {
         let n = edit::cut_payload(frame.head_mut(), s, 0, 0);
         frame.truncate(n);
+    }
+    if broken(Mutation::EcnLeft) {
+        return;
     }
     let mut e = Edit::of(frame, s.l4);
     e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
@@ -490,10 +515,19 @@ impl Fcb {
                 self.s_fin_acked = true;
             }
         }
+        if broken(Mutation::TimestampAboveHole) {
+            self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
+            self.ts_echoed = self.ts_in_order;
+        }
         if seq::le(s.seq, self.c_nxt) && seq::lt(self.c_nxt, s.seq_end()) {
             self.c_nxt = s.seq_end();
             self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
         }
+        // A FIN takes a number behind the window's last byte.
+        if seq::le(s.seq_end(), self.c_edge.wrapping_add(1)) {
+            self.c_high = seq::max(self.c_high, s.seq_end());
+        }
+        self.c_high = seq::max(self.c_high, self.c_nxt);
         if s.has(FIN) {
             self.c_fin = Some(s.seq_end());
         }

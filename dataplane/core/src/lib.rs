@@ -18,6 +18,7 @@ pub mod hold;
 mod ingress_host;
 mod ingress_wire;
 pub mod key;
+pub mod life;
 pub mod mutation;
 pub mod ownership;
 pub mod seq;

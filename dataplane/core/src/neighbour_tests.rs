@@ -298,6 +298,7 @@ fn a_flow_behind_extension_headers() {
     );
     n.rx(Port::WireHost, f);
     assert_eq!(n.one(Port::Wire).seg.sport, 80);
+    n.pass(20);
     n.rx(
         Port::Wire,
         wrap(client(1001, 9001, ACK | PSH, ts(130, 5000), GET)),

@@ -4,6 +4,7 @@
 use crate::frame::{Frame, Port};
 use crate::key::{Addr, FlowKey};
 use crate::view::View;
+use crate::wire::icmp::Quote;
 use crate::wire::{self, Ip, L3, PROTO_TCP, tcp};
 use dts_proto::block;
 
@@ -24,7 +25,11 @@ pub fn worker_of_frame<F: Frame>(view: &View, port: Port, frame: &F, workers: us
         return 0;
     };
     if ip.proto != PROTO_TCP || ip.fragment {
-        return 0;
+        // An error about one of our segments goes where its connection is.
+        return match Quote::parse(frame.head(), &ip) {
+            Some(q) if port == Port::Wire => worker_of_flow(view, &q.flow, workers),
+            _ => 0,
+        };
     }
     let Some((sport, dport)) = tcp::ports(frame.head(), &ip) else {
         return 0;

@@ -11,7 +11,7 @@ use crate::time::{Instant, Span};
 use crate::view::{Member, Params, Service, View};
 use crate::wire::build::Tcp;
 use crate::wire::options::Build;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{ACK, FIN, SYN, Segment};
 use crate::wire::{self, L3, Mac, checksum, edit, icmp};
 use dts_config::{Policy, Replay};
 use dts_proto::block::LinkKey;
@@ -306,6 +306,20 @@ impl Node {
         let f = self.tx(port);
         assert_eq!(f.len(), 1, "frames on {}", port.name());
         seen(&f[0])
+    }
+
+    /// Takes the two frames by which the filter tells the stack the client's round trip
+    /// of 20 ms: the SYN again, and the ACK that completes the handshake.
+    pub fn told(&mut self) -> Seen {
+        let queue = &mut self.out.ports[Port::WireHost.index()];
+        let [syn, ack] = [0, 1].map(|_| seen(&queue.pop_front().expect("the filter tells it")));
+        assert_eq!((syn.seg.flags, syn.seg.window), (SYN, 0));
+        assert!(syn.payload.is_empty(), "the request once only");
+        assert_eq!(ack.seg.flags & !FIN, ACK);
+        assert_eq!(ack.seg.window, 502, "the client's");
+        assert_eq!(ack.seg.ts_ecr(), Some(777 - 20), "the stack reckons 20 ms");
+        assert!(ack.seg.ts_val() <= Some(130), "not above what is held");
+        ack
     }
 
     pub fn events(&mut self) -> Vec<Event> {

@@ -2,10 +2,10 @@
 
 use dpdk::{Mbuf, RxChecksum};
 use dts_core::frame::{Checksum, Frame, Meta, Port};
+use dts_core::wire;
 
-/// Bytes that hold all headers: Ethernet, IPv4 with options or IPv6 with some
-/// extension headers, TCP with options; or an ICMP error up to its quote's ports.
-const HEADERS: u16 = 256;
+/// Bytes that hold all headers.
+const HEADERS: u16 = wire::HEADERS_MOST as u16;
 
 /// A packet whose first segment has all headers.
 pub(crate) struct Packet(Mbuf);

@@ -206,6 +206,7 @@ counters!(
     refused,
     unknown_resets,
     orphan_resets,
+    sockets_gone,
     link_messages,
     data_segments,
     link_repeats

@@ -7,7 +7,7 @@ OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POL
  CORES IDLE IDLE_SLEEP_US HUGEPAGES MEGABYTES MBUFS FLOWS HALF_OPEN TOMBSTONES HOLD_KIB HOLD_FLOW_KIB
  HELLO_MS DEAD_MS HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
  HEAD_BYTES HEAD_TIMEOUT_MS CONNECTIONS RETRIES POOL_A POOL_B POOL_C POOL_WHO POOL_ALL
- FASTOPEN NICE LINK_FAMILY VLAN "
+ FASTOPEN NICE WIRE_VLAN LINK_VLAN LINK_FAMILY "
 
 overlay_load() { # FILE or ""
     OVERLAY=()
@@ -103,7 +103,7 @@ ports:
   wire:
     device: "net_af_packet0,iface=wire0"
     queues: 1
-$(optional "$n" VLAN "    vlan: ")
+$(optional "$n" WIRE_VLAN "    vlan: ")
     host:
       device: "net_tap0,iface=dtsw"
       interface: dtsw
@@ -111,7 +111,7 @@ $(optional "$n" VLAN "    vlan: ")
   link:
     device: "net_af_packet1,iface=link0"
     queues: 1
-$(optional "$n" VLAN "    vlan: ")
+$(optional "$n" LINK_VLAN "    vlan: ")
     host:
       device: "net_tap1,iface=dtsl"
       interface: dtsl

@@ -67,18 +67,25 @@ EOF_NFT
 wire_mac() { printf '02:77:00:00:00:%02x' "$1"; }
 link_mac() { printf '02:77:01:00:00:%02x' "$1"; }
 
+# The client's cable. On a tagged wire its interface is a VLAN of the cable's.
+client_plug() {
+    local vlan=${OVERLAY[WIRE_VLAN]:-} mac=02:77:00:00:00:c8
+    if [[ -z $vlan ]]; then
+        plug client wire0 "$mac" brwire wc
+        return
+    fi
+    plug client trunk0 "$mac" brwire wc
+    ip -n "${PREFIX}client" link set dev trunk0 up
+    ip -n "${PREFIX}client" link add link trunk0 name wire0 type vlan id "$vlan" ||
+        die "this kernel has no VLAN interfaces for the client (CONFIG_VLAN_8021Q): use --link-vlan"
+}
+
 net_up() {
     ns_create sw
     bridge_create brwire
     bridge_create brlink
     ns_create client
-    if [[ -z ${OVERLAY[VLAN]:-} ]]; then
-        plug client wire0 02:77:00:00:00:c8 brwire wc
-    else
-        plug client trunk0 02:77:00:00:00:c8 brwire wc
-        ip -n "${PREFIX}client" link set dev trunk0 up
-        ip -n "${PREFIX}client" link add link trunk0 name wire0 type vlan id "${OVERLAY[VLAN]}"
-    fi
+    client_plug
     ip -n "${PREFIX}client" addr add "$CLIENT_IP/24" dev wire0
     ipv6_on client wire0
     ip -n "${PREFIX}client" addr add "$CLIENT_IP6/64" dev wire0 nodad

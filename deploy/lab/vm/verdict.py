@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import demo  # noqa: E402  the lab's reader of captures and of the nodes' records
 
 NODES = 2
-CLIENT = "10.77.0.200"
+CLIENTS = ("10.77.0.200", "fd77:77::200")
 WIRE_MACS = {f"02:77:00:00:00:{n:02x}": f"node{n}" for n in range(1, NODES + 1)}
 MIN_REQUESTS = 50
 # Frames that each queue of node 1's wire must have received between the first and the last request.
@@ -120,20 +120,22 @@ class Verdict:
 
     def capture(self, share, requests):
         """Returns the handovers that the client's capture shows, by direction."""
-        capture = demo.Capture(f"{share}/client.pcap", CLIENT, WIRE_MACS, math.inf)
-        record = demo.handovers_by_port(share, NODES)
+        capture = demo.Capture(f"{share}/client.pcap", CLIENTS, WIRE_MACS, {v: math.inf for v in demo.FAMILIES})
+        record = demo.handovers_by_client(share, NODES)
         mismatches = demo.table(requests, capture, record, NODES)
         times = [request["ms"] for request in requests if request["code"] == 200]
         print(f"\nfirst byte: median {demo.quantile(times, .5):.0f} ms, largest {max(times, default=0):.0f} ms (emulation)")
         self.check(mismatches == 0, f"{mismatches} requests were answered wrongly or by the wrong node")
         self.check(len(times) >= MIN_REQUESTS, f"only {len(times)} requests were answered, {MIN_REQUESTS} are needed")
 
-        streams = capture.by_port()
-        ways = collections.Counter((capture.owner.get(streams.get(r["port"]), "?"), r["node"]) for r in requests)
+        streams = capture.by_client()
+        ways = collections.Counter((capture.owner.get(streams.get(r["client"]), "?"), r["node"]) for r in requests)
         for (owner, node), count in sorted(ways.items()):
             print(f"SYN owned by {owner}, answered by {node}: {count}")
         for way in (("node1", "node2"), ("node2", "node1")):
             self.check(ways[way] > 0, f"no request went from {way[0]} to {way[1]}")
+        for version in demo.FAMILIES:
+            self.check(any(r["code"] == 200 and r["family"] == version for r in requests), f"nothing was answered over IPv{version}")
 
         counts = capture.counts
         print(f"capture at the client: {capture.frames} frames, " +

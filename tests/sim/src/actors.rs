@@ -183,6 +183,7 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
                 ticket: p.ticket,
                 dest,
                 request,
+                taken: 0,
                 client_fin,
             };
             n.command(client, splice, now);

@@ -36,6 +36,12 @@ pub struct Seen {
     shift: u8,
     ts_last: Option<u32>,
     ts_sent: Option<u32>,
+    first_ts: Option<u32>,
+    windows: BTreeSet<u32>,
+    mss: Option<u16>,
+    offered: (bool, bool, Option<u8>),
+    agreed: (bool, bool, bool),
+    s_isn: u32,
     fin: bool,
     speakers: Vec<u16>,
     spoke: bool,
@@ -51,6 +57,8 @@ pub struct Check {
     executed: BTreeSet<u64>,
     clean: bool,
     first_window: u32,
+    /// Families in which two owners answer one SYN.
+    two_owners: bool,
 }
 
 impl Check {
@@ -63,6 +71,7 @@ impl Check {
             executed: BTreeSet::new(),
             clean: plan.expect.clean,
             first_window: plan.first_window,
+            two_owners: !plan.other_view.is_empty(),
         }
     }
 
@@ -101,16 +110,19 @@ impl Check {
         if s.has(SYN) && !s.has(ACK) {
             let old = self.seen.get(&client);
             if old.is_none_or(|c| c.c_isn != s.seq || !c.open) {
-                if old.is_some_and(|c| c.c_isn == s.seq) && self.clean {
-                    self.fail(
-                        at,
-                        "clean wire: no retransmission",
-                        "the client repeats its SYN",
-                    );
+                let again = old.filter(|c| c.c_isn == s.seq);
+                let first_ts = again.and_then(|c| c.first_ts);
+                if again.is_some() && self.clean {
+                    self.fail(at, "clean wire: no retransmission", "the client repeats its SYN");
                 }
                 let fresh = Seen {
                     c_isn: s.seq,
                     c_next: s.end(),
+                    first_ts: first_ts.or(s.opts.ts.map(|t| t.0)),
+                    ts_sent: s.opts.ts.map(|t| t.0),
+                    windows: BTreeSet::from([u32::from(s.window)]),
+                    mss: s.opts.mss,
+                    offered: (s.opts.ts.is_some(), s.opts.sack_ok, s.opts.shift),
                     ..Seen::default()
                 };
                 self.seen.insert(client, fresh);
@@ -125,6 +137,8 @@ impl Check {
         if let Some((val, _)) = s.opts.ts {
             c.ts_sent = Some(c.ts_sent.map_or(val, |t| later(t, val)));
         }
+        let shift = if c.agreed.2 { c.offered.2.unwrap_or(0) } else { 0 };
+        c.windows.insert(u32::from(s.window) << shift);
         let again = s.space() > 0 && !s.has(RST) && before(s.seq, c.c_next);
         c.c_next = if s.has(RST) {
             c.c_next
@@ -142,6 +156,16 @@ impl Check {
         let Some(c) = self.seen.get_mut(&client) else {
             return;
         };
+        if s.has(SYN) && s.has(ACK) && s.ack == c.c_isn.wrapping_add(1) {
+            let other = c.open && s.seq != c.s_isn && !self.two_owners;
+            if other {
+                self.fail(at, "a tombstone answers no SYN", format!("node {node}: {s:?}"));
+            } else if u32::from(s.window) > self.first_window {
+                let what = format!("window {}", s.window);
+                self.fail(at, "the intake promises no more than the first window", what);
+            }
+            return;
+        }
         if s.has(SYN) || by_rule {
             return;
         }
@@ -159,6 +183,36 @@ impl Check {
         }
     }
 
+    /// A SYN for an application's port is given to a host: it must be the client's own.
+    pub fn replayed(&mut self, at: u64, node: u16, client: SocketAddr, s: &Seg) {
+        let Some(c) = self.seen.get(&client).filter(|c| c.open && s.seq == c.c_isn) else {
+            return;
+        };
+        let mut wrong = Vec::new();
+        let (ts, sack, scaled) = c.agreed;
+        if s.opts.mss != c.mss {
+            wrong.push(format!("MSS {:?}, the client's is {:?}", s.opts.mss, c.mss));
+        }
+        if s.opts.sack_ok != sack || s.opts.shift.is_some() != scaled || s.opts.ts.is_some() != ts {
+            wrong.push(format!("{:?}, agreed were {:?}", s.opts, c.agreed));
+        }
+        if scaled && s.opts.shift != c.offered.2 {
+            wrong.push(format!("shift {:?}", s.opts.shift));
+        }
+        if !c.windows.iter().any(|&w| w.min(0xffff) == u32::from(s.window)) {
+            wrong.push(format!("window {}, the client's were {:?}", s.window, c.windows));
+        }
+        if let (Some((val, _)), Some(low), Some(high)) = (s.opts.ts, c.first_ts, c.ts_sent)
+            && (before(val, low) || before(high, val))
+        {
+            wrong.push(format!("TSval {val}, the client's were {low} to {high}"));
+        }
+        if !wrong.is_empty() {
+            let what = format!("node {node}: {}", wrong.join("; "));
+            self.fail(at, "a replay is what the client said", what);
+        }
+    }
+
     /// A segment reaches a client; `intact` says that the wire has not damaged it.
     pub fn client_gets(&mut self, at: u64, client: SocketAddr, s: &Seg, scales: bool) {
         let clean = self.clean;
@@ -169,6 +223,12 @@ impl Check {
         if s.has(SYN) {
             if !c.open && s.ack == c.c_isn.wrapping_add(1) {
                 c.open = true;
+                c.s_isn = s.seq;
+                c.agreed = (
+                    s.opts.ts.is_some() && c.offered.0,
+                    s.opts.sack_ok && c.offered.1,
+                    s.opts.shift.is_some() && c.offered.2.is_some(),
+                );
                 c.s_next = s.end();
                 c.c_acked = s.ack;
                 c.window = s.window;

@@ -7,6 +7,9 @@ use crate::world::{Ev, Health, World, client_addr, client_mac};
 use dts_core::frame::Port;
 use std::net::Ipv4Addr;
 
+/// The sequence number of SYNs that no client sent.
+pub const STRANGER: u32 = 1000;
+
 /// A silent node is no destination any more after this long ...
 const DEAD_AFTER: u64 = 40 * MS;
 /// ... and its flows are orphans after this.
@@ -56,7 +59,7 @@ impl World {
             }
             Fault::Icmp => self.icmp(),
             Fault::Option32 => {
-                let mut s = self.stranger(SYN, 1000, 0);
+                let mut s = self.stranger(SYN, STRANGER, 0);
                 s.opts.raw = option32();
                 s.payload = b"GET / HTTP/1.1".to_vec();
                 self.broadcast(0, s.frame(CLUSTER_MAC, client_mac(0)));
@@ -67,9 +70,14 @@ impl World {
                     self.push(self.now + MS, Ev::ToNode(to, Port::Link, b));
                 }
             }
+            Fault::Forged => {
+                for b in self.heard.clone() {
+                    self.forge(&b);
+                }
+            }
             Fault::BareSplice => {
                 for id in 1..=self.plan.nodes {
-                    let mut s = self.stranger(SYN, 1000, 0);
+                    let mut s = self.stranger(SYN, STRANGER, 0);
                     let from = (id % self.plan.nodes) + 1;
                     s.src = Ipv4Addr::from(link_addr(from)).into();
                     s.dst = Ipv4Addr::from(link_addr(id)).into();
@@ -92,6 +100,23 @@ impl World {
                 self.broadcast(0, s.frame(CLUSTER_MAC, client_mac(0)));
             }
         }
+    }
+
+    /// A link message with another counter and another handover number.
+    fn forge(&mut self, b: &[u8]) {
+        let Some(mut s) = Seg::of_frame(b) else {
+            return;
+        };
+        for at in [50, 115] {
+            if let Some(x) = s.payload.get_mut(at) {
+                *x = x.wrapping_add(1);
+            }
+        }
+        let (mut dst, mut src) = ([0; 6], [0; 6]);
+        dst.copy_from_slice(&b[..6]);
+        src.copy_from_slice(&b[6..12]);
+        let to = u16::from(b[5]);
+        self.push(self.now + MS, Ev::ToNode(to, Port::Link, s.frame(dst, src)));
     }
 
     /// A segment in the name of client 0 that it never sent.

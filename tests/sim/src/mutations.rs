@@ -28,7 +28,10 @@ pub fn hunt(m: Mutation, budget: u64) -> Option<Caught> {
             mutation::set(Some(m));
             let report = run(seed, Some(family));
             mutation::set(None);
-            if let Some(v) = report.violation {
+            // A seed that fails with the rule kept shows nothing.
+            if let Some(v) = report.violation
+                && run(seed, Some(family)).violation.is_none()
+            {
                 return Some(Caught {
                     family,
                     seed,

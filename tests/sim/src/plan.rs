@@ -131,6 +131,8 @@ pub enum Fault {
     Option32,
     /// Link messages that were heard are sent again by a third party.
     Replayed,
+    /// The same, changed so that they look new, by someone without the key.
+    Forged,
     /// An option-32 SYN without a block comes from the link.
     BareSplice,
     /// The client's SYN comes once more from the wire, as a network may repeat it.
@@ -144,9 +146,9 @@ pub enum Fault {
 pub enum Act {
     /// Sends so many more bytes of what it has to send.
     Send(usize),
-    /// Sends so many bytes from behind a hole of so many bytes; the hole comes with the next `Fill`.
-    Ahead(usize, usize),
-    /// Sends everything from the last acknowledged byte on again.
+    /// So many bytes are on their way and late: they come with the next `Fill`.
+    Skip(usize),
+    /// Sends what is late, or everything that is not acknowledged.
     Fill,
     /// Its FIN.
     Fin,

@@ -376,11 +376,8 @@ impl World {
             self.check
                 .fail(now, "every buffer is returned", format!("{n} at node {id}"));
         }
-        let grain = if self.epilogue.is_some() {
-            250 * MS
-        } else {
-            5 * MS
-        };
+        self.hold_caps(id);
+        let grain = if self.epilogue.is_some() { 250 * MS } else { 5 * MS };
         let next = self.node(id).next_timer().unwrap_or(u64::MAX);
         let next = next.max(now + 1).min(now + grain);
         let slot = usize::from(id) - 1;
@@ -391,6 +388,17 @@ impl World {
         }
         if again {
             self.host_runs(id);
+        }
+    }
+
+    /// No flow has more held than its cap: once as copies, once as held.
+    fn hold_caps(&mut self, id: u16) {
+        let slot = (self.plan.mtu + ETH + 8).next_multiple_of(64);
+        let most = 2 * (self.plan.hold_flow / slot) * self.plan.clients.len();
+        let used: usize = self.node(id).shards.iter().map(|s| s.hold_use().0).sum();
+        if used > most {
+            let what = format!("{used} buffers at node {id}, the cap is {most}");
+            self.check.fail(self.now, "held frames are capped", what);
         }
     }
 
@@ -572,9 +580,58 @@ impl World {
         self.trace(8, id, bytes);
         self.record(Party::Host(id), bytes);
         let now = self.now;
+        self.host_may_see(id, bytes);
         let out = self.node(id).host.input(&bytes[ETH..], now);
         self.from_host(id, out);
         self.host_runs(id);
+    }
+
+    /// What of the wire may reach a stack, and as what.
+    fn host_may_see(&mut self, id: u16, bytes: &[u8]) {
+        let at = self.now;
+        if bytes.get(ETH + 9) == Some(&1) {
+            return self.icmp_at_host(id, bytes);
+        }
+        let Some(s) = Seg::of_frame(bytes).filter(|_| Seg::checksum_ok(&bytes[ETH..])) else {
+            return;
+        };
+        let client = SocketAddr::new(s.src, s.sport);
+        if s.flags & (SYN | ACK) != SYN {
+            return;
+        }
+        if s.seq == crate::faults::STRANGER {
+            let what = format!("node {id}: {s:?}");
+            self.check.fail(at, "option 32 and the bare form reach no host", what);
+        }
+        if s.dport == APP_PORT {
+            self.check.replayed(at, id, client, &s);
+        }
+        let odd = !s.opts.raw.is_empty() || s.has(crate::seg::ECE | crate::seg::CWR);
+        if odd || (s.dport != APP_PORT && !s.payload.is_empty()) {
+            let what = format!("node {id}: {s:?}");
+            self.check.fail(at, "a SYN reaches a stack clean", what);
+        }
+    }
+
+    /// An ICMP error must name a socket of this stack, in its own numbers.
+    fn icmp_at_host(&mut self, id: u16, bytes: &[u8]) {
+        let q = &bytes[ETH + 28..];
+        if q.len() < 28 {
+            return;
+        }
+        let word = |i: usize| u16::from_be_bytes([q[i], q[i + 1]]);
+        let seq = u32::from(word(24)) << 16 | u32::from(word(26));
+        let name: Name = (word(20), client_addr(usize::from(word(22)).saturating_sub(40_000)));
+        // The socket may be gone by now; then nothing can be said of its numbers.
+        let local = [APP_PORT, crate::node::PROXY_PORT].contains(&name.0);
+        let known = local
+            && self.node(id).host.tcbs.get(&name).is_none_or(|t| {
+                !crate::seg::before(seq, t.setup.isn) && !crate::seg::before(t.snd_nxt, seq)
+            });
+        if !known {
+            let what = format!("node {id}: port {}, seq {seq}", name.0);
+            self.check.fail(self.now, "ICMP errors name the stack's own numbers", what);
+        }
     }
 
     /// Lets sockets, proxy and application of a node run.
@@ -616,11 +673,32 @@ impl World {
         if !self.plan.expect.clean {
             return;
         }
+        self.first_rtts(id);
         let paws: u32 = self.node(id).host.tcbs.values().map(|t| t.paws).sum();
         if paws > 0 {
             let what = format!("host of node {id} rejects a timestamp");
             self.check
                 .fail(self.now, "clean wire: no PAWS rejection", what);
+        }
+    }
+
+    /// Where nothing but the client's acknowledgement ends a Fast Open handshake, the
+    /// stack must have measured the client's round trip by it.
+    fn first_rtts(&mut self, id: u16) {
+        let c = &self.plan.clients[0];
+        let one = self.plan.clients.len() == 1 && c.requests.len() == 1;
+        let plain = one && c.chunks.is_empty() && !c.half_close && c.script.is_none();
+        if !plain || c.reuse.is_some() || self.plan.ask_at != c.requests[0].0 {
+            return;
+        }
+        let least = c.delay * 2 * 9 / 10;
+        let all = self.nodes[usize::from(id) - 1].host.tcbs.iter();
+        let short = all.filter(|(n, _)| n.0 == APP_PORT).find_map(|(_, t)| {
+            t.first_rtt().filter(|&r| r < least)
+        });
+        if let Some(rtt) = short {
+            let what = format!("node {id}: {} us, the client's is {} us", rtt / US, c.delay * 2 / US);
+            self.check.fail(self.now, "the stack measures the client's round trip", what);
         }
     }
 
@@ -862,8 +940,8 @@ impl World {
         }
         if running && !self.plan.expect.may_hang {
             let at = self.now;
-            self.check
-                .fail(at, "no client hangs", "a client has no end after so long");
+            let what = self.who_waits();
+            self.check.fail(at, "no client hangs", what);
             return true;
         }
         let Some(begun) = self.epilogue else {
@@ -873,11 +951,36 @@ impl World {
         self.nothing_is_left(begun)
     }
 
+    /// The states of all sockets, for the report of a hang.
+    fn who_waits(&mut self) -> String {
+        let mut s = String::new();
+        for (i, c) in self.clients.iter_mut().enumerate() {
+            if let Some(c) = c {
+                s += &format!(
+                    "client {i} {:?} {} of {} bytes, ",
+                    c.state(),
+                    c.got,
+                    c.whole()
+                );
+            }
+        }
+        for n in &mut self.nodes {
+            let id = n.id;
+            for (name, t) in &mut n.host.tcbs {
+                s += &format!("node {id} port {} {:?}, ", name.0, t.state());
+            }
+            s += &format!("node {id} FCBs {:?}; ", n.states());
+        }
+        s
+    }
+
     /// After the end of all clients, everything is given back within its bound.
     fn nothing_is_left(&mut self, begun: u64) -> bool {
         let p = self.nodes[0].view.params;
         let idle = p.idle.0 + p.closing.0 + p.tombstone.0 + p.half_open.0 + 45 * SEC;
-        let late = self.now > begun + idle;
+        let soon = p.closing.0 + p.tombstone.0 + p.half_open.0 + 5 * SEC;
+        let bound = if self.plan.expect.clean { soon } else { idle };
+        let late = self.now > begun + bound;
         let up: Vec<&Node> = self.nodes.iter().filter(|n| n.up).collect();
         let flows: usize = up.iter().flat_map(|n| &n.shards).map(|s| s.flows()).sum();
         let held: usize = up

@@ -5,7 +5,8 @@
 //!
 //! Arguments are KEY=VALUE: `what` (`matrix`, `rtt`; both by default), `out` (a
 //! folder), `pairs` and `parallel` (per cell), `rtt_pairs`, `seed`, and to choose cells
-//! `client`, `wire`, `link`, `cc` (a part of the name; `cc=cubic` for the kernel's own).
+//! `client`, `wire`, `link`, `cc` (a part of the name; `cc=cubic` for the kernel's own),
+//! and lines `replay`.
 
 use dts_tests::lab::{Lab, Setup};
 use dts_tests::stacks::bed::{Bed, HANDSHAKE_OVERLAY, OVERLAY, ping};
@@ -27,6 +28,7 @@ struct Plan {
     wire: String,
     link: String,
     cc: String,
+    replay: String,
 }
 
 impl Plan {
@@ -53,6 +55,7 @@ impl Plan {
                 "wire" => plan.wire = value.into(),
                 "link" => plan.link = value.into(),
                 "cc" => plan.cc = value.into(),
+                "replay" => plan.replay = value.into(),
                 _ => return Err(format!("{key}: unknown key")),
             }
         }
@@ -131,7 +134,10 @@ fn run_matrix(plan: &Plan, summary: &mut Summary) -> Result<(), String> {
             cc = cell.cc;
             bed.serve(cc);
         }
-        let seed = plan.seed.wrapping_mul(1_000_003).wrapping_add(number as u64);
+        let seed = plan
+            .seed
+            .wrapping_mul(1_000_003)
+            .wrapping_add(number as u64);
         let result = matrix::run(&mut bed, &cell, seed, effort);
         println!("{}", matrix::line(&result));
         summary.put_cell(result);
@@ -142,6 +148,9 @@ fn run_matrix(plan: &Plan, summary: &mut Summary) -> Result<(), String> {
 fn run_rtt(plan: &Plan, summary: &mut Summary) -> Result<(), String> {
     println!("{}", rtt::HEAD);
     for (replay, overlay) in [("fast-open", OVERLAY), ("handshake", HANDSHAKE_OVERLAY)] {
+        if !replay.contains(&plan.replay) {
+            continue;
+        }
         let lab = raise(plan, overlay)?;
         let mut bed = Bed::new(&lab);
         for ms in rtt::ROUND_TRIPS_MS {

@@ -385,7 +385,13 @@ pub fn run(bed: &mut Bed<'_>, cell: &Cell, seed: u64, effort: Effort) -> Result 
             ..effort
         };
         let first = std::mem::take(&mut result.verdict);
-        result = look(bed, cell, seed.wrapping_add(1 << 32), effort.pairs * 3, again);
+        result = look(
+            bed,
+            cell,
+            seed.wrapping_add(1 << 32),
+            effort.pairs * 3,
+            again,
+        );
         result.verdict = judge(&result, impaired);
         result.first_look = Some(first);
     }

@@ -60,7 +60,11 @@ const SINGLE: usize = 500;
 
 /// Measures a line in a lab whose replays are of kind `replay`.
 pub fn measure(bed: &mut Bed<'_>, replay: &str, rtt_ms: u64, pairs: usize, seed: u64) -> Line {
-    bed.client(&[("tcp_timestamps", 1), ("tcp_sack", 1), ("tcp_window_scaling", 1)]);
+    bed.client(&[
+        ("tcp_timestamps", 1),
+        ("tcp_sack", 1),
+        ("tcp_window_scaling", 1),
+    ]);
     let way = Impairment {
         delay_us: rtt_ms * 500,
         ..Impairment::default()
@@ -156,18 +160,30 @@ impl Line {
             wrong.push(format!("{} connections failed: {fault}", self.faults.len()));
         }
         if s.spurious > 0 {
-            wrong.push(format!("{} of {} with a spurious retransmission", s.spurious, self.pairs));
+            wrong.push(format!(
+                "{} of {} with a spurious retransmission",
+                s.spurious, self.pairs
+            ));
         }
         for (name, got) in [("SRTT", s.srtt_ms[1]), ("minimum RTT", s.min_rtt_ms[1])] {
             if (got - self.true_ms).abs() > self.true_ms / 10.0 {
-                wrong.push(format!("{name} {got:.2} ms, the client's is {:.2}", self.true_ms));
+                wrong.push(format!(
+                    "{name} {got:.2} ms, the client's is {:.2}",
+                    self.true_ms
+                ));
             }
         }
         if self.repair_ratio() > 1.5 {
-            wrong.push(format!("a lost first flight took {:.2} of direct", self.repair_ratio()));
+            wrong.push(format!(
+                "a lost first flight took {:.2} of direct",
+                self.repair_ratio()
+            ));
         }
         if s.overtaken > 0 {
-            wrong.push(format!("{} of {} repeated what was overtaken", s.overtaken, self.pairs));
+            wrong.push(format!(
+                "{} of {} repeated what was overtaken",
+                s.overtaken, self.pairs
+            ));
         }
         wrong
     }

@@ -8,6 +8,7 @@ use super::source::segment;
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
 use crate::time::{Instant, Span};
@@ -72,6 +73,9 @@ impl Shard {
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.
         d.due = now + patience(f.rtt);
+        if broken(Mutation::AckAtOnce) {
+            d.due = now;
+        }
         d.filling = d.paper.is_none().then(|| now + FILLING);
         let (due, flow, paper) = (d.due, d.flow, d.paper.is_some());
         let answer = Answer::Accepted {
@@ -79,14 +83,21 @@ impl Shard {
             ack: d.state.cut,
             replay: d.replay,
         };
-        let (c_end, handshake_done, fast) =
-            (d.c_end(), d.handshake_done, d.replay == Replay::FastOpen);
+        let (c_end, handshake_done, fast, tells) = (
+            d.c_end(),
+            d.handshake_done,
+            d.replay == Replay::FastOpen,
+            d.tells_round_trip(),
+        );
         let egress = std::mem::take(&mut d.egress);
         self.set_state(slot, State::Served);
         match (paper, fast) {
             (true, _) => self.counters.replay_paper += 1,
             (false, true) => self.counters.replay_fast_open += 1,
             (false, false) => self.counters.replay_handshake += 1,
+        }
+        if tells {
+            self.tell_round_trip(v, slot, out);
         }
         if !paper {
             self.answers.put(flow, answer, now);
@@ -97,10 +108,11 @@ impl Shard {
             d.probe_answered = keepalive;
         }
         let knows = seq::le(c_end, self.slots[slot as usize].c_acked);
-        if keepalive || (!knows && (bare || egress.is_empty())) {
+        let tells = !knows && (bare || egress.is_empty());
+        if (keepalive || tells) && !broken(Mutation::NoAckOfCut) {
             self.ack_cut(v, slot, out);
         }
-        if !handshake_done {
+        if !handshake_done && !tells {
             self.wake(slot, due);
         }
         for kept in egress {
@@ -148,7 +160,8 @@ impl Shard {
             flags: ACK,
             window,
             opts: Build {
-                timestamps: f.agreed.ts.then_some((ts_val, f.ts_in_order)),
+                timestamps: (f.agreed.ts && !broken(Mutation::NoTimestamps))
+                    .then_some((ts_val, f.ts_in_order)),
                 ..Build::default()
             },
             payload: &[],
@@ -166,7 +179,7 @@ impl Shard {
         let mut keepalive = false;
         while let Some(h) = self.store.pop(&mut held) {
             let Some(s) = segment(&h.frame) else { continue };
-            keepalive |= s.is_keepalive(cut);
+            keepalive |= s.is_keepalive(cut) && !broken(Mutation::ProbeLost);
             if self.waits(slot, &s) {
                 self.wait(v, slot, &h.frame, &s);
             } else if s.is_empty() && !s.has(RST | FIN) {
@@ -195,17 +208,24 @@ impl Shard {
     pub(crate) fn waits(&self, slot: u32, s: &Segment) -> bool {
         let d = self.slots[slot as usize].dest.as_ref();
         !s.has(RST)
+            && !broken(Mutation::HoleUnfilled)
             && s.seq_len() > 0
             && d.is_some_and(|d| d.filling.is_some() && seq::lt(d.taken, s.seq))
     }
 
     /// Keeps a segment of which [`Self::waits`] holds.
-    pub(crate) fn wait(&mut self, v: &View, slot: u32, frame: &[u8], s: &Segment) {
+    pub(crate) fn wait<F: Frame>(&mut self, v: &View, slot: u32, frame: &F, s: &Segment) {
         let max = v.params.hold_flow_max;
         let held = &mut self.slots[slot as usize].held;
-        if !self.store.push(held, max, frame, s.seq, s.seq_end()) {
-            self.drops.count(Drop::HoldFull);
-        }
+        hold_copy(
+            &mut self.store,
+            held,
+            &mut self.drops,
+            max,
+            frame,
+            s.seq,
+            s.seq_end(),
+        );
         let until = self.slots[slot as usize]
             .dest
             .as_ref()
@@ -260,13 +280,15 @@ impl Shard {
             return self.give(v, slot, frame, now, out);
         }
         let Some(d) = f.dest.as_mut() else { return };
-        if !seq::lt(f.cut, s.seq_end()) || d.given.contains(&(s.seq, s.seq_end())) {
+        let again = d.given.contains(&(s.seq, s.seq_end())) && !broken(Mutation::GivenTwice);
+        let below = !seq::lt(f.cut, s.seq_end()) && !broken(Mutation::BelowCut);
+        if below || again {
             return self.drop_frame(Drop::HoldStale);
         }
         if d.given.len() < GIVEN_MOST {
             d.given.push((s.seq, s.seq_end()));
         }
-        if seq::lt(s.seq, f.cut) {
+        if seq::lt(s.seq, f.cut) && !broken(Mutation::BelowCut) {
             let mut trimmed = frame.to_vec();
             let front = f.cut.wrapping_sub(s.seq) as usize;
             let n = edit::cut_payload(&mut trimmed, &s, front, usize::MAX);
@@ -277,7 +299,7 @@ impl Shard {
     }
 
     fn give<O: Output>(&mut self, v: &View, slot: u32, frame: &[u8], now: Instant, out: &mut O) {
-        let (Some(mut copy), Some(s)) = (out.frame(frame), segment(frame)) else {
+        let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
             return self.drop_frame(Drop::NoBuffer);
         };
         debug_assert_eq!(copy.len(), frame.len());
@@ -286,8 +308,7 @@ impl Shard {
         if let Some(d) = f.dest.as_mut() {
             d.note_taken(&s);
         }
-        let changed = self.complete_handshake(v, slot, copy.head_mut(), &s, now, out);
-        let s = changed.unwrap_or(s);
+        self.complete_handshake(v, slot, &s, now, out);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);
     }

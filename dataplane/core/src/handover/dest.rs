@@ -7,6 +7,7 @@ use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
 use crate::frame::{Kept, Output, Port};
 use crate::key::FlowKey;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -194,6 +195,9 @@ impl Shard {
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
+            if broken(Mutation::AcceptEarly) {
+                self.send_accept(v, slot, out);
+            }
         } else {
             self.wake(slot, now + v.params.deadline);
             self.ask_for_more(v, slot, false, out);
@@ -294,6 +298,8 @@ impl Shard {
                 .as_ref()
                 .is_some_and(|d| seq::le(s.seq_end(), d.taken))
             && !s.has(RST)
+            && !broken(Mutation::GivenTwice)
+            && !broken(Mutation::BelowCut)
         {
             // Heard here as well, since the splice.
             return self.drop_frame(Drop::HoldStale);
@@ -355,7 +361,7 @@ impl Shard {
                 d.phase == Phase::Data || (d.phase == Phase::Syn && d.replay == Replay::FastOpen);
             match d.phase {
                 Phase::Served => return self.send_accept(v, slot, out),
-                _ if given => return,
+                _ if given && !broken(Mutation::AbortConfirmed) => return,
                 _ => {
                     self.kill_half_open(v, slot, out);
                     self.leave(slot);
@@ -373,6 +379,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(a, m.seq) else {
             return;
         };
+        if kind == Kind::Refuse && broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &m.peer, kind, m.header.flow, &fields, head, &[], out);
     }
 
@@ -418,6 +427,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(Answer::Refused(why), seq) else {
             return;
         };
+        if broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &peer, kind, flow, &fields, head, &[], out);
     }
 
@@ -460,31 +472,31 @@ impl Shard {
         if !f.is_over() || f.expires.is_some() {
             return;
         }
-        f.expires = Some(now + v.params.closing);
-        if let Some(d) = f.dest.as_mut()
-            && d.paper.is_none()
-            && !d.end_told
-            && d.peer.addr != v.link
-        {
-            d.end_told = true;
-            let (peer, flow) = (d.peer, d.flow);
-            let head = Head {
-                seq: 0,
-                ack: 0,
-                flags: ACK,
-                ..Head::default()
-            };
-            self.say(
-                v,
-                &peer,
-                Kind::FlowEnd,
-                flow,
-                &Fields::default(),
-                head,
-                &[],
-                out,
-            );
+        if broken(Mutation::EndedStays) {
+            return;
         }
+        f.expires = Some(now + v.params.closing);
+        self.tell_end(v, slot, out);
+    }
+
+    /// Says to the node that the flow came from that it is over, once.
+    pub(crate) fn tell_end<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let was = f.source.as_mut().and_then(|s| s.was.as_mut());
+        let Some(d) = f.dest.as_mut().or(was) else {
+            return;
+        };
+        if d.paper.is_some() || d.end_told || d.peer.addr == v.link || broken(Mutation::EndUntold) {
+            return;
+        }
+        d.end_told = true;
+        let (peer, flow) = (d.peer, d.flow);
+        let head = Head {
+            flags: ACK,
+            ..Head::default()
+        };
+        let nothing = Fields::default();
+        self.say(v, &peer, Kind::FlowEnd, flow, &nothing, head, &[], out);
     }
 
     /// The deadlines of a destination.
@@ -602,10 +614,12 @@ impl crate::fcb::Fcb {
         self.c_fin = st.client_fin.then_some(c_end);
         if self.source.is_none() {
             self.c_nxt = c_end;
+            self.c_high = c_end;
             self.c_edge = st.last_ack;
         }
         self.c_acked = st.last_ack;
         self.ts_in_order = st.ts_recent;
+        self.ts_echoed = st.ts_recent;
         self.ts_max = st.ts_max;
         self.rtt = Span::micros(u64::from(st.rtt_us));
         self.peer = Some((id.source, id.source_incarnation));

@@ -8,7 +8,6 @@
 //! send everything many times over.
 
 use super::message::{Head, Message};
-use super::source::RETRY;
 use crate::drops::Drop;
 use crate::frame::Output;
 use crate::shard::Shard;
@@ -55,6 +54,9 @@ impl Shard {
         if got > src.request.len() || got < s.acked || !(news || back) {
             return self.drop_frame(Drop::LinkStale);
         }
+        if s.sent == 0 && src.tries == 0 {
+            src.link_rtt = now - (src.started + src.steps.spliced);
+        }
         s.acked = got;
         if back {
             s.sent = got;
@@ -62,7 +64,7 @@ impl Shard {
         }
         s.sent = s.sent.max(got);
         src.tries = 0;
-        src.retry_at = now + RETRY;
+        src.retry_at = now + src.pause();
         self.send_data(v, slot, WINDOW, out);
     }
 

@@ -3,6 +3,7 @@
 use crate::drops::Drop;
 use crate::frame::{Frame, Output, Port};
 use crate::key::Addr;
+use crate::mutation::{Mutation, broken};
 use crate::shard::Shard;
 use crate::time::Instant;
 use crate::view::View;
@@ -197,7 +198,9 @@ impl Shard {
                 let dport = wire::tcp::ports(frame.head(), &ip).map(|(_, d)| d);
                 let hidden = dport.is_some_and(|d| v.is_hidden(d));
                 let spliced = dport.is_some_and(|d| v.is_app_port(d) || v.is_splice_port(d));
-                if ip.dst == v.link && (hidden || spliced) {
+                if broken(Mutation::LinkToHost) {
+                    out.send(Port::LinkHost, frame);
+                } else if ip.dst == v.link && (hidden || spliced) {
                     if frame.head().len() == frame.len() {
                         self.link_message(v, frame.head(), now, out);
                     } else {
@@ -249,8 +252,12 @@ impl Shard {
         if !s.checksum_ok(bytes, &ip) {
             return self.drop_frame(Drop::BadChecksum);
         }
-        let payload = &bytes[s.data..s.end];
+        let mut payload = std::borrow::Cow::Borrowed(&bytes[s.data..s.end]);
         let c = context(&ip.src, &ip.dst, s.sport, s.dport, (s.seq, s.ack, s.flags));
+        if broken(Mutation::Unauthenticated) && payload.len() >= block::FIXED_LEN {
+            block::seal(payload.to_mut(), &v.keys[0], &c);
+        }
+        let payload = &payload[..];
         match block::open(payload, &v.keys, &c) {
             Err(BlockError::Absent) => self.link_bare(v, bytes, &ip, &s, eth.src, now, out),
             Err(BlockError::Malformed | BlockError::Forged) => self.drop_frame(Drop::BlockForged),
@@ -298,10 +305,11 @@ impl Shard {
             self.windows
                 .retain(|k, _| k.0 != h.sender || k.1 >= h.sender_incarnation);
         }
-        if !self.windows.entry(stream).or_default().accept(h.counter) {
+        let new = self.windows.entry(stream).or_default().accept(h.counter);
+        if !new && !broken(Mutation::ReplayProtectionOff) {
             return self.drop_frame(Drop::BlockReplayed);
         }
-        if h.receiver_incarnation != v.incarnation {
+        if h.receiver_incarnation != v.incarnation && !broken(Mutation::IncarnationUnchecked) {
             if h.kind == Kind::Splice {
                 self.refuse(v, m, block::Reason::Incarnation, now, out);
             }

@@ -9,6 +9,7 @@
 pub mod answers;
 mod cutover;
 pub mod dest;
+mod ends;
 mod gather;
 pub mod message;
 pub mod paper;

@@ -6,9 +6,9 @@
 
 use super::answers::Answer;
 use super::dest::{Phase, to_stack};
-use super::round_trip::backdate;
 use crate::drops::Drop;
 use crate::frame::{Frame, Kept, Output};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -58,10 +58,19 @@ impl Shard {
         };
         d.tries += 1;
         let st = d.state;
-        let window = if d.paper.is_some() {
+        let tells = d.tells_round_trip();
+        let window = if d.paper.is_some() || tells || broken(Mutation::WindowZero) {
+            // The answer waits for the ACK that completes the handshake.
             0
+        } else if broken(Mutation::SynWindowScaled) {
+            st.window
         } else {
             (u32::from(st.window) << st.client_shift).min(0xffff) as u16
+        };
+        let clock = if broken(Mutation::PawsClock) {
+            st.ts_max
+        } else {
+            st.ts_recent
         };
         let payload = match d.replay {
             Replay::FastOpen => std::mem::take(&mut d.request),
@@ -70,7 +79,7 @@ impl Shard {
         let opts = Build {
             mss: Some(st.mss),
             sack_permitted: st.sack,
-            timestamps: st.timestamps.then_some((st.ts_recent, 0)),
+            timestamps: st.timestamps.then_some((clock, 0)),
             wscale: st.wscale.then_some(st.client_shift),
             splice: None,
         };
@@ -100,7 +109,13 @@ impl Shard {
         let head = ClientSegment {
             seq: st.cut.wrapping_sub(request.len() as u32),
             ack: d.l_isn.wrapping_add(1),
-            flags: ACK | PSH | if st.client_fin { FIN } else { 0 },
+            flags: ACK
+                | PSH
+                | if st.client_fin && !broken(Mutation::FinLost) {
+                    FIN
+                } else {
+                    0
+                },
             window: st.window,
             opts: Build {
                 timestamps: st.timestamps.then_some((st.ts_recent, d.l_tsval)),
@@ -129,13 +144,16 @@ impl Shard {
         match d.phase {
             Phase::Syn if s.has(SYN) && s.has(ACK) => self.replay_synack(v, s, slot, now, out),
             Phase::Syn if s.has(RST) => {
-                let named =
-                    s.has(ACK) && s.ack.wrapping_sub(d.state.c_base.wrapping_add(1)) <= 0xffff;
-                if named {
+                // The answer to this very SYN, with its payload or without; an old
+                // socket's RST names something else.
+                let first = d.state.c_base.wrapping_add(1);
+                if s.has(ACK) && (s.ack == first || s.ack == d.state.cut) {
                     self.refuse_slot(v, slot, Reason::NobodyListens, now, out);
                 }
             }
-            Phase::Syn if s.has(ACK) && d.tries < SYN_TRIES => {
+            Phase::Syn
+                if s.has(ACK) && d.tries < SYN_TRIES && !broken(Mutation::TimeWaitNotReset) =>
+            {
                 // An old socket of this 4-tuple, in TIME_WAIT or forgotten: the RST
                 // that it cannot refuse, then the SYN again.
                 let seq = s.ack;
@@ -168,7 +186,7 @@ impl Shard {
         {
             let flow = d.flow;
             self.kill_half_open(v, slot, out);
-            if acked == 0 {
+            if acked == 0 || broken(Mutation::RefusedTooLate) {
                 return self.refuse_slot(v, slot, Reason::Options, now, out);
             }
             // The application may have read what was acknowledged: nobody may
@@ -179,9 +197,13 @@ impl Shard {
         d.l_isn = s.seq;
         d.l_tsval = s.ts_val().unwrap_or(0);
         d.l_window = u32::from(s.window);
-        f.delta = st.s_base.wrapping_sub(s.seq);
+        f.delta = if broken(Mutation::DeltaZero) {
+            0
+        } else {
+            st.s_base.wrapping_sub(s.seq)
+        };
         // The destination's first TSval is the highest that the client has seen.
-        f.tau = if st.timestamps {
+        f.tau = if st.timestamps && !broken(Mutation::TauZero) {
             st.ts_max.wrapping_sub(d.l_tsval)
         } else {
             0
@@ -272,32 +294,29 @@ impl Shard {
     }
 
     /// The client's acknowledgement completes the replayed handshake by itself; a
-    /// FIN that it sent before the cut goes first. Returns the segment as it must be
-    /// read from now on, where its frame was changed.
+    /// FIN that it sent before the cut goes first.
     pub(crate) fn complete_handshake<O: Output>(
         &mut self,
         v: &View,
         slot: u32,
-        frame: &mut [u8],
         s: &Segment,
         now: Instant,
         out: &mut O,
-    ) -> Option<Segment> {
+    ) {
         let f = &mut self.slots[slot as usize];
-        let (ack, window, tau) = (translate::host_ack(f, s.ack), s.window, f.tau);
-        let d = f.dest.as_mut().filter(|d| !d.handshake_done)?;
+        let (ack, window) = (translate::host_ack(f, s.ack), s.window);
+        let Some(d) = f.dest.as_mut().filter(|d| !d.handshake_done) else {
+            return;
+        };
         if !s.has(ACK) || s.has(RST) {
-            return None;
+            return;
         }
         d.handshake_done = true;
         let (fin, ts_ecr) = (d.state.client_fin, d.l_tsval);
-        let early = self.early(v, slot, s, now, out);
+        self.deny_early(v, slot, s, now, out);
         if fin {
-            let ts = (s.ts_val(), early.unwrap_or(ts_ecr));
-            self.play_ack(v, slot, ack, window, ts, out);
-            return None;
+            self.play_ack(v, slot, ack, window, (s.ts_val(), ts_ecr), out);
         }
-        backdate(frame, s, early?.wrapping_add(tau))
     }
 
     /// The client's round-trip time is over and it has said nothing.
@@ -332,7 +351,7 @@ impl Shard {
         self.finish_handshake(v, slot, out);
     }
 
-    fn play_ack<O: Output>(
+    pub(super) fn play_ack<O: Output>(
         &mut self,
         v: &View,
         slot: u32,
@@ -344,7 +363,11 @@ impl Shard {
         let f = &self.slots[slot as usize];
         let Some(d) = f.dest.as_ref() else { return };
         let st = d.state;
-        let fin = if st.client_fin { FIN } else { 0 };
+        let fin = if st.client_fin && !broken(Mutation::FinLost) {
+            FIN
+        } else {
+            0
+        };
         let ts = ts_val.unwrap_or(f.ts_in_order);
         let head = ClientSegment {
             seq: st.cut,

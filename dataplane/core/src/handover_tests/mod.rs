@@ -17,9 +17,8 @@ fn served(c: u32, s: u32, l: u32) -> Pair {
     assert_eq!((syn.seg.flags, syn.seg.seq, syn.seg.dport), (SYN, c, 8080));
     assert_eq!(syn.payload, GET, "the SYN carries the whole request");
     assert_eq!(
-        u32::from(syn.seg.window),
-        502 << 7,
-        "the client's real window"
+        syn.seg.window, 0,
+        "no answer before the round trip is told (rule 5)"
     );
     assert_eq!(
         syn.seg.ts_val(),
@@ -53,6 +52,8 @@ fn served(c: u32, s: u32, l: u32) -> Pair {
         ),
         "{done:?}"
     );
+    let ack = p.b.told();
+    assert_eq!((ack.seg.seq, ack.seg.ack), (p.k(), l.wrapping_add(1)));
     p
 }
 

@@ -8,14 +8,16 @@ use crate::fcb::State;
 use crate::frame::Port;
 use crate::view::View;
 use crate::wire::options::Build;
-use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
+use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};
 use crate::wire::{L3, edit, l3, tcp::Segment};
 use dts_proto::block::Reason;
 use std::net::SocketAddr;
 
+mod again;
 mod answers;
 mod edges;
 mod fails;
+mod gone;
 mod held;
 mod keys;
 mod leaks;

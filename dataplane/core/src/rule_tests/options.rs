@@ -67,7 +67,13 @@ fn what_the_stack_did_not_agree_to_is_not_in_force() {
             assert_eq!(has, (sack, stamps, wscale));
             assert_eq!(o.mss, Some(1460));
         }
-        assert_eq!(replayed.seg.window, if wscale { 64_256 } else { 502 });
+        // Shut where the round trip can be told (rule 5); never scaled (rule 3).
+        let window = match (stamps, wscale) {
+            (true, _) => 0,
+            (false, true) => 64_256,
+            (false, false) => 502,
+        };
+        assert_eq!(replayed.seg.window, window);
         // The destination's stack agrees to what it is offered: the flow moves.
         let o = Build {
             sack_permitted: sack,
@@ -144,4 +150,67 @@ fn splice_option_on_the_wire_is_dropped_in_every_state() {
     }
     assert_eq!(p.a.s.drops.get(Drop::Option32OnWire), 2);
     assert_eq!(p.b.s.drops.get(Drop::Option32OnWire), 2);
+}
+
+/// Bits that ECN and its successor use in a TCP header: ECE, CWR, and AE beside the
+/// header's length.
+fn with_ecn(mut f: Vec<u8>, bits: u8) -> Vec<u8> {
+    f[L4 + 12] |= bits >> 2 & 1;
+    f[L4 + 13] |= (bits & 3) << 6;
+    let end = f.len();
+    edit::write_tcp_checksum(&mut f, L4, end);
+    f
+}
+
+/// Both IP bits of ECN.
+fn with_codepoint(mut f: Vec<u8>, bits: u8) -> Vec<u8> {
+    if CLIENT.is_ipv6() {
+        f[15] |= bits << 4;
+    } else {
+        f[15] |= bits;
+        let total = f.len() - 14;
+        edit::set_ip_len(&mut f, total);
+    }
+    f
+}
+
+#[test]
+fn ecn_is_cleared_on_syns_both_ways_and_nothing_else_is_touched() {
+    for bits in 0..8 {
+        for code in 0..4 {
+            let mut n = Node::new(view(1, 1));
+            let clean = client(1000, 0, SYN, syn_opts(100), b"");
+            let f = with_codepoint(with_ecn(clean.clone(), bits), code);
+            n.rx(Port::Wire, f);
+            let got = n.tx(Port::WireHost).remove(0);
+            seen(&got);
+            // But for the port and the addresses below IP, as if it had not been there.
+            let mut want = with_codepoint(clean, code);
+            want[L4 + 2..L4 + 4].copy_from_slice(&8001u16.to_be_bytes());
+            let end = want.len();
+            edit::write_tcp_checksum(&mut want, L4, end);
+            assert_eq!(got[14..], want[14..], "SYN, {bits:#05b}, {code}");
+
+            let clean = host(8001, 9000, 1001, SYN | ACK, 500, synack_opts(1, 100), b"");
+            let f = with_codepoint(with_ecn(clean.clone(), bits), code);
+            n.rx(Port::WireHost, f);
+            let got = n.tx(Port::Wire).remove(0);
+            seen(&got);
+            let mut want = with_codepoint(clean, code);
+            want[L4..L4 + 2].copy_from_slice(&80u16.to_be_bytes());
+            edit::write_tcp_checksum(&mut want, L4, end);
+            assert_eq!(got[14..], want[14..], "SYN-ACK, {bits:#05b}, {code}");
+
+            // Nothing was agreed, so what comes later says nothing; it passes.
+            let f = with_ecn(client(1001, 9001, ACK, ts(120, 1), b""), bits);
+            let f = with_codepoint(f, code);
+            n.rx(Port::Wire, f.clone());
+            let got = n.tx(Port::WireHost).remove(0);
+            seen(&got);
+            assert_eq!(
+                (got[15], &got[L4 + 12..L4 + 14]),
+                (f[15], &f[L4 + 12..L4 + 14])
+            );
+        }
+    }
 }

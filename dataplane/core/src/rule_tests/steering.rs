@@ -129,6 +129,11 @@ fn a_whole_handover_stays_on_one_worker_of_each_node() {
             let f = client(k, 9001, ACK, ts(150, 5010), b"");
             assert_eq!(b.rx(Port::Wire, wire(f)), theirs);
             b.one(Port::WireHost);
+            // So does what a router says of the answer.
+            let f = host(80, 9001, k, ACK, 1, ts(1, 1), GET);
+            assert_eq!(b.rx(Port::Wire, too_big(&to(f, addr, port), 1400)), theirs);
+            let g = b.one(Port::WireHost);
+            assert_eq!(g[QUOTED..QUOTED + 2], 8080u16.to_be_bytes());
         }
         assert!(used[..wa].iter().all(|&n| n > 60 / wa / 3), "{used:?}");
     }
@@ -166,6 +171,9 @@ fn wire_host_block_and_splice_port_agree_for_many_clients() {
             }
             .frame();
             assert_eq!(worker_of_frame(&v, Port::Link, &answer, workers), w);
+            let large = to(host(80, 1, 1, ACK, 1, ts(1, 1), GET), addr, port);
+            let error = too_big(&large, 1400);
+            assert_eq!(worker_of_frame(&v, Port::Wire, &error, workers), w);
             ports[w].give_back(Some(mine));
         }
     }

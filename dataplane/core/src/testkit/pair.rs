@@ -46,6 +46,7 @@ pub fn splice(ticket: u64, dest: SocketAddr, request: &[u8], client_fin: bool) -
         ticket,
         dest,
         request: request.to_vec(),
+        taken: 0,
         client_fin,
     }
 }
@@ -150,6 +151,8 @@ impl Pair {
                 return n;
             }
             n += x.len() + y.len();
+            let most = crate::wire::ETH_LEN + self.a.v.params.mtu;
+            assert!(x.iter().chain(&y).all(|f| f.len() <= most), "over the MTU");
             x.into_iter().for_each(|f| self.b.rx(Port::Link, f));
             y.into_iter().for_each(|f| self.a.rx(Port::Link, f));
         }
@@ -185,6 +188,7 @@ impl Pair {
             ),
             "{e:?}"
         );
+        self.b.told();
     }
 
     pub fn served(c: u32, s: u32, l: u32) -> Self {

@@ -2,7 +2,7 @@
 
 use super::checksum::Delta;
 use super::options::kind;
-use super::tcp::Segment;
+use super::tcp::{Segment, URG};
 use super::{ETH_LEN, checksum, ipv6};
 use crate::frame::{Checksum, Frame};
 
@@ -183,6 +183,16 @@ pub fn cut_payload(frame: &mut [u8], s: &Segment, front: usize, keep: usize) -> 
     let end = s.data + keep;
     let seq = s.seq.wrapping_add(front as u32);
     frame[s.l4 + 4..s.l4 + 8].copy_from_slice(&seq.to_be_bytes());
+    if s.has(URG) {
+        // It counts from the sequence number (RFC 9293, section 3.8.5).
+        let at = s.l4 + 18;
+        let urgent = usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+        let left = urgent.saturating_sub(front) as u16;
+        frame[at..at + 2].copy_from_slice(&left.to_be_bytes());
+        if left == 0 {
+            frame[s.l4 + 13] &= !URG;
+        }
+    }
     set_ip_len(frame, end - ETH_LEN);
     write_tcp_checksum(frame, s.l4, end);
     end

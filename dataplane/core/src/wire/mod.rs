@@ -17,6 +17,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of an Ethernet header without a VLAN tag.
 pub const ETH_LEN: usize = 14;
+/// Bytes from the start of a frame within which every header lies that is read: the
+/// longest are those of an ICMPv6 error with all extension headers, and of its quote
+/// with as many, up to the quoted sequence number.
+pub const HEADERS_MOST: usize = ETH_LEN + 2 * (ipv6::HEADER_LEN + ipv6::EXT_BYTES_MOST + 8);
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.

@@ -372,6 +372,7 @@ impl World {
             ticket: self.tickets,
             dest: SocketAddr::new(link(to).ip(), port),
             request: bytes(c.isn.wrapping_add(1), len),
+            taken: 0,
             client_fin: variant & 16 != 0,
         };
         self.command(at.node, splice);

@@ -157,6 +157,14 @@ impl Client {
         }
     }
 
+    /// The smoltcp state, if it has one.
+    pub fn state(&mut self) -> Option<smoltcp::socket::tcp::State> {
+        match &mut self.engine {
+            Engine::Smol(c) => Some(c.tcb.state()),
+            Engine::Raw(_) => None,
+        }
+    }
+
     /// Bytes that all answers have.
     pub fn whole(&self) -> usize {
         self.expected.len()

@@ -12,6 +12,9 @@ use crate::stack::tcb::Setup;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+/// An answer to a keepalive that takes longer is none, nanoseconds.
+const PATIENCE: u64 = 300_000_000;
+
 /// The client.
 pub struct Raw {
     setup: Setup,
@@ -35,7 +38,8 @@ pub struct Raw {
     shift: u8,
     rto_at: Option<u64>,
     backoff: u32,
-    held_back: bool,
+    delayed: Vec<Seg>,
+    probe_at: Option<u64>,
     start: bool,
     half_close: bool,
     /// What was wrong with segments.
@@ -66,7 +70,8 @@ impl Raw {
             shift: 0,
             rto_at: None,
             backoff: 0,
-            held_back: false,
+            delayed: Vec::new(),
+            probe_at: None,
             start: true,
             half_close: plan.half_close,
             complaints: Vec::new(),
@@ -149,16 +154,14 @@ impl Raw {
                 self.advance(from + n);
                 self.data(from, self.let_go)
             }
-            Act::Ahead(hole, n) => {
-                let from = (self.let_go + hole).min(self.stream.len());
+            Act::Skip(n) => {
+                let from = self.let_go;
                 self.advance(from + n);
-                self.held_back = true;
-                self.data(from, self.let_go)
+                self.delayed = self.data(from, self.let_go);
+                Vec::new()
             }
-            Act::Fill => {
-                self.held_back = false;
-                self.again()
-            }
+            Act::Fill if self.delayed.is_empty() => self.again(),
+            Act::Fill => std::mem::take(&mut self.delayed),
             Act::Fin if self.fin => Vec::new(),
             Act::Fin => {
                 let from = self.let_go;
@@ -176,6 +179,7 @@ impl Raw {
             Act::BlindReset => vec![self.seg(RST, self.nxt.wrapping_add(77), &[])],
             Act::Keepalive(byte) => {
                 let payload: &[u8] = if byte { &[0] } else { &[] };
+                self.probe_at = Some(now);
                 vec![self.seg(ACK, self.nxt.wrapping_sub(1), payload)]
             }
             Act::ZeroWindow => {
@@ -237,6 +241,7 @@ impl Raw {
         if self.left || self.reset {
             return Vec::new();
         }
+        self.probe_at = None;
         if s.has(RST) {
             if !self.open || s.seq == self.rcv {
                 self.reset = true;
@@ -342,6 +347,10 @@ impl Raw {
             out.push(self.syn());
         }
         let fresh = std::mem::take(&mut self.fresh);
+        if self.probe_at.is_some_and(|t| now >= t + PATIENCE) {
+            self.complaints.push("a keepalive was not answered".into());
+            self.probe_at = None;
+        }
         let all = self.let_go == self.stream.len();
         let done = got + fresh.len() >= whole || self.their_fin || self.half_close;
         if self.open && all && done && !self.fin && !self.left && !self.reset {
@@ -361,7 +370,8 @@ impl Raw {
 
     pub fn at(&self) -> Option<u64> {
         let live = !self.left && !self.reset && self.backoff < 6;
-        self.rto_at.filter(|_| live)
+        let probe = self.probe_at.map(|t| t + PATIENCE);
+        self.rto_at.filter(|_| live).into_iter().chain(probe).min()
     }
 
     pub fn outcome(&self, got: usize, whole: usize) -> Outcome {

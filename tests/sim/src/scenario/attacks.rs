@@ -19,6 +19,14 @@ pub fn attacks(p: &mut Plan, r: &mut Rng) {
         ]);
         p.faults.push((when, fault));
     }
+    if r.permille(400) {
+        // When nobody remembers the flow any more.
+        let when = When {
+            step: Step::Answered,
+            after: 13_000 * MS,
+        };
+        p.faults.push((when, r.pick(&[Fault::Replayed, Fault::Forged])));
+    }
 }
 
 pub fn icmp(p: &mut Plan, r: &mut Rng) {

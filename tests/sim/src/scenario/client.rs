@@ -43,6 +43,7 @@ pub fn slow(p: &mut Plan, r: &mut Rng) {
     p.ask_at = c.requests[0].0;
     p.think = r.pick(&[0, 60 * MS, 400 * MS]);
     p.expect.clean = false;
+    p.app_stack.keepalive_ms = r.pick(&[0, 30]);
 }
 
 fn scripted(p: &mut Plan, r: &mut Rng, script: Vec<(When, Act)>) {
@@ -114,13 +115,27 @@ pub fn sacked(p: &mut Plan, r: &mut Rng) {
     let hole = r.range(1, 100) as usize;
     p.ask_at = first;
     let fill = when(r, &DURING, 3 * MS);
+    let ahead = r.pick(&[20 * US, 1500 * US]);
     let script = vec![
         (at(Step::Established, 0), Act::Send(first)),
-        (at(Step::Established, 10 * US), Act::Ahead(hole, n)),
+        (at(Step::Established, 10 * US), Act::Skip(hole)),
+        (at(Step::Established, ahead), Act::Send(n)),
         (fill, Act::Fill),
     ];
     p.rpc_delay = r.pick(&[MS, 5 * MS]);
     scripted(p, r, script);
+}
+
+/// More held than a cap allows: what is beyond is dropped, and repaired by the client.
+pub fn hold_cap(p: &mut Plan, r: &mut Rng) {
+    let n = r.range(5_000, 30_000) as usize;
+    let c = &mut p.clients[0];
+    c.requests = vec![(r.range(24, 600) as usize, 100), (n, r.range(1, 9000) as usize)];
+    p.ask_at = c.requests[0].0;
+    c.chunks = vec![(p.ask_at, 0), (n, r.below(MS))];
+    p.rpc_delay = 5 * MS;
+    p.hold_flow = r.range(2, 6) as usize * 1600;
+    p.expect.clean = false;
 }
 
 pub fn reuse(p: &mut Plan, r: &mut Rng) {

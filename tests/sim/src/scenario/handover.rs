@@ -27,6 +27,10 @@ pub fn plain(p: &mut Plan, r: &mut Rng) {
         r.range(1, 100) as usize
     };
     p.clients[0].odd_syn = r.permille(200);
+    if r.permille(100) {
+        // Longer than the client's patience: something must acknowledge its request.
+        p.think = 1500 * MS;
+    }
 }
 
 /// The proxy asks after `ask_at` bytes, whatever came of the request by then.
@@ -82,6 +86,10 @@ pub fn handshake(p: &mut Plan, r: &mut Rng) {
     let n = r.range(24, 5000) as usize;
     p.clients[0].requests = vec![(n, r.range(1, 20_000) as usize)];
     p.ask_at = n;
+    if r.permille(300) {
+        // The stack is so slow that the filter gives it the request again.
+        p.host_delay = 24 * MS;
+    }
 }
 
 pub fn large(p: &mut Plan, r: &mut Rng) {

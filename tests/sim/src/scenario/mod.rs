@@ -61,6 +61,8 @@ families! {
     ClientActs = "client-acts",
     /// Out-of-order data that is SACKed already at the freeze.
     Sacked = "sacked",
+    /// More segments in the handover than a flow may have held.
+    HoldCap = "hold-cap",
     /// The 4-tuple again, while the old sockets are in TIME_WAIT.
     Reuse = "reuse",
     /// Each link message lost, repeated or late.
@@ -109,6 +111,7 @@ impl Family {
             Family::Slow => client::slow(p, r),
             Family::ClientActs => client::acts(p, r),
             Family::Sacked => client::sacked(p, r),
+            Family::HoldCap => client::hold_cap(p, r),
             Family::Reuse => client::reuse(p, r),
             Family::Steps => network::steps(p, r),
             Family::Noise => network::noise(p, r),

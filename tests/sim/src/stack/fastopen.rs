@@ -22,6 +22,9 @@ pub struct FastOpen {
     /// What the SYN-ACK acknowledged.
     ack: u32,
     tries: u32,
+    began: u64,
+    /// From the SYN-ACK to its acknowledgement: what the stack takes for the round trip.
+    pub rtt: Option<u64>,
     due: u64,
     /// The SYN was repeated once already: Linux answers that only now and then.
     answered: bool,
@@ -80,6 +83,8 @@ impl Tcb {
             done: false,
             ack: synack.ack,
             tries: 0,
+            began: now,
+            rtt: None,
             due: now + RTO,
             answered: false,
         });
@@ -88,7 +93,7 @@ impl Tcb {
     }
 
     /// Before the handshake ends: whether smoltcp gets `s`.
-    pub(super) fn fast_input(&mut self, s: &Seg) -> bool {
+    pub(super) fn fast_input(&mut self, s: &Seg, now: u64) -> bool {
         let isn = self.setup.isn;
         if s.has(RST) {
             return s.seq == self.rcv_nxt;
@@ -96,6 +101,7 @@ impl Tcb {
         let fits = s.has(ACK) && !s.has(SYN) && before(isn, s.ack) && !before(self.snd_nxt, s.ack);
         if fits && let Some(f) = &mut self.fast {
             f.done = true;
+            f.rtt = Some(now - f.began);
         }
         fits
     }

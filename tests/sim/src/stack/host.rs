@@ -35,13 +35,14 @@ pub struct Host {
     fragments: BTreeMap<u16, Vec<(usize, Vec<u8>, bool)>>,
     rng: Rng,
     id: u32,
+    taken: u32,
     /// RSTs that this stack sent because it had no socket.
     pub stray_resets: u32,
 }
 
 impl Host {
     /// A stack without listeners.
-    /// `id` is the node's, so that no two nodes draw the same initial number.
+    /// `id` is the node's, so that no two connections have the same initial number.
     pub fn new(setup: Setup, id: u16, rng: Rng) -> Self {
         Self {
             setup,
@@ -52,6 +53,7 @@ impl Host {
             fragments: BTreeMap::new(),
             rng,
             id: u32::from(id),
+            taken: 0,
             stray_resets: 0,
         }
     }
@@ -93,8 +95,9 @@ impl Host {
                 return Vec::new();
             }
             let fast_open = l.fast_open;
+            self.taken += 1;
             let setup = Setup {
-                isn: self.rng.edge_u32(4000) & !7 | self.id,
+                isn: self.rng.edge_u32(4000) & !63 | (self.taken & 7) << 3 | self.id,
                 ..if s.dport == crate::node::PROXY_PORT {
                     self.proxy_setup
                 } else {

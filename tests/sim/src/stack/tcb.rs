@@ -12,6 +12,12 @@
 //!   dropped. smoltcp has neither.
 //! - **RFC 5961**: a RST ends the connection only with exactly the next number; a RST
 //!   elsewhere in the window, and a SYN, get a challenge ACK.
+//! - **D-SACK** (RFC 2883): a segment that came before is told in the next acknowledgement.
+//! - **old acknowledgements**: a segment whose acknowledgement is older than another one
+//!   that came is taken in ESTABLISHED and CLOSE-WAIT (RFC 9293, section 3.10.7.4);
+//!   smoltcp drops it, data and all. In the closing states it is dropped, as by Linux.
+//! - **a forgotten FIN**: smoltcp 0.14 can end up in CLOSING without a timer, its FIN
+//!   unacknowledged; the shim repeats that FIN every second.
 //! - **Fast Open listener** ([`super::fastopen`]).
 
 use super::clock;
@@ -26,6 +32,9 @@ use std::net::SocketAddr;
 
 /// How far below a stack's first TSval an echo may lie, milliseconds.
 const OLD_ECHO: u32 = 120_000;
+
+/// Between two repetitions of a forgotten FIN, nanoseconds.
+const FIN_AGAIN: u64 = 1_000_000_000;
 
 /// How a stack is set up for one connection.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +85,10 @@ pub struct Tcb {
     pub snd_nxt: u32,
     /// The peer's initial number.
     pub peer_isn: u32,
+    una: u32,
+    fin_at: u64,
+    sack_agreed: bool,
+    again: Option<(u32, u32)>,
     pub(crate) rcv_nxt: u32,
     acked: u32,
     edge: u32,
@@ -133,6 +146,10 @@ impl Tcb {
             synced: false,
             snd_nxt: setup.isn,
             peer_isn: 0,
+            fin_at: 0,
+            sack_agreed: false,
+            again: None,
+            una: setup.isn.wrapping_add(1),
             rcv_nxt: 0,
             acked: 0,
             edge: 0,
@@ -170,6 +187,7 @@ impl Tcb {
         t.ts_recent = syn.opts.ts.map_or(0, |x| x.0);
         t.ts_agreed = setup.ts && syn.opts.ts.is_some();
         t.scaled = setup.shift.is_some() && syn.opts.shift.is_some();
+        t.sack_agreed = setup.sack && syn.opts.sack_ok;
         let socket = t.sockets.get_mut::<tcp::Socket<'_>>(t.handle);
         socket
             .listen(IpEndpoint::from(local))
@@ -183,6 +201,11 @@ impl Tcb {
             t.poll(now)
         };
         (t, out)
+    }
+
+    /// What the stack took for the round trip when a Fast Open handshake ended, nanoseconds.
+    pub fn first_rtt(&self) -> Option<u64> {
+        self.fast.as_ref().and_then(|f| f.rtt)
     }
 
     /// The smoltcp socket.
@@ -225,7 +248,7 @@ impl Tcb {
 
     /// A segment from the network.
     pub fn input(&mut self, s: &Seg, now: u64) -> Vec<Seg> {
-        if self.fast.as_ref().is_some_and(|f| !f.done) && !self.fast_input(s) {
+        if self.fast.as_ref().is_some_and(|f| !f.done) && !self.fast_input(s, now) {
             return self.fast_answer(s);
         }
         if s.has(SYN) && !s.has(ACK) && self.synack.is_some() {
@@ -262,14 +285,31 @@ impl Tcb {
             self.ts_recent = s.opts.ts.map_or(0, |x| x.0);
             self.ts_agreed = self.setup.ts && s.opts.ts.is_some();
             self.scaled = self.setup.shift.is_some() && s.opts.shift.is_some();
+            self.sack_agreed = self.setup.sack && s.opts.sack_ok;
             self.synced = true;
         } else if s.has(ACK) && !s.has(RST | SYN) && !self.synced {
             let low = self.setup.isn.wrapping_add(1);
             self.synced = !before(s.ack, low) && !before(self.snd_nxt, s.ack);
         }
+        if self.sack_agreed && !s.payload.is_empty() && !before(self.rcv_nxt, s.end()) {
+            self.again = Some((s.seq, s.end()));
+        }
         self.note_order(s);
         if s.has(RST) {
             self.was_reset = true;
+        }
+        let open = matches!(
+            self.state(),
+            tcp::State::Established | tcp::State::CloseWait
+        );
+        if s.has(ACK) && before(s.ack, self.una) && open && !s.has(RST) {
+            let mut s = s.clone();
+            s.ack = self.una;
+            self.feed(&s);
+            return self.poll(now);
+        }
+        if s.has(ACK) && !before(self.snd_nxt, s.ack) {
+            self.una = later(self.una, s.ack);
         }
         self.feed(s);
         self.poll(now)
@@ -284,7 +324,8 @@ impl Tcb {
                 complain(format!("ack {} outside [{low}, {}]", s.ack, self.snd_nxt));
             }
             for &(l, r) in &s.opts.sack {
-                if before(self.snd_nxt, r) || before(l, low) || !before(l, r) {
+                // A keepalive's byte lies one below, and a D-SACK may name it.
+                if before(self.snd_nxt, r) || before(l, self.setup.isn) || !before(l, r) {
                     complain(format!("SACK {l}..{r} outside [{low}, {}]", self.snd_nxt));
                 }
             }
@@ -385,7 +426,24 @@ impl Tcb {
         if let Some(s) = self.fast_timer(now) {
             out.push(s);
         }
+        if self.forgets_fin(now) && now >= self.fin_at {
+            if self.fin_at > 0 {
+                let mut fin = self.challenge();
+                fin.seq = self.snd_nxt.wrapping_sub(1);
+                fin.flags |= FIN;
+                out.push(fin);
+            }
+            self.fin_at = now + FIN_AGAIN;
+        }
         out
+    }
+
+    /// smoltcp has sent its FIN, has no acknowledgement of it, and waits for nothing.
+    fn forgets_fin(&mut self, now: u64) -> bool {
+        use tcp::State::{Closing, FinWait1, LastAck};
+        let closing = matches!(self.state(), Closing | FinWait1 | LastAck);
+        let at = self.iface.poll_at(clock::instant(now), &self.sockets);
+        closing && self.una != self.snd_nxt && at.is_none()
     }
 
     /// smoltcp's own packets.
@@ -427,6 +485,10 @@ impl Tcb {
             self.edge = s.ack.wrapping_add(u32::from(s.window));
             return s;
         }
+        if let Some(block) = self.again.take() {
+            s.opts.sack.insert(0, block);
+            s.opts.sack.truncate(3);
+        }
         self.acked = later(self.acked, s.ack);
         self.rcv_nxt = later(self.rcv_nxt, s.ack);
         let shift = if self.scaled {
@@ -454,7 +516,8 @@ impl Tcb {
             .poll_at(clock::instant(now), &self.sockets)
             .map(|t| (t.total_micros().max(0) as u64) * 1_000);
         let fast = self.fast.as_ref().and_then(FastOpen::due);
-        own.into_iter().chain(fast).min()
+        let fin = self.forgets_fin(now).then_some(self.fin_at);
+        own.into_iter().chain(fast).chain(fin).min()
     }
 
     /// What can be read now.
