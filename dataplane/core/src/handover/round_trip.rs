@@ -38,9 +38,8 @@ impl DestSide {
         // Without a request the SYN is an ordinary one, and a stack may hold the TSecr
         // of what follows against the TSval of its SYN-ACK.
         let request = st.cut != st.c_base.wrapping_add(1);
-        let asked = self.replay == Replay::FastOpen && request;
-        let long = st.rtt_us >= TOLD_LEAST_US && !broken(Mutation::AckAtOnce);
-        asked && st.timestamps && long
+        let asked = self.replay == Replay::FastOpen && request && !broken(Mutation::AckAtOnce);
+        asked && st.timestamps && st.rtt_us >= TOLD_LEAST_US
     }
 }
 
