@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-vm demo matrix rtt-table bench lint clean
+.PHONY: help deps build test test-vm demo matrix rtt-table bench fuzz coverage lint clean
 
 CARGO ?= cargo
-SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run
+SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,7 @@ build: deps ## everything in release mode
 # The lab tests share one machine's cores, so they run one after the other, last, and end with the runner's own lines.
 test: build ## unit, property and golden tests, then the lab tests (root)
 	$(CARGO) test --workspace --release --exclude dts-tests
+	$(CARGO) test --profile fuzz -p dts-fuzz --no-default-features
 	$(CARGO) test --release -p dts-tests -- --test-threads=1
 
 test-vm: build ## vhost-net exception path and a multi-queue NIC, in a virtual machine (slow, outside CI)
@@ -36,6 +37,12 @@ matrix: build ## client stacks x impairments x a handover, beside direct connect
 
 rtt-table: build ## what a server's stack measures after a replay, beside direct connections (root, about 6 minutes)
 	$(MATRIX) what=rtt out=$(MATRIX_OUT)
+
+fuzz: ## libFuzzer over all targets for FUZZ_SECONDS (an hour), guided by coverage
+	@tests/fuzz/run
+
+coverage: ## coverage of dts-core; fails where the splice state machine has gaps that nobody explained
+	@tests/coverage/run
 
 bench: build ## benchmarks
 	$(CARGO) bench --workspace

@@ -71,6 +71,9 @@ fn members(config: &Config) -> Result {
 
 fn cluster(config: &Config) -> Result {
     let cluster = &config.cluster;
+    if cluster.other_key.as_ref() == Some(&cluster.key) {
+        return Err(config.error_at("cluster.other_key", "the same as cluster.key"));
+    }
     let mac = cluster.mac;
     if mac.is_multicast() {
         let reason = format!("{mac} is a multicast address; only unicast is accepted");
@@ -110,10 +113,16 @@ fn services(config: &Config) -> Result {
                 let at = SocketAddr::new(service.vip, service.port);
                 return error("port", format!("{at} is service {name}'s already"));
             }
-            if service.proxy_port.is_some() && earlier.proxy_port == service.proxy_port {
+            // One proxy may serve the VIPs of both families by one port.
+            if service.proxy_port.is_some()
+                && (earlier.vip, earlier.proxy_port) == (service.vip, service.proxy_port)
+            {
                 return error(
                     "proxy_port",
-                    format!("service {name} has this proxy port already"),
+                    format!(
+                        "service {name} has this proxy port of {} already",
+                        earlier.vip
+                    ),
                 );
             }
             // A frame from the host names its service by VIP and local port.
@@ -279,6 +288,16 @@ fn sizes_and_times(config: &Config) -> Result {
             memory.hold_flow_kib, memory.hold_kib
         );
         return Err(config.error_at("memory.hold_flow_kib", reason));
+    }
+    let share = config.hold_kib_per_worker();
+    if memory.hold_flow_kib > share {
+        let reason = format!(
+            "{} over {} workers leaves {share} for each, and one flow may need {}",
+            memory.hold_node_kib,
+            config.workers.cores.len(),
+            memory.hold_flow_kib
+        );
+        return Err(config.error_at("memory.hold_node_kib", reason));
     }
     if handover.unknown_deadline < handover.deadline {
         let reason = format!(

@@ -237,6 +237,28 @@ choices! {
 }
 
 choices! {
+    /// What a NIC is asked to do with checksums, segments and VLAN tags.
+    Offloads: "auto or none" {
+        /// All of it that it can do and that is needed; software does the rest.
+        Auto = "auto",
+        /// Nothing: software does everything.
+        None = "none",
+    }
+}
+
+choices! {
+    /// What the node's own stack may leave to be done when it sends.
+    HostOffloads: "tso, checksum or none" {
+        /// Checksums, and the cutting of frames of up to 64 KiB into segments.
+        Tso = "tso",
+        /// Checksums.
+        Checksum = "checksum",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+choices! {
     /// Least severity that is logged.
     LogLevel: "error, warn, info, debug or trace" {
         /// What stops the daemon or a part of it.

@@ -11,7 +11,10 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::origin::Origins;
 use crate::reader::{Field, Section};
-use crate::scalar::{ClusterKey, Idle, LogFormat, LogLevel, NodeId, Policy, PortRange, Replay};
+use crate::scalar::{
+    ClusterKey, HostOffloads, Idle, LogFormat, LogLevel, NodeId, Offloads, Policy, PortRange,
+    Replay,
+};
 use crate::tree::Node;
 use crate::types::{
     Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Peers, PortConfig, Ports,
@@ -77,6 +80,10 @@ fn cluster(field: &Field<'_>, file: &Path) -> Result<Cluster> {
         "name",
         "key",
         "key_file",
+        "other_key",
+        "other_key_file",
+        "bucket_key",
+        "bucket_key_file",
         "mac",
         "policy",
         "designated",
@@ -92,7 +99,10 @@ fn cluster(field: &Field<'_>, file: &Path) -> Result<Cluster> {
     }
     Ok(Cluster {
         name: s.required("name")?.name()?,
-        key: key(&s, file)?,
+        key: key(&s, file, "key")?
+            .ok_or_else(|| s.error("key", "missing (or cluster.key_file)"))?,
+        other_key: key(&s, file, "other_key")?,
+        bucket_key: key(&s, file, "bucket_key")?,
         mac: s.required("mac")?.value()?,
         policy,
         designated,
@@ -102,16 +112,21 @@ fn cluster(field: &Field<'_>, file: &Path) -> Result<Cluster> {
     })
 }
 
-/// The key is never quoted in a message.
-fn key(s: &Section<'_>, file: &Path) -> Result<ClusterKey> {
-    match (s.optional("key"), s.optional("key_file")) {
-        (Some(_), Some(_)) => Err(s.error("key_file", "not together with cluster.key")),
-        (None, None) => Err(s.error("key", "missing (or cluster.key_file)")),
+/// A key that stands in the file or in one of its own. It is never quoted in a
+/// message.
+fn key(s: &Section<'_>, file: &Path, name: &str) -> Result<Option<ClusterKey>> {
+    let name_file = format!("{name}_file");
+    match (s.optional(name), s.optional(&name_file)) {
+        (Some(_), Some(_)) => {
+            Err(s.error(&name_file, &format!("not together with cluster.{name}")))
+        }
+        (None, None) => Ok(None),
         (Some(field), None) => {
             let text = field
                 .text("")
                 .map_err(|_| field.error("expected a string of hex digits"))?;
             text.parse::<ClusterKey>()
+                .map(Some)
                 .map_err(|error| field.error(&error.to_string()))
         }
         (None, Some(field)) => {
@@ -126,6 +141,7 @@ fn key(s: &Section<'_>, file: &Path) -> Result<ClusterKey> {
                 })?;
             text.trim()
                 .parse::<ClusterKey>()
+                .map(Some)
                 .map_err(|error| field.error(&format!("{}: {error}", path.display())))
         }
     }
@@ -203,21 +219,27 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
 }
 
 fn port(field: &Field<'_>, workers: &Workers) -> Result<PortConfig> {
-    let s = field.section(&["device", "queues", "mtu", "host"])?;
+    let s = field.section(&["device", "queues", "mtu", "vlan", "offloads", "host"])?;
     let default_queues = u16::try_from(workers.cores.len()).unwrap_or(u16::MAX);
     Ok(PortConfig {
         device: device(&s.required("device")?)?,
         queues: s.number("queues", 1..=1_024, default_queues)?,
-        mtu: s.number("mtu", 576..=9_000, 1_500)?,
+        mtu: s.number("mtu", 576..=9_216, 1_500)?,
+        vlan: s
+            .optional("vlan")
+            .map(|f| f.number(1..=4_094))
+            .transpose()?,
+        offloads: s.choice("offloads", Offloads::Auto)?,
         host: host(&s.required("host")?)?,
     })
 }
 
 fn host(field: &Field<'_>) -> Result<HostPort> {
-    let s = field.section(&["device", "interface", "addresses"])?;
+    let s = field.section(&["device", "offloads", "interface", "addresses"])?;
     let addresses = s.optional("addresses").map_or(Ok(vec![]), |f| f.list())?;
     Ok(HostPort {
         device: device(&s.required("device")?)?,
+        offloads: s.choice("offloads", HostOffloads::Tso)?,
         interface: s.optional("interface").map(|f| interface(&f)).transpose()?,
         addresses: addresses.iter().map(Field::value).collect::<Result<_>>()?,
     })
@@ -265,6 +287,7 @@ fn memory(root: &Section<'_>) -> Result<Memory> {
             "flows",
             "half_open",
             "tombstones",
+            "hold_node_kib",
             "hold_kib",
             "hold_flow_kib",
         ],
@@ -276,6 +299,7 @@ fn memory(root: &Section<'_>) -> Result<Memory> {
         flows: s.number("flows", 16..=TABLE_MAX, 65_536)?,
         half_open: s.number("half_open", 16..=TABLE_MAX, 8_192)?,
         tombstones: s.number("tombstones", 16..=TABLE_MAX, 65_536)?,
+        hold_node_kib: s.number("hold_node_kib", 1..=1 << 26, 65_536)?,
         hold_kib: s.number("hold_kib", 1..=1 << 22, 4_096)?,
         hold_flow_kib: s.number("hold_flow_kib", 1..=1 << 22, 128)?,
     })
@@ -317,7 +341,13 @@ fn peers(root: &Section<'_>) -> Result<Peers> {
 fn timeouts(root: &Section<'_>) -> Result<Timeouts> {
     let s = root.section(
         "timeouts",
-        &["half_open_s", "idle_s", "closing_s", "tombstone_s"],
+        &[
+            "half_open_s",
+            "idle_s",
+            "closing_s",
+            "tombstone_s",
+            "socket_check_s",
+        ],
     )?;
     let seconds = |key, default: u32| {
         let seconds = s.number(key, 1..=WEEK_S, default)?;
@@ -328,6 +358,7 @@ fn timeouts(root: &Section<'_>) -> Result<Timeouts> {
         idle: seconds("idle_s", 3_600)?,
         closing: seconds("closing_s", 5)?,
         tombstone: seconds("tombstone_s", 60)?,
+        socket_check: seconds("socket_check_s", 5)?,
     })
 }
 

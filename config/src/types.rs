@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::origin::Origins;
 use crate::scalar::{
-    ClusterKey, Idle, IpPrefix, LogFormat, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay,
+    ClusterKey, HostOffloads, Idle, IpPrefix, LogFormat, LogLevel, MacAddr, NodeId, Offloads,
+    Policy, PortRange, Replay,
 };
 
 /// The configuration of one node: the whole of dtsd's YAML file.
@@ -51,6 +52,13 @@ pub struct Cluster {
     pub name: String,
     /// The shared secret that authenticates handovers.
     pub key: ClusterKey,
+    /// A second secret that is accepted and never used to sign: the next one or the
+    /// last one, while nodes change from one to the other. Not equal to
+    /// [`Cluster::key`].
+    pub other_key: Option<ClusterKey>,
+    /// The secret that ownership is derived from, if not [`Cluster::key`]. Nodes with
+    /// different ones disagree about owners.
+    pub bucket_key: Option<ClusterKey>,
     /// The address that VIPs resolve to: unicast, locally administered.
     pub mac: MacAddr,
     /// The ownership policy of services that name none.
@@ -116,8 +124,13 @@ pub struct PortConfig {
     /// Receive and transmit queues wanted, at least 1; the device may have
     /// fewer. Defaults to the number of workers.
     pub queues: u16,
-    /// Largest IP packet, bytes, 576..=9000; from 1,280 on where there is IPv6.
+    /// Largest IP packet, bytes, 576..=9216; from 1,280 on where there is IPv6.
     pub mtu: u16,
+    /// The VLAN whose frames this port takes and sends, 1..=4094 (IEEE 802.1Q);
+    /// `None` for untagged frames.
+    pub vlan: Option<u16>,
+    /// What the device is asked to do.
+    pub offloads: Offloads,
     /// The way to the node's own kernel.
     pub host: HostPort,
 }
@@ -127,6 +140,9 @@ pub struct PortConfig {
 pub struct HostPort {
     /// A DPDK vdev string (TAP or virtio-user).
     pub device: String,
+    /// What the kernel may leave to be done when it sends, where the device can
+    /// tell of it.
+    pub offloads: HostOffloads,
     /// Name of the kernel's side; `None` when there is no kernel side to set
     /// up, as with capture files.
     pub interface: Option<String>,
@@ -160,6 +176,9 @@ pub struct Memory {
     pub half_open: u32,
     /// Tombstones per worker, 16..=16777216.
     pub tombstones: u32,
+    /// Held copies of all workers together, KiB, 1..=67108864. Shared out evenly: see
+    /// [`Config::hold_kib_per_worker`].
+    pub hold_node_kib: u32,
     /// Held copies per worker, KiB, 1..=4194304.
     pub hold_kib: u32,
     /// Held copies per flow, KiB, 1..=[`Memory::hold_kib`].
@@ -208,6 +227,9 @@ pub struct Timeouts {
     pub closing: Duration,
     /// The memory of a connection that was handed over.
     pub tombstone: Duration,
+    /// Between two looks at the kernel's sockets. A connection that is idle and has
+    /// no socket at two looks is forgotten.
+    pub socket_check: Duration,
 }
 
 /// Sockets of the control thread.
@@ -242,6 +264,16 @@ pub struct Log {
 }
 
 impl Config {
+    /// Held copies of one worker, KiB: its own cap, or its share of the node's where
+    /// that is less. Workers share nothing, so none takes what another one leaves.
+    #[must_use]
+    pub fn hold_kib_per_worker(&self) -> u32 {
+        let workers = u32::try_from(self.workers.cores.len().max(1)).unwrap_or(u32::MAX);
+        self.memory
+            .hold_kib
+            .min(self.memory.hold_node_kib / workers)
+    }
+
     /// This node's own entry in [`Cluster::members`].
     ///
     /// # Panics

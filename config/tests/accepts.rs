@@ -129,10 +129,10 @@ fn ipv6() {
     assert_eq!(config.services[1].vip, ip("2001:db8::100"));
     assert_eq!(config.this_member().link, ip("fd00:77:1::1"));
     assert_eq!(config.ports.wire.host.addresses[1].length, 64);
-    // The same port at two VIPs is two services.
+    // The same port at two VIPs is two services, and one proxy may serve both.
     let both = BASE.replace(
         "    vip: 10.77.0.101\n    port: 25",
-        "    vip: 2001:db8::100\n    port: 80\n    application_port: 8080\n    proxy_port: 8002",
+        "    vip: 2001:db8::100\n    port: 80\n    application_port: 8080\n    proxy_port: 8001",
     );
     assert_eq!(parse(&both, "t").unwrap().services.len(), 2);
 }
@@ -174,4 +174,28 @@ fn equal_is_what_says_the_same() {
         config,
         parse(&BASE.replace("idle_s: 3600", "idle_s: 3601"), "a").unwrap()
     );
+}
+
+#[test]
+fn the_nodes_hold_cap_is_shared_out_among_the_workers() {
+    let mut config = parse(LEAST, "t").unwrap();
+    assert_eq!(config.hold_kib_per_worker(), 4_096, "a worker's own cap");
+    config.memory.hold_node_kib = 6_000;
+    assert_eq!(config.hold_kib_per_worker(), 2_000, "a third of the node's");
+}
+
+#[test]
+fn a_rotation_has_a_second_key_and_keeps_the_buckets() {
+    let (old, new) = ("00112233445566778899aabbccddeeff", "f0".repeat(16));
+    let text = LEAST.replace(
+        "  mac:",
+        &format!("  other_key: {new}\n  bucket_key: {old}\n  mac:"),
+    );
+    let config = parse(&text, "t").unwrap();
+    assert_eq!(config.cluster.other_key, Some(new.parse().unwrap()));
+    assert_eq!(
+        config.cluster.bucket_key.as_ref(),
+        Some(&config.cluster.key)
+    );
+    assert_eq!(parse(LEAST, "t").unwrap().cluster.other_key, None);
 }

@@ -18,12 +18,14 @@ end
 
 function init(args)
     sent = 0
+    -- In the paths, so that the same request over the other family is another one.
+    family = wrk.host:find(":") and "6" or "4"
 end
 
 function request()
     sent = sent + 1
     local prefix = prefixes[sent % #prefixes + 1]
-    local path = prefix == "/who" and prefix or prefix .. "wrk-" .. id .. "-" .. sent
+    local path = prefix == "/who" and prefix or prefix .. "wrk-" .. family .. "-" .. id .. "-" .. sent
     return wrk.format("GET", path)
 end
 

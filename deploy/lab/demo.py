@@ -8,8 +8,9 @@ import re
 import subprocess
 import sys
 
-CURL = "%{http_code} %{local_port} %{time_starttransfer} %header{x-node}"
-PER_PREFIX = 16
+CURL = "%{http_code} %{local_ip} %{local_port} %{time_starttransfer} %header{x-node}"
+PER_PREFIX = 8
+FAMILIES = ("4", "6")
 
 # Any of these frames means that a client noticed the handover.
 ANALYSIS = [
@@ -21,23 +22,31 @@ ANALYSIS = [
     ("out of order", "tcp.analysis.out_of_order"),
     ("lost segments", "tcp.analysis.lost_segment"),
 ]
-PLAIN = ["frame.time_epoch", "eth.src", "ip.src", "tcp.srcport", "tcp.dstport", "tcp.stream", "tcp.flags", "tcp.len",
+PLAIN = ["frame.time_epoch", "eth.src", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst", "tcp.srcport", "tcp.dstport", "tcp.stream", "tcp.flags", "tcp.len",
          "ip.checksum.status", "tcp.checksum.status", "tcp.checksum.ffff"]
 SYN, RST, ACK = 0x02, 0x04, 0x10
 BAD_CHECKSUM = "0"
 
 
-def send_requests(vip, output):
-    """One curl after the other, each a connection of its own with a port of the kernel's choice."""
-    # The default pool goes by the path's hash: each /p/ path is asked for twice, and both answers must come from one node.
+def family(address):
+    return "6" if ":" in address else "4"
+
+
+def send_requests(output, vips):
+    """One curl after the other, each a connection of its own with a port of the kernel's choice; the families in turn."""
+    # The default pool goes by the path's hash: each /p/ path is asked for several times, over both families, and all answers
+    # must come from one node.
     paths = [path for i in range(PER_PREFIX) for path in (f"/a/{i}", f"/b/{i}", f"/c/{i}", "/who", f"/p/{i % (PER_PREFIX // 2)}")]
     results = []
-    for path in paths:
-        done = subprocess.run(["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", CURL, f"http://{vip}{path}"],
+    for path, vip in ((path, vip) for path in paths for vip in vips):
+        host = f"[{vip}]" if family(vip) == "6" else vip
+        done = subprocess.run(["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", CURL, f"http://{host}{path}"],
                               capture_output=True, text=True, check=False)
-        code, port, first_byte, *node = done.stdout.split() or ["000", "0", "0"]
-        results.append({"path": path, "code": int(code), "port": int(port), "ms": float(first_byte.replace(",", ".")) * 1e3,
-                        "node": node[0] if node else ""})
+        # Without a connection curl says nothing of its own end.
+        words = done.stdout.split()
+        code, address, port, first_byte, *node = words if len(words) >= 4 else ["000", "?", "0", "0"]
+        results.append({"path": path, "family": family(vip), "code": int(code), "client": f"{address} {port}",
+                        "ms": float(first_byte.replace(",", ".")) * 1e3, "node": node[0] if node else ""})
     with open(output, "w", encoding="ascii") as file:
         json.dump(results, file)
 
@@ -53,23 +62,27 @@ def rule(path, nodes):
 class Capture:
     """What tshark says of the client's capture, by frame and by connection."""
 
-    def __init__(self, path, client, nodes_by_mac, run_end):
+    def __init__(self, path, clients, nodes_by_mac, run_ends):
         self.counts = collections.Counter()
-        self.owner, self.server, self.port = {}, {}, {}
+        self.owner, self.server, self.client = {}, {}, {}
+        self.by_family = collections.Counter()
         self.resets, self.excluded, self.frames = 0, 0, 0
         fields = PLAIN + [field for _, field in ANALYSIS]
         command = ["tshark", "-n", "-r", path, "-Y", "tcp", "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE",
                    "-T", "fields", "-E", "occurrence=f"] + [arg for field in fields for arg in ("-e", field)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as tshark:
             for line in tshark.stdout:
-                self.frame(line.rstrip("\n").split("\t"), client, nodes_by_mac, run_end)
+                self.frame(line.rstrip("\n").split("\t"), clients, nodes_by_mac, run_ends)
         if tshark.returncode:
             raise SystemExit(f"demo: tshark failed with status {tshark.returncode}")
 
-    def frame(self, row, client, nodes_by_mac, run_end):
-        time, mac, source, source_port, port, stream, flags, length, ip_sum, tcp_sum, all_ones = row[:len(PLAIN)]
+    def frame(self, row, clients, nodes_by_mac, run_ends):
+        time, mac, source4, dest4, source6, dest6, source_port, port, stream, flags, length, ip_sum, tcp_sum, all_ones = \
+            row[:len(PLAIN)]
+        source, dest = source4 or source6, dest4 or dest6
         self.frames += 1
-        flags, from_client = int(flags, 16), source == client
+        self.by_family[family(source)] += 1
+        flags, from_client = int(flags, 16), source in clients
         for (name, _), value in zip(ANALYSIS, row[len(PLAIN):]):
             self.counts[name] += bool(value)
         # Linux writes a TCP checksum of 0 as 0xffff where it sums in software (skb_checksum_help). Every receiver takes the
@@ -78,24 +91,24 @@ class Capture:
         # wrk closes what is still open when its run ends; a socket closed before its answer is read says RST. That is the
         # load generator's doing: leave out RSTs that the client sent after the end of the run, and no others.
         if flags & RST:
-            late = from_client and float(time) >= run_end
+            late = from_client and float(time) >= run_ends[family(source)]
             self.excluded += late
             self.resets += not late
         if from_client:
-            self.port.setdefault(stream, int(source_port))
+            self.client.setdefault(stream, f"{source} {source_port}")
         else:
             node = nodes_by_mac.get(mac, mac)
             if flags & (SYN | ACK) == SYN | ACK:
                 self.owner[stream] = node
             elif int(length or 0):
                 self.server.setdefault(stream, node)
-            self.port.setdefault(stream, int(port))
+            self.client.setdefault(stream, f"{dest} {port}")
 
-    def by_port(self):
-        """The first connection of every client port; ports are not reused between the curl requests."""
+    def by_client(self):
+        """The first connection of every client address and port; they are not reused between the curl requests."""
         streams = {}
-        for stream, port in sorted(self.port.items(), key=lambda item: int(item[0])):
-            streams.setdefault(port, stream)
+        for stream, client in sorted(self.client.items(), key=lambda item: int(item[0])):
+            streams.setdefault(client, stream)
         return streams
 
 
@@ -118,8 +131,8 @@ def node_name(value):
     return value if str(value).startswith("node") else f"node{value}"
 
 
-def handovers_by_port(work, nodes):
-    """The nodes' own record of the curl requests: client port -> (source, destination, replay, outcome)."""
+def handovers_by_client(work, nodes):
+    """The nodes' own record of the curl requests: client -> (source, destination, replay, outcome)."""
     record = {}
     for node in range(1, nodes + 1):
         try:
@@ -131,19 +144,19 @@ def handovers_by_port(work, nodes):
             entries = entries.get("handovers", [])
         for entry in entries:
             # Both ends may remember a handover; the source's word on the outcome counts.
-            port = int(entry["client"].rsplit(":", 1)[1])
+            address, port = entry["client"].rsplit(":", 1)
             if node_name(entry["source"]) == f"node{node}":
-                record[port] = (node_name(entry["source"]), node_name(entry["destination"]), entry.get("replay", ""),
-                                entry.get("outcome", ""))
+                record[f"{address.strip('[]')} {port}"] = (node_name(entry["source"]), node_name(entry["destination"]),
+                                                           entry.get("replay", ""), entry.get("outcome", ""))
     return record
 
 
 def table(requests, capture, record, nodes):
     """Prints the requests and returns (mismatches, first-byte times)."""
-    streams, mismatches, by_path = capture.by_port(), 0, {}
-    print(f"{'request':<12} {'SYN owner':<10} {'answered by':<12} {'rule says':<10} {'replay':<10} first byte")
+    streams, mismatches, by_path = capture.by_client(), 0, {}
+    print(f"{'request':<10} {'family':<7} {'SYN owner':<10} {'answered by':<12} {'rule says':<10} {'replay':<10} first byte")
     for request in requests:
-        stream = streams.get(request["port"])
+        stream = streams.get(request["client"])
         owner, server = capture.owner.get(stream, "?"), capture.server.get(stream, "?")
         expected, answer, notes = rule(request["path"], nodes), request["node"], []
         if request["path"].startswith("/p/"):
@@ -154,11 +167,11 @@ def table(requests, capture, record, nodes):
             notes.append("WRONG NODE")
         if server not in ("?", answer):
             notes.append(f"the data came from {server}")
-        told = record.get(request["port"])
+        told = record.get(request["client"])
         if told and told[:2] != (owner, answer):
             notes.append(f"the nodes say {told[0]} to {told[1]}")
         mismatches += bool(notes)
-        print(f"{request['path']:<12} {owner:<10} {answer or '-':<12} {expected or 'any':<10} "
+        print(f"{request['path']:<10} {'IPv' + request['family']:<7} {owner:<10} {answer or '-':<12} {expected or 'any':<10} "
               f"{told[2] if told else '-':<10} {request['ms']:7.2f} ms {', '.join(notes)}".rstrip())
     return mismatches
 
@@ -182,27 +195,35 @@ def quantile(values, share):
     return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
+def first_bytes(version, times):
+    print(f"first byte of {len(times)} curl requests over IPv{version}: median {quantile(times, .5):.2f} ms, "
+          f"99th percentile {quantile(times, .99):.2f} ms, largest {max(times, default=0):.2f} ms")
+
+
 def verdict(work):
     with open(f"{work}/env", encoding="ascii") as file:
         env = dict(line.rstrip("\n").split("=", 1) for line in file)
     nodes = int(env["NODES"])
     with open(f"{work}/requests.json", encoding="ascii") as file:
         requests = json.load(file)
-    with open(f"{work}/wrk.txt", encoding="utf-8") as file:
-        wrk = re.search(r"demo answers=(\d+) errors=(\d+) end=([0-9.]+)", file.read())
-    answers, errors, run_end = int(wrk[1]), int(wrk[2]), float(wrk[3])
+    answers, errors, run_ends = {}, {}, {}
+    for version in FAMILIES:
+        with open(f"{work}/wrk-{version}.txt", encoding="utf-8") as file:
+            wrk = re.search(r"demo answers=(\d+) errors=(\d+) end=([0-9.]+)", file.read())
+        answers[version], errors[version], run_ends[version] = int(wrk[1]), int(wrk[2]), float(wrk[3])
     macs = {env[f"NODE{n}_WIRE_MAC"]: f"node{n}" for n in range(1, nodes + 1)}
-    capture = Capture(f"{work}/client.pcap", env["CLIENT"], macs, run_end)
+    capture = Capture(f"{work}/client.pcap", (env["CLIENT"], env["CLIENT6"]), macs, run_ends)
 
-    mismatches = table(requests, capture, handovers_by_port(work, nodes), nodes)
-    times = [request["ms"] for request in requests if request["code"] == 200]
-    print(f"\nfirst byte of {len(times)} curl requests: median {quantile(times, .5):.2f} ms, "
-          f"99th percentile {quantile(times, .99):.2f} ms, largest {max(times, default=0):.2f} ms")
+    mismatches = table(requests, capture, handovers_by_client(work, nodes), nodes)
+    print()
+    for version in FAMILIES:
+        first_bytes(version, [r["ms"] for r in requests if r["code"] == 200 and r["family"] == version])
 
     wrong, twice = wrk_mismatches(work, nodes)
-    mismatches += wrong + twice + errors
-    print(f"wrk, a connection for each request: {answers} answered, {errors} errors, {wrong} by the wrong node, "
-          f"{twice} executed twice")
+    mismatches += wrong + twice + sum(errors.values())
+    print("wrk, a connection for each request: " +
+          ", ".join(f"{answers[v]} answered over IPv{v}, {errors[v]} errors" for v in FAMILIES) +
+          f"; {wrong} by the wrong node, {twice} executed twice")
 
     # The source MAC of a frame is its node's own: the SYN-ACK's tells the owner, the answer's who served.
     owners = collections.Counter(capture.owner.values())
@@ -219,19 +240,23 @@ def verdict(work):
         print("the metrics of at least one node could not be read")
 
     counts = capture.counts
-    print(f"capture at the client: {capture.frames} frames, " +
+    print("capture at the client: " + ", ".join(f"{capture.by_family[v]} frames of IPv{v}" for v in FAMILIES) + ", " +
           ", ".join(f"{name} {counts[name]}" for name in [name for name, _ in ANALYSIS] + ["bad checksums"]) +
           f", resets {capture.resets}")
     print(f"left out: {capture.excluded} RST that the client itself sent after wrk's run had ended, "
           "for connections that wrk closed unread")
 
-    answered = sum(request["code"] == 200 for request in requests) + answers
+    answered = sum(request["code"] == 200 for request in requests) + sum(answers.values())
     retransmissions = sum(counts[name] for name in ("retransmissions", "fast retransmissions", "spurious retransmissions"))
     others = sum(counts.values()) - retransmissions
     good = not (retransmissions or capture.resets or mismatches or others)
     if handovers < answered:
         print(f"FAIL: {answered} answers, but the nodes counted only {handovers} handovers")
         good = False
+    for version in FAMILIES:
+        if not (capture.by_family[version] and answers[version]):
+            print(f"FAIL: nothing was seen over IPv{version}")
+            good = False
     if others:
         print(f"FAIL: {others} frames with another anomaly, see the capture's line above")
     print(f"demo: requests={answered} handovers={handovers} served_elsewhere={elsewhere} retransmissions={retransmissions} "
@@ -240,12 +265,12 @@ def verdict(work):
 
 
 def main(arguments):
-    if len(arguments) == 3 and arguments[0] == "curl":
-        send_requests(*arguments[1:])
+    if len(arguments) >= 3 and arguments[0] == "curl":
+        send_requests(arguments[1], arguments[2:])
         return 0
     if len(arguments) == 2 and arguments[0] == "verdict" and os.path.isdir(arguments[1]):
         return verdict(arguments[1])
-    print("usage: demo.py curl VIP OUTPUT | verdict DIRECTORY", file=sys.stderr)
+    print("usage: demo.py curl OUTPUT VIP... | verdict DIRECTORY", file=sys.stderr)
     return 2
 
 

@@ -84,6 +84,97 @@ int dts_pktmbuf_pull(struct rte_mbuf *m, uint16_t len)
 	return 0;
 }
 
+void dts_pktmbuf_truncate(struct rte_mbuf *m, uint32_t len)
+{
+	struct rte_mbuf *last = m;
+	uint32_t left = len;
+	uint16_t segments = 1;
+
+	if (len == 0 || len >= m->pkt_len)
+		return;
+	while (left > last->data_len) {
+		left -= last->data_len;
+		last = last->next;
+		segments++;
+	}
+	last->data_len = left;
+	rte_pktmbuf_free(last->next);
+	last->next = NULL;
+	m->nb_segs = segments;
+	m->pkt_len = len;
+}
+
+bool dts_pktmbuf_tail_exclusive(struct rte_mbuf *m)
+{
+	const struct rte_mbuf *last = rte_pktmbuf_lastseg(m);
+
+	return RTE_MBUF_DIRECT(last) && rte_mbuf_refcnt_read(last) == 1;
+}
+
+bool dts_pktmbuf_headers(const struct rte_mbuf *m, struct dts_headers *h)
+{
+	struct rte_net_hdr_lens lens = { 0 };
+	uint32_t type = rte_net_get_ptype(m, &lens,
+			RTE_PTYPE_L2_MASK | RTE_PTYPE_L3_MASK | RTE_PTYPE_L4_MASK);
+
+	switch (type & RTE_PTYPE_L4_MASK) {
+	case RTE_PTYPE_L4_TCP:
+		h->proto = 6;
+		break;
+	case RTE_PTYPE_L4_UDP:
+		h->proto = 17;
+		break;
+	default:
+		return false;
+	}
+	/* Every type of IPv4 has this bit, and every one of IPv6 the other. */
+	if (RTE_ETH_IS_IPV4_HDR(type))
+		h->version = 4;
+	else if (RTE_ETH_IS_IPV6_HDR(type))
+		h->version = 6;
+	else
+		return false;
+	h->l2 = lens.l2_len;
+	h->l3 = lens.l3_len;
+	h->l4 = lens.l4_len;
+	return h->l4 >= (h->proto == 6 ? 20 : 8) &&
+		(uint32_t)h->l2 + h->l3 + h->l4 <= m->data_len;
+}
+
+bool dts_vlan_strip(struct rte_mbuf *m)
+{
+	return m->data_len >= RTE_ETHER_HDR_LEN + RTE_VLAN_HLEN && rte_vlan_strip(m) == 0;
+}
+
+bool dts_vlan_insert(struct rte_mbuf *m) { return rte_vlan_insert(&m) == 0; }
+
+bool dts_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf *m)
+{
+	return rte_net_intel_cksum_prepare(m) == 0 && rte_eth_tx_prepare(port, queue, &m, 1) == 1;
+}
+
+int dts_gso_tcp4(struct rte_mbuf *m, const struct dts_headers *h, uint16_t size,
+		 struct rte_mempool *headers, struct rte_mempool *indirect,
+		 struct rte_mbuf **out, uint16_t n)
+{
+	const struct rte_gso_ctx ctx = {
+		.direct_pool = headers,
+		.indirect_pool = indirect,
+		.gso_types = RTE_ETH_TX_OFFLOAD_TCP_TSO,
+		.gso_size = h->l2 + h->l3 + h->l4 + size,
+	};
+	uint16_t end = h->l2 + h->l3 + h->l4;
+
+	/* A first segment that ends with the headers would give an empty one. */
+	if (m->data_len == end && dts_pktmbuf_pull(m, end + 1) != 0)
+		return -ENOSPC;
+	m->l2_len = h->l2;
+	m->l3_len = h->l3;
+	m->l4_len = h->l4;
+	m->ol_flags = (m->ol_flags & DTS_MBUF_KIND) | RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_IPV4;
+	return rte_gso_segment(m, &ctx, out, n);
+}
+
 bool dts_pktmbuf_copy_out(const struct rte_mbuf *m, uint32_t off, uint32_t len, void *out)
 {
 	const void *at;

@@ -13,10 +13,13 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_ether.h>
+#include <rte_gso.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_net.h>
 #include <rte_ring.h>
 
 /* Offsets in struct rte_mbuf. DTS_MBUF_TAG is hash.fdir.hi: it lies in the
@@ -34,6 +37,15 @@ static const size_t DTS_MBUF_TAG = offsetof(struct rte_mbuf, hash.fdir.hi);
 static const size_t DTS_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 static const size_t DTS_MBUF_POOL = offsetof(struct rte_mbuf, pool);
 static const size_t DTS_MBUF_NEXT = offsetof(struct rte_mbuf, next);
+static const size_t DTS_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci);
+static const size_t DTS_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload);
+
+/* Fields of rte_mbuf.tx_offload, in bits from its lowest one. */
+static const uint32_t DTS_TX_L2_LEN_SHIFT = RTE_MBUF_L2_LEN_OFS;
+static const uint32_t DTS_TX_L3_LEN_SHIFT = RTE_MBUF_L3_LEN_OFS;
+static const uint32_t DTS_TX_L4_LEN_SHIFT = RTE_MBUF_L4_LEN_OFS;
+static const uint32_t DTS_TX_TSO_SHIFT = RTE_MBUF_TSO_SEGSZ_OFS;
+static const uint64_t DTS_TX_TSO_MASK = (1u << RTE_MBUF_TSO_SEGSZ_BITS) - 1;
 
 static const uint64_t DTS_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t DTS_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;
@@ -44,6 +56,18 @@ static const uint64_t DTS_RX_L4_CKSUM_GOOD = RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 static const uint64_t DTS_RX_L4_CKSUM_BAD = RTE_MBUF_F_RX_L4_CKSUM_BAD;
 static const uint64_t DTS_RX_L4_CKSUM_NONE = RTE_MBUF_F_RX_L4_CKSUM_NONE;
 static const uint64_t DTS_RX_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
+static const uint64_t DTS_RX_LRO = RTE_MBUF_F_RX_LRO;
+static const uint64_t DTS_RX_VLAN = RTE_MBUF_F_RX_VLAN;
+static const uint64_t DTS_RX_VLAN_STRIPPED = RTE_MBUF_F_RX_VLAN_STRIPPED;
+static const uint64_t DTS_TX_VLAN = RTE_MBUF_F_TX_VLAN;
+static const uint64_t DTS_TX_IPV4 = RTE_MBUF_F_TX_IPV4;
+static const uint64_t DTS_TX_IPV6 = RTE_MBUF_F_TX_IPV6;
+static const uint64_t DTS_TX_IP_CKSUM = RTE_MBUF_F_TX_IP_CKSUM;
+static const uint64_t DTS_TX_TCP_CKSUM = RTE_MBUF_F_TX_TCP_CKSUM;
+static const uint64_t DTS_TX_UDP_CKSUM = RTE_MBUF_F_TX_UDP_CKSUM;
+static const uint64_t DTS_TX_TCP_SEG = RTE_MBUF_F_TX_TCP_SEG;
+/* What a buffer is, not what was found or is to be done. */
+static const uint64_t DTS_MBUF_KIND = RTE_MBUF_F_EXTERNAL | RTE_MBUF_F_INDIRECT;
 
 static const uint64_t DTS_ETH_RSS_IPV4 = RTE_ETH_RSS_IPV4;
 static const uint64_t DTS_ETH_RSS_NONFRAG_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
@@ -56,6 +80,11 @@ static const uint64_t DTS_ETH_RX_OFFLOAD_TCP_CKSUM = RTE_ETH_RX_OFFLOAD_TCP_CKSU
 static const uint64_t DTS_ETH_RX_OFFLOAD_UDP_CKSUM = RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
 static const uint64_t DTS_ETH_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
 static const uint64_t DTS_ETH_RX_OFFLOAD_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
+static const uint64_t DTS_ETH_RX_OFFLOAD_TCP_LRO = RTE_ETH_RX_OFFLOAD_TCP_LRO;
+static const uint64_t DTS_ETH_RX_OFFLOAD_VLAN_STRIP = RTE_ETH_RX_OFFLOAD_VLAN_STRIP;
+static const uint64_t DTS_ETH_TX_OFFLOAD_VLAN_INSERT = RTE_ETH_TX_OFFLOAD_VLAN_INSERT;
+static const uint64_t DTS_ETH_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+static const uint64_t DTS_ETH_TX_OFFLOAD_TCP_TSO = RTE_ETH_TX_OFFLOAD_TCP_TSO;
 static const uint64_t DTS_ETH_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t DTS_ETH_TX_OFFLOAD_IPV4_CKSUM = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM;
 static const uint64_t DTS_ETH_TX_OFFLOAD_TCP_CKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
@@ -94,6 +123,39 @@ int dts_pktmbuf_linearize(struct rte_mbuf *m);
  * run empty are freed. 0, or -1 (nothing changed) where the packet is shorter
  * or the first segment has no room. */
 int dts_pktmbuf_pull(struct rte_mbuf *m, uint16_t len);
+/* Cuts the packet to its first `len` bytes and frees the segments behind them; a
+ * shorter packet stays as it is. `len` is at least 1. */
+void dts_pktmbuf_truncate(struct rte_mbuf *m, uint32_t len);
+/* True if the packet's last segment has its data in a buffer of its own, to which
+ * nothing else refers. */
+bool dts_pktmbuf_tail_exclusive(struct rte_mbuf *m);
+
+/* The headers of a TCP or UDP packet that is no fragment. */
+struct dts_headers {
+	uint16_t l2; /* bytes of Ethernet header and VLAN tags */
+	uint16_t l3; /* bytes of IP header with options or extension headers */
+	uint16_t l4; /* bytes of TCP or UDP header */
+	uint8_t version; /* 4 or 6 */
+	uint8_t proto; /* 6 or 17 */
+};
+/* rte_net_get_ptype: false where the packet is nothing of the kind, or its
+ * headers do not lie in the first segment. */
+bool dts_pktmbuf_headers(const struct rte_mbuf *m, struct dts_headers *h);
+
+/* rte_vlan_strip, rte_vlan_insert of the mbuf's vlan_tci: false where there is no
+ * tag, or no room for one. */
+bool dts_vlan_strip(struct rte_mbuf *m);
+bool dts_vlan_insert(struct rte_mbuf *m);
+/* Fills in what the offload flags of `m` need in its headers, and asks the
+ * driver (rte_eth_tx_prepare): false where it cannot send `m`. */
+bool dts_tx_prepare(uint16_t port, uint16_t queue, struct rte_mbuf *m);
+/* rte_gso_segment of a TCP/IPv4 packet into segments of `size` payload bytes.
+ * The headers go to buffers of `headers`, the payload is shared by buffers of
+ * `indirect`. The number of packets in `out`, or a negative errno. */
+int dts_gso_tcp4(struct rte_mbuf *m, const struct dts_headers *h, uint16_t size,
+		 struct rte_mempool *headers, struct rte_mempool *indirect,
+		 struct rte_mbuf **out, uint16_t n);
+
 /* Copies `len` bytes from offset `off` of the packet; false where it is
  * shorter. */
 bool dts_pktmbuf_copy_out(const struct rte_mbuf *m, uint32_t off, uint32_t len, void *out);

@@ -2,7 +2,8 @@
 """Raw frames for the lab tests, by packet sockets in the lab's namespaces. Standard library only; root.
 
 frames.py client=NS node1=NS node2=NS COMMAND...
-  option32 N     N SYNs to the VIP that bear option 32, from the client; prints `answers M`
+  option32 N VIP CLIENT
+                 N SYNs from CLIENT to the VIP that bear option 32; prints `answers M`
   replay FILE    a splice SYN to node 2 from a capture, sent once more; prints `answers M`
   forge FILE     the same with one bit of its state changed; prints `answers M`
   paper          a source that speaks only the paper's form, on node 1's link, and the client whose connection it hands
@@ -53,36 +54,58 @@ def checksum(data):
     return ~total & 0xFFFF
 
 
+def address(text):
+    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+
+
 def tcp_sum(source, dest, segment):
-    return checksum(source + dest + struct.pack("!BBH", 0, 6, len(segment)) + segment)
+    """Over the pseudo-header of IPv4 (RFC 9293, 3.1) or IPv6 (RFC 8200, 8.1): the same numbers."""
+    return checksum(source + dest + struct.pack("!II", len(segment), 6) + segment)
+
+
+def ip_header(source, dest, length):
+    if len(source) == 16:
+        return struct.pack("!IHBB", 6 << 28, length, 6, 64) + source + dest
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 1, 0x4000, 64, 6, 0) + source + dest
+    return ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
 
 
 def frame(eth, ips, ports, seq, ack, flags, window, options=b"", payload=b""):
     """eth and ips are (source, destination)."""
-    source, dest = socket.inet_aton(ips[0]), socket.inet_aton(ips[1])
+    source, dest = address(ips[0]), address(ips[1])
     head = struct.pack("!HHIIBBHHH", *ports, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, (20 + len(options)) << 2, flags, window, 0, 0)
     segment = head + options + payload
     segment = segment[:16] + struct.pack("!H", tcp_sum(source, dest, segment)) + segment[18:]
-    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 1, 0x4000, 64, 6, 0) + source + dest
-    ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
-    return mac(eth[1]) + mac(eth[0]) + b"\x08\x00" + ip + segment
+    ethertype = b"\x86\xdd" if len(source) == 16 else b"\x08\x00"
+    return mac(eth[1]) + mac(eth[0]) + ethertype + ip_header(source, dest, len(segment)) + segment
 
 
 class Segment:
-    """A received TCP frame; `ok` is false for everything else."""
+    """A received TCP frame; `ok` is false for everything else, also for IPv6 with extension headers."""
 
     def __init__(self, data):
-        self.ok = len(data) >= 54 and data[12:14] == b"\x08\x00" and data[23] == 6
-        if not self.ok:
+        kind = data[12:14]
+        if kind == b"\x86\xdd" and len(data) >= 74 and data[20] == 6:
+            self.start = 14 + 40
+            self.end = self.start + struct.unpack("!H", data[18:20])[0]
+            ips = data[22:38], data[38:54]
+            family = socket.AF_INET6
+        elif kind == b"\x08\x00" and len(data) >= 54 and data[23] == 6:
+            self.start = 14 + (data[14] & 15) * 4
+            self.end = 14 + struct.unpack("!H", data[16:18])[0]
+            ips = data[26:30], data[30:34]
+            family = socket.AF_INET
+        else:
+            self.ok = False
             return
+        self.ok = True
         self.source_mac = ":".join(f"{b:02x}" for b in data[6:12])
-        start = 14 + (data[14] & 15) * 4
-        end = 14 + struct.unpack("!H", data[16:18])[0]
-        self.ips = socket.inet_ntoa(data[26:30]), socket.inet_ntoa(data[30:34])
-        sport, dport, self.seq, self.ack, offset, self.flags, self.window = struct.unpack("!HHIIBBH", data[start:start + 16])
+        self.ips = socket.inet_ntop(family, ips[0]), socket.inet_ntop(family, ips[1])
+        segment = data[self.start:self.end]
+        sport, dport, self.seq, self.ack, offset, self.flags, self.window = struct.unpack("!HHIIBBH", segment[:16])
         self.ports = sport, dport
-        self.payload = data[start + (offset >> 4) * 4:end]
-        self.sum_ok = tcp_sum(data[26:30], data[30:34], data[start:end]) == 0
+        self.payload = segment[(offset >> 4) * 4:]
+        self.sum_ok = tcp_sum(*ips, segment) == 0
 
 
 def segments(sock, seconds):
@@ -104,12 +127,12 @@ def splice_option(port, init_seq):
     return struct.pack("!BB4sHI", 32, 12, socket.inet_aton(CLIENT), port, init_seq)
 
 
-def option32(names, count):
+def option32(names, count, vip, client):
     wire = packet_socket(names["client"], "wire0")
     for n in range(count):
         options = struct.pack("!BBH", 2, 4, 1460) + splice_option(PORT + n, 1)
-        wire.send(frame((CLIENT_MAC, CLUSTER_MAC), (CLIENT, VIP), (PORT + n, 80), 1000, 0, SYN, 65535, options))
-    answers = sum(s.ips == (VIP, CLIENT) for s in segments(wire, 0.5))
+        wire.send(frame((CLIENT_MAC, CLUSTER_MAC), (client, vip), (PORT + n, 80), 1000, 0, SYN, 65535, options))
+    answers = sum(s.ips == (vip, client) for s in segments(wire, 0.5))
     print("answers", answers)
 
 
@@ -134,11 +157,11 @@ def again(names, path, forge):
     if forge:
         # One bit in the block's first field: the state that moves.
         found = bytearray(found)
-        start = 14 + (found[14] & 15) * 4
+        start = segment.start
         payload = start + (found[start + 12] >> 4) * 4
         found[payload + 116 + 2] ^= 1
         found[start + 16:start + 18] = b"\0\0"
-        total = tcp_sum(bytes(found[26:30]), bytes(found[30:34]), bytes(found[start:]))
+        total = tcp_sum(*map(address, segment.ips), bytes(found[start:segment.end]))
         found[start + 16:start + 18] = struct.pack("!H", total)
     # From a node's cable; the answer goes to the node whose address it bears.
     node = int(segment.ips[0].rsplit(".", 1)[1])
@@ -220,8 +243,8 @@ def paper(names):
 def main(arguments):
     names = dict(a.split("=", 1) for a in arguments if "=" in a)
     command = [a for a in arguments if "=" not in a]
-    if command[:1] == ["option32"] and len(command) == 2:
-        option32(names, int(command[1]))
+    if command[:1] == ["option32"] and len(command) == 4:
+        option32(names, int(command[1]), *command[2:])
     elif command[:1] in (["replay"], ["forge"]) and len(command) == 2:
         again(names, command[1], command[0] == "forge")
     elif command == ["paper"]:

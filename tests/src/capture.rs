@@ -19,7 +19,7 @@ const ANALYSIS: [(&str, &str); 7] = [
     ("out of order", "tcp.analysis.out_of_order"),
     ("lost segment", "tcp.analysis.lost_segment"),
 ];
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "frame.number",
     "frame.time_relative",
     "eth.src",
@@ -32,6 +32,7 @@ const FIELDS: [&str; 12] = [
     "ip.checksum.status",
     "tcp.checksum.status",
     "tcp.seq_raw",
+    "ipv6.src",
 ];
 const FIN: u32 = 0x01;
 const SYN: u32 = 0x02;
@@ -121,7 +122,7 @@ impl Capture {
         let field = |i: usize| row.get(i).copied().unwrap_or("");
         let number = |i: usize| field(i).parse::<u64>().unwrap_or(0);
         let (frame, time) = (number(0), field(1).parse::<f64>().unwrap_or(0.0));
-        let from_client = field(3) == lab.fact("CLIENT");
+        let from_client = lab.is_client(field(3)) || lab.is_client(field(12));
         let flags = u32::from_str_radix(field(7).trim_start_matches("0x"), 16).unwrap_or(0);
         let payload = number(8) > 0;
         self.frames += 1;

@@ -3,8 +3,12 @@
 use crate::client::{Connection, Outcome};
 use crate::metrics::Metrics;
 use serde::Deserialize;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::net::IpAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -44,11 +48,58 @@ pub struct Handover {
     pub reason: String,
 }
 
+/// What the clients of a test speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// What stands behind the name of a test over it.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::V4 => "",
+            Self::V6 => "_v6",
+        }
+    }
+}
+
 /// A lab that is up.
 #[derive(Debug)]
 pub struct Lab {
     setup: Setup,
+    /// Of the test that runs now.
+    family: Cell<Family>,
     facts: HashMap<String, String>,
+    /// Dropped last, when the lab is down.
+    _turn: UnixListener,
+}
+
+/// How long a run of the tests waits for another one on this machine.
+const TURN: Duration = Duration::from_secs(1200);
+
+/// The right to use a prefix on this machine: a name in the abstract socket
+/// namespace, which the kernel gives back whatever becomes of its holder. Two runs
+/// of the tests would otherwise take down each other's lab.
+fn turn(prefix: &str) -> Result<UnixListener, String> {
+    let name = format!("dts-tests-lab-{prefix}");
+    let address = SocketAddr::from_abstract_name(&name).map_err(|e| format!("{name}: {e}"))?;
+    let deadline = Instant::now() + TURN;
+    loop {
+        match UnixListener::bind_addr(&address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(format!(
+                    "another run of the tests has lab {prefix}: {error}"
+                ));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
 }
 
 fn script() -> PathBuf {
@@ -105,10 +156,13 @@ impl Lab {
         fs::create_dir_all(setup.scratch).map_err(|e| format!("{}: {e}", setup.scratch))?;
         let overlay = Path::new(setup.scratch).join(format!("{}.overlay", setup.prefix));
         fs::write(&overlay, setup.overlay).map_err(|e| format!("{}: {e}", overlay.display()))?;
+        let turn = turn(setup.prefix)?;
         output(lab_command(setup.prefix).arg("down"))?;
         let mut lab = Self {
             setup: setup.clone(),
+            family: Cell::new(Family::V4),
             facts: HashMap::new(),
+            _turn: turn,
         };
         output(
             lab_command(setup.prefix)
@@ -122,6 +176,85 @@ impl Lab {
             .map(|(k, v)| (k.into(), v.into()))
             .collect();
         Ok(lab)
+    }
+
+    /// A test over `family` begins: what earlier ones have left with the applications
+    /// is gone, so that the same test may run over each family.
+    ///
+    /// # Panics
+    /// A file cannot be removed or emptied.
+    pub fn begin(&self, family: Family) {
+        self.family.set(family);
+        for node in 1..=3 {
+            // nginx has its log open for appending.
+            let log = self.dir(node).join("access.log");
+            fs::write(&log, "").unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+            let uploads = self.dir(node).join("upload");
+            for entry in fs::read_dir(&uploads).expect("the lab makes it") {
+                let path = entry.expect("a directory entry").path();
+                fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+        }
+    }
+
+    /// What the clients of this test speak.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family.get()
+    }
+
+    /// A fact that has a `6` behind its name where it is one of IPv6.
+    fn address(&self, key: &str) -> &str {
+        match self.family() {
+            Family::V4 => self.fact(key),
+            Family::V6 => self.fact(&format!("{key}6")),
+        }
+    }
+
+    /// The service's address.
+    #[must_use]
+    pub fn vip(&self) -> &str {
+        self.address("VIP")
+    }
+
+    /// The client's address.
+    ///
+    /// # Panics
+    /// The lab says something else.
+    #[must_use]
+    pub fn client_address(&self) -> IpAddr {
+        let address = self.address("CLIENT");
+        address.parse().unwrap_or_else(|e| panic!("{address}: {e}"))
+    }
+
+    /// Whether `address` is the client's.
+    #[must_use]
+    pub fn is_client(&self, address: &str) -> bool {
+        address == self.fact("CLIENT") || address == self.fact("CLIENT6")
+    }
+
+    /// Another address on the wire: 1 to 3 are the nodes'.
+    #[must_use]
+    pub fn on_wire(&self, last: u16) -> String {
+        match self.family() {
+            Family::V4 => format!("{}.{last}", self.fact("WIRE_NET")),
+            Family::V6 => format!("{}{last}", self.fact("WIRE_NET6")),
+        }
+    }
+
+    /// The service's address and port.
+    #[must_use]
+    pub fn service(&self) -> String {
+        match self.family() {
+            Family::V4 => format!("{}:80", self.vip()),
+            Family::V6 => format!("[{}]:80", self.vip()),
+        }
+    }
+
+    /// A path at the service.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.service())
     }
 
     /// A line of `lab env`.
@@ -205,16 +338,18 @@ impl Lab {
     /// # Panics
     /// The client failed.
     pub fn load(&self, arguments: &[&str]) -> Vec<Connection> {
-        connections(&self.exec("client", &self.client(arguments)))
+        let to = format!("to={}", self.service());
+        connections(&self.exec("client", &self.client(&to, arguments)))
     }
 
     /// The same in the background.
     pub fn start_load(&self, arguments: &[&str]) -> Running {
-        self.spawn("client", &self.client(arguments))
+        let to = format!("to={}", self.service());
+        self.spawn("client", &self.client(&to, arguments))
     }
 
-    fn client<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
-        [&[self.setup.client], arguments].concat()
+    fn client<'a>(&self, to: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+        [&[self.setup.client, to], arguments].concat()
     }
 
     /// A node's counters.
@@ -241,14 +376,35 @@ impl Lab {
     /// It does not answer, or something else than a list.
     #[must_use]
     pub fn handovers(&self, node: u16) -> Vec<Handover> {
+        let text = self.admin(node, "/v1/handovers?limit=1000");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/handovers: {e}: {text}"))
+    }
+
+    /// Client and service of the flows that a node knows.
+    ///
+    /// # Panics
+    /// It does not answer, or something else than a list.
+    #[must_use]
+    pub fn flows(&self, node: u16) -> Vec<(String, String)> {
+        #[derive(Deserialize)]
+        struct Flow {
+            client: String,
+            vip: String,
+        }
+        let text = self.admin(node, "/v1/flows?limit=10000");
+        let flows: Vec<Flow> =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/flows: {e}: {text}"));
+        flows.into_iter().map(|f| (f.client, f.vip)).collect()
+    }
+
+    fn admin(&self, node: u16, path: &str) -> String {
         let socket = self.dir(node).join("admin.sock");
         let socket = socket.to_str().expect("a lab path is ASCII");
-        let url = "http://dtsd/v1/handovers?limit=1000";
-        let text = self.exec(
+        let url = format!("http://dtsd{path}");
+        self.exec(
             &format!("node{node}"),
-            &["curl", "-sf", "-m", "5", "--unix-socket", socket, url],
-        );
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/handovers: {e}: {text}"))
+            &["curl", "-sf", "-m", "5", "--unix-socket", socket, &url],
+        )
     }
 
     /// The newest handover of a client port, whoever was its source.
@@ -327,7 +483,8 @@ impl Lab {
         file: &str,
         during: impl FnOnce() -> T,
     ) -> (PathBuf, T) {
-        let path = Path::new(self.setup.scratch).join(format!("{}-{file}.pcap", self.setup.prefix));
+        let (prefix, family) = (self.setup.prefix, self.family().suffix());
+        let path = Path::new(self.setup.scratch).join(format!("{prefix}-{file}{family}.pcap"));
         let (at, text) = (
             format!("{name}:{interface}"),
             path.to_str().expect("a UTF-8 path"),

@@ -6,9 +6,12 @@
 //! reason; nothing is skipped.
 
 pub mod capture;
+pub mod capture_file;
 pub mod client;
+pub mod daemon;
 pub mod impair;
 pub mod lab;
 pub mod metrics;
+pub mod replay;
 pub mod stacks;
 pub mod suite;

@@ -2,7 +2,7 @@
 //! other, in the lab of their group, and takes the lab down at the end, whatever
 //! became of them.
 
-use crate::lab::{Lab, Setup};
+use crate::lab::{Family, Lab, Setup};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -15,8 +15,29 @@ pub type Case = (&'static str, fn(&Lab));
 pub struct Group {
     /// How to raise it.
     pub setup: Setup,
-    /// The tests, in order.
+    /// Stands behind the names of its tests, to tell groups with the same ones apart.
+    pub suffix: &'static str,
+    /// The tests that run over both families, in order: all of them over IPv4, then all
+    /// over IPv6, with `_v6` behind their names.
     pub cases: Vec<Case>,
+    /// Those that have nothing to do with the clients' family, between the two.
+    pub once: Vec<Case>,
+}
+
+impl Group {
+    fn trials(&self) -> Vec<(String, Family, fn(&Lab))> {
+        let all = |cases: &[Case], family: Family| -> Vec<_> {
+            let name = |name| format!("{name}{}{}", self.suffix, family.suffix());
+            let trial = |&(n, run): &Case| (name(n), family, run);
+            cases.iter().map(trial).collect()
+        };
+        [
+            all(&self.cases, Family::V4),
+            all(&self.once, Family::V4),
+            all(&self.cases, Family::V6),
+        ]
+        .concat()
+    }
 }
 
 /// The one lab that is up: its group, and the lab or why there is none.
@@ -32,11 +53,11 @@ pub fn main(groups: Vec<Group>) -> ExitCode {
     let current: Arc<Mutex<Current>> = Arc::default();
     let mut trials = Vec::new();
     for (number, group) in groups.into_iter().enumerate() {
-        for (name, case) in group.cases {
+        for (name, family, case) in group.trials() {
             let (current, setup) = (Arc::clone(&current), group.setup.clone());
             trials.push(Trial::test(name, move || {
                 let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
-                run(&mut current, number, &setup, case)
+                run(&mut current, number, &setup, family, case)
             }));
         }
     }
@@ -45,7 +66,13 @@ pub fn main(groups: Vec<Group>) -> ExitCode {
     conclusion.exit_code()
 }
 
-fn run(current: &mut Current, group: usize, setup: &Setup, case: fn(&Lab)) -> Result<(), Failed> {
+fn run(
+    current: &mut Current,
+    group: usize,
+    setup: &Setup,
+    family: Family,
+    case: fn(&Lab),
+) -> Result<(), Failed> {
     if current.as_ref().is_none_or(|(number, _)| *number != group) {
         // First down, then up: two labs at once would compete for memory and cores.
         *current = None;
@@ -57,7 +84,11 @@ fn run(current: &mut Current, group: usize, setup: &Setup, case: fn(&Lab)) -> Re
     let lab = lab
         .as_ref()
         .map_err(|reason| Failed::from(format!("the lab is not up: {reason}")))?;
-    catch_unwind(AssertUnwindSafe(|| case(lab))).map_err(|panic| {
+    catch_unwind(AssertUnwindSafe(|| {
+        lab.begin(family);
+        case(lab);
+    }))
+    .map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Failed::from(text.unwrap_or_else(|| "panicked".into()))

@@ -33,6 +33,7 @@ const FROM_1: &str = "ip saddr 10.77.1.1 ip protocol tcp";
 fn main() -> ExitCode {
     suite::main(vec![Group {
         setup: SETUP,
+        suffix: "",
         cases: vec![
             (
                 "a_refused_handover_goes_to_another_node",
@@ -63,8 +64,8 @@ fn main() -> ExitCode {
                 a_lost_accept_is_proved_by_the_client,
             ),
             (
-                "lost_first_frames_are_sent_again",
-                lost_first_frames_are_sent_again,
+                "lost_link_messages_are_sent_again",
+                lost_link_messages_are_sent_again,
             ),
             (
                 "a_dead_daemon_at_the_destination",
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
             ),
             ("a_restarted_owner_serves", a_restarted_owner_serves),
         ],
+        once: vec![],
     }])
 }
 
@@ -294,14 +296,35 @@ fn a_lost_accept_is_proved_by_the_client(lab: &Lab) {
     assert_recovers(lab, "after-proved", Duration::from_secs(5));
 }
 
-fn lost_first_frames_are_sent_again(lab: &Lab) {
-    // Every third link message of either direction is lost.
-    let third = "ip protocol tcp numgen inc mod 3 == 0";
-    let (there, back) = (lab.lose("l2", third), lab.lose("l1", third));
-    let connections = lab.load(&["count=150", "threads=2", "path=/b/lossy-{}", "timeout=5000"]);
-    drop((there, back));
-    lab.assert_answered(&connections, 150, Some("node1"));
-    assert_once(lab, "/b/lossy-", &connections);
+/// Requests while of every four messages from node 2, and of every four from node 1,
+/// one is lost.
+fn lossy(lab: &Lab, path: &str, count: usize, arguments: &[&str]) {
+    let repeats = || {
+        lab.metrics(SOURCE)
+            .sum("dts_link_repeats_total", &[("worker", "0")])
+    };
+    let before = repeats();
+    let fourth = "ip protocol tcp numgen inc mod 4 == 0";
+    let losing = (lab.lose("l2", fourth), lab.lose("l1", fourth));
+    let (path_of, count_of) = (format!("path={path}{{}}"), format!("count={count}"));
+    let fixed = [&path_of, &count_of, "threads=2", "timeout=5000"];
+    let connections = lab.load(&[&fixed, arguments].concat());
+    drop(losing);
+    // Five sends fit between the freeze and the abort, at 0, 5, 15, 35 and 75 ms, and
+    // each is in vain with a probability of 1 - (3/4)^2. So about one handover to node
+    // 1 in sixty is aborted, which is no error: then node 3 has it, of whose messages
+    // none is lost.
+    lab.assert_answered(&connections, count, None);
+    assert_once(lab, path, &connections);
+    let by_1 = connections.iter().filter(|c| c.node == "node1").count();
+    assert!(by_1 > count / 4, "only {by_1} of {count} by node 1");
+    assert!(repeats() > before, "nothing was sent again");
+}
+
+fn lost_link_messages_are_sent_again(lab: &Lab) {
+    lossy(lab, "/a/lossy-small-", 200, &[]);
+    // Six data segments each.
+    lossy(lab, "/a/lossy-large-", 120, &["pad=7000"]);
 }
 
 fn a_dead_daemon_at_the_destination(lab: &Lab) {

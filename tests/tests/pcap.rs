@@ -7,19 +7,20 @@
 //! table, never from what the daemon did, and then fails: look at them first
 //! (`text2pcap FILE - | tshark -r - -V` reads them).
 
+#[path = "pcap/v6.rs"]
+mod v6;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dts_tests::lab::bin_dir;
+use dts_tests::capture_file::{from_hex, read_pcap, to_hex, write_pcap};
+use dts_tests::daemon::{PATIENCE, Process, dtsd, get, metrics_address};
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, SlicedPacket, TcpHeader,
-    TransportSlice,
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, IpHeaders, NetSlice, PacketBuilder,
+    PacketBuilderStep, SlicedPacket, TcpHeader, TransportSlice,
 };
 
 type Mac = [u8; 6];
@@ -34,17 +35,21 @@ const NOBODY: Mac = [0; 6];
 /// Where the twin's kernel sends service traffic; the data plane knows better.
 const PINNED_HOP: Mac = [0x02, 0, 0, 0, 0, 0x01];
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-const SELF: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+const VIP: IpAddr = v4(10, 77, 0, 100);
+const SELF: IpAddr = v4(10, 77, 0, 1);
+const OTHER: IpAddr = v4(10, 77, 0, 2);
 /// A client; its ping and ARP belong to node 2, its connections to either.
-const HOST_A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 201);
+const HOST_A: IpAddr = v4(10, 77, 0, 201);
 /// A client whose ping and ARP belong to node 1, this one.
-const HOST_B: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 202);
+const HOST_B: IpAddr = v4(10, 77, 0, 202);
 /// Addresses of documentation (RFC 5737), which no machine has: the daemon then
 /// says no hellos.
-const LINK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const LINK: IpAddr = v4(192, 0, 2, 1);
+const PEER: IpAddr = v4(192, 0, 2, 2);
 
 // Ports of HOST_A whose buckets are node 1's, and one of node 2's. All nodes of a
 // cluster must agree on these, also across versions; they were found by a second
@@ -130,8 +135,8 @@ use Fate::{Answered, Becomes, Dropped, Unharmed};
 /// A TCP segment; flags as tcpdump shows them, with `n` for AE.
 #[derive(Clone, Copy)]
 struct Tcp<'a> {
-    from: (Ipv4Addr, u16),
-    to: (Ipv4Addr, u16),
+    from: (IpAddr, u16),
+    to: (IpAddr, u16),
     flags: &'a str,
     seq: u32,
     ack: u32,
@@ -153,12 +158,20 @@ impl Tcp<'_> {
         header.cwr = has('W');
         header.ns = has('n');
         header.set_options_raw(self.options).unwrap();
-        let packet = PacketBuilder::ethernet2(src, dst)
-            .ipv4(self.from.0.octets(), self.to.0.octets(), 64)
-            .tcp_header(header);
+        let packet = ip(src, dst, self.from.0, self.to.0).tcp_header(header);
         let mut frame = Vec::new();
         packet.write(&mut frame, self.payload).unwrap();
         frame
+    }
+}
+
+/// Ethernet and IP headers, of the addresses' family.
+fn ip(src: Mac, dst: Mac, from: IpAddr, to: IpAddr) -> PacketBuilderStep<IpHeaders> {
+    let ethernet = PacketBuilder::ethernet2(src, dst);
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),
+        _ => panic!("{from} and {to}"),
     }
 }
 
@@ -190,24 +203,23 @@ fn syn_ack(port: u16) -> Tcp<'static> {
     }
 }
 
-fn udp(src: (Mac, Ipv4Addr, u16), dst: (Mac, Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
-    let packet = PacketBuilder::ethernet2(src.0, dst.0)
-        .ipv4(src.1.octets(), dst.1.octets(), 64)
-        .udp(src.2, dst.2);
+fn udp(src: (Mac, IpAddr, u16), dst: (Mac, IpAddr, u16), payload: &[u8]) -> Vec<u8> {
+    let packet = ip(src.0, dst.0, src.1, dst.1).udp(src.2, dst.2);
     let mut frame = Vec::new();
     packet.write(&mut frame, payload).unwrap();
     frame
 }
 
-fn ping(src: (Mac, Ipv4Addr), dst: (Mac, Ipv4Addr), reply: bool) -> Vec<u8> {
-    let ip = PacketBuilder::ethernet2(src.0, dst.0).ipv4(src.1.octets(), dst.1.octets(), 64);
-    let packet = if reply {
-        ip.icmpv4_echo_reply(7, 1)
-    } else {
-        ip.icmpv4_echo_request(7, 1)
-    };
-    let mut frame = Vec::new();
-    packet.write(&mut frame, b"who is there").unwrap();
+fn ping(src: (Mac, IpAddr), dst: (Mac, IpAddr), reply: bool) -> Vec<u8> {
+    let ip = ip(src.0, dst.0, src.1, dst.1);
+    let (mut frame, said) = (Vec::new(), b"who is there");
+    match (src.1.is_ipv4(), reply) {
+        (true, false) => ip.icmpv4_echo_request(7, 1).write(&mut frame, said),
+        (true, true) => ip.icmpv4_echo_reply(7, 1).write(&mut frame, said),
+        (false, false) => ip.icmpv6_echo_request(7, 1).write(&mut frame, said),
+        (false, true) => ip.icmpv6_echo_reply(7, 1).write(&mut frame, said),
+    }
+    .unwrap();
     frame
 }
 
@@ -215,17 +227,21 @@ fn ping(src: (Mac, Ipv4Addr), dst: (Mac, Ipv4Addr), reply: bool) -> Vec<u8> {
 fn arp(
     eth: (Mac, Mac),
     operation: ArpOperation,
-    sender: (Mac, Ipv4Addr),
-    target: (Mac, Ipv4Addr),
+    sender: (Mac, IpAddr),
+    target: (Mac, IpAddr),
 ) -> Vec<u8> {
+    let octets = |address| match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(_) => panic!("ARP is IPv4's"),
+    };
     let message = ArpPacket::new(
         ArpHardwareId::ETHERNET,
         EtherType::IPV4,
         operation,
         &sender.0,
-        &sender.1.octets(),
+        &octets(sender.1),
         &target.0,
-        &target.1.octets(),
+        &octets(target.1),
     );
     let packet = PacketBuilder::ethernet2(eth.0, eth.1).arp(message.unwrap());
     let mut frame = Vec::new();
@@ -234,7 +250,7 @@ fn arp(
     frame
 }
 
-fn who_has(asker: (Mac, Ipv4Addr), target: Ipv4Addr) -> Vec<u8> {
+fn who_has(asker: (Mac, IpAddr), target: IpAddr) -> Vec<u8> {
     let eth = (asker.0, BROADCAST);
     arp(eth, ArpOperation::REQUEST, asker, (NOBODY, target))
 }
@@ -292,7 +308,7 @@ fn from_wire() -> Vec<Case> {
         (CLIENT, VIP),
         (NOBODY, VIP),
     );
-    let to = |to: (Ipv4Addr, u16)| Tcp { to, ..syn(PLAIN) };
+    let to = |to: (IpAddr, u16)| Tcp { to, ..syn(PLAIN) };
     let mut cut_short = same_but(syn(PLAIN));
     cut_short.truncate(14 + 20 + 12);
     let lldp = raw(
@@ -386,7 +402,7 @@ fn from_wire_host() -> Vec<Case> {
         options: &[],
         ..syn_ack(CLOSED)
     };
-    let from = |from: (Ipv4Addr, u16), flags| Tcp {
+    let from = |from: (IpAddr, u16), flags| Tcp {
         from,
         to: (HOST_A, 50000),
         flags,
@@ -505,82 +521,8 @@ fn expected_drops(cases: &[Vec<Case>; 4]) -> BTreeMap<String, u64> {
     drops
 }
 
-/// A capture file of Ethernet frames, little-endian, without times.
-fn write_pcap(path: &Path, frames: &[Vec<u8>]) {
-    let mut file = Vec::new();
-    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65535, 1] {
-        file.extend(word.to_le_bytes());
-    }
-    for frame in frames {
-        let len = frame.len() as u32;
-        for word in [0, 0, len, len] {
-            file.extend(word.to_le_bytes());
-        }
-        file.extend(frame);
-    }
-    fs::write(path, file).unwrap();
-}
-
-/// The frames of a capture file that a process of this machine wrote.
-fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
-    let file = fs::read(path).unwrap();
-    let word = |at: usize| u32::from_ne_bytes(file[at..at + 4].try_into().unwrap());
-    let magic = word(0);
-    assert!(
-        [0xa1b2_c3d4, 0xa1b2_3c4d].contains(&magic),
-        "no capture: {magic:08x}"
-    );
-    assert_eq!(word(20), 1, "Ethernet");
-    let mut frames = Vec::new();
-    let mut at = 24;
-    while at < file.len() {
-        let (captured, len) = (word(at + 8) as usize, word(at + 12) as usize);
-        assert_eq!(captured, len, "a frame was cut");
-        at += 16;
-        frames.push(file[at..at + len].to_vec());
-        at += len;
-    }
-    frames
-}
-
-/// Frames as text2pcap reads them: a comment, then 16 bytes to a line behind
-/// their offset.
-fn to_hex(frames: &[(&str, Vec<u8>)]) -> String {
-    let mut text = String::new();
-    for (number, (what, frame)) in frames.iter().enumerate() {
-        let _ = writeln!(text, "# {}: {what}", number + 1);
-        for (line, bytes) in frame.chunks(16).enumerate() {
-            let _ = write!(text, "{:04x}", line * 16);
-            for byte in bytes {
-                let _ = write!(text, " {byte:02x}");
-            }
-            text.push('\n');
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn from_hex(text: &str) -> Vec<Vec<u8>> {
-    let mut frames = Vec::new();
-    let lines = text
-        .lines()
-        .filter(|l| !l.starts_with('#') && !l.is_empty());
-    for line in lines {
-        let mut words = line.split_ascii_whitespace();
-        let offset = usize::from_str_radix(words.next().unwrap(), 16).unwrap();
-        if offset == 0 {
-            frames.push(Vec::new());
-        }
-        let frame: &mut Vec<u8> = frames.last_mut().expect("a frame starts at offset 0");
-        assert_eq!(offset, frame.len(), "{line}");
-        frame.extend(words.map(|w| u8::from_str_radix(w, 16).unwrap()));
-    }
-    frames
-}
-
-fn golden(port: Port) -> PathBuf {
-    let name = format!("golden/{}.hex", port.file());
+fn golden(set: &Set, port: Port) -> PathBuf {
+    let name = format!("golden/{}{}.hex", set.name, port.file());
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
@@ -600,79 +542,49 @@ fn assert_frames(port: Port, found: &[Vec<u8>], wanted: &[Vec<u8>], labels: &[&s
     assert_eq!(found, wanted, "frames out by {port:?}");
 }
 
-/// IPv4 and TCP checksums of a frame, computed anew.
+/// Every checksum of a frame, computed anew.
 fn assert_checksums(frame: &[u8], what: &str) {
     let packet = SlicedPacket::from_ethernet(frame).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let Some(etherparse::NetSlice::Ipv4(ip)) = &packet.net else {
-        return;
-    };
-    let header = ip.header().to_header();
-    assert_eq!(
-        header.header_checksum,
-        header.calc_header_checksum(),
-        "{what}"
-    );
-    if let Some(TransportSlice::Tcp(tcp)) = &packet.transport {
-        let sum = tcp.calc_checksum_ipv4(header.source, header.destination);
-        assert_eq!(tcp.checksum(), sum.unwrap(), "{what}");
+    match (&packet.net, &packet.transport) {
+        (Some(NetSlice::Ipv4(ip)), transport) => {
+            let header = ip.header().to_header();
+            let sum = header.calc_header_checksum();
+            assert_eq!(header.header_checksum, sum, "{what}");
+            if let Some(TransportSlice::Tcp(tcp)) = transport {
+                let sum = tcp.calc_checksum_ipv4(header.source, header.destination);
+                assert_eq!(tcp.checksum(), sum.unwrap(), "{what}");
+            }
+        }
+        (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Tcp(tcp))) => {
+            let header = ip.header().to_header();
+            let sum = tcp.calc_checksum_ipv6(header.source, header.destination);
+            assert_eq!(tcp.checksum(), sum.unwrap(), "{what}");
+        }
+        (Some(NetSlice::Ipv6(ip)), Some(TransportSlice::Icmpv6(icmp))) => {
+            let header = ip.header().to_header();
+            let valid = icmp.is_checksum_valid(header.source, header.destination);
+            assert!(valid, "{what}");
+        }
+        _ => {}
     }
 }
 
-/// A running daemon; it is killed where a test ends early.
-struct Daemon {
-    child: Child,
-    metrics: SocketAddr,
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Daemon {
-    /// Starts one on capture files in `dir`.
-    fn start(dir: &Path) -> Self {
-        // A loopback address of this process's own: no test beside it has it.
-        let [_, a, b, c] = std::process::id().to_be_bytes();
-        let metrics = SocketAddr::from(([127, 64 | a, b, c], 9464));
-        let config = dir.join("dtsd.yaml");
-        fs::write(&config, configuration(dir, metrics)).unwrap();
-        let log = fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new(bin_dir().join("dtsd"))
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("dtsd, built before the tests");
-        Daemon { child, metrics }
-    }
-
-    /// The text of `/metrics`; `None` while nobody answers.
-    fn scrape(&self) -> Option<String> {
-        let mut stream = TcpStream::connect(self.metrics).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        text.starts_with("HTTP/1.0 200").then_some(text)
-    }
-
-    /// Ends it as a service manager does.
-    fn terminate(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "dtsd: {status}");
-    }
+/// One run: what goes in and what becomes of it, by port.
+struct Set {
+    /// Stands in front of the names of its golden captures.
+    name: &'static str,
+    vip: IpAddr,
+    /// The node's own address on the wire, with its prefix length.
+    own: (IpAddr, u8),
+    links: [IpAddr; 2],
+    cases: [Vec<Case>; 4],
 }
 
 /// Node 1 of two on four capture devices, with nothing in the kernel.
-fn configuration(dir: &Path, metrics: SocketAddr) -> String {
+fn configuration(set: &Set, dir: &Path, metrics: SocketAddr) -> String {
+    let Set {
+        vip, own, links, ..
+    } = set;
     let device = |port: Port| {
         let (at, name) = (dir.display(), port.file());
         let number = port as usize;
@@ -687,14 +599,14 @@ cluster:
   key: "000102030405060708090a0b0c0d0e0f"
   mac: "02:00:5e:00:00:64"
   members:
-    - {{ id: 1, name: node1, link: {LINK} }}
-    - {{ id: 2, name: node2, link: {PEER} }}
+    - {{ id: 1, name: node1, link: "{}" }}
+    - {{ id: 2, name: node2, link: "{}" }}
 services:
-  - {{ name: web, vip: {VIP}, port: 80, proxy_port: {PROXY} }}
+  - {{ name: web, vip: "{vip}", port: 80, proxy_port: {PROXY} }}
 ports:
   wire:
     device: {wire}
-    host: {{ device: {wire_host}, addresses: [{SELF}/24] }}
+    host: {{ device: {wire_host}, addresses: ["{}/{}"] }}
   link:
     device: {link}
     host: {{ device: {link_host} }}
@@ -705,7 +617,8 @@ control:
   rpc_socket: {dir}/rpc.sock
   admin_socket: {dir}/admin.sock
   metrics: "{metrics}"
-"#
+"#,
+        links[0], links[1], own.0, own.1,
     )
 }
 
@@ -726,13 +639,36 @@ fn samples(text: &str, metric: &str, label: &str) -> BTreeMap<String, u64> {
     all
 }
 
+/// The text of `/metrics`; `None` while nobody answers.
+fn scrape(metrics: SocketAddr) -> Option<String> {
+    let stream = TcpStream::connect(metrics).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let (status, text) = get(stream, "/metrics")?;
+    (status == 200).then_some(text)
+}
+
 #[test]
 fn a_replayed_capture_gives_the_expected_one() {
-    let cases = [from_wire(), from_wire_host(), from_link(), from_link_host()];
-    let wanted = expected(&cases);
+    replay(&Set {
+        name: "",
+        vip: VIP,
+        own: (SELF, 24),
+        links: [LINK, PEER],
+        cases: [from_wire(), from_wire_host(), from_link(), from_link_host()],
+    });
+}
+
+#[test]
+fn a_replayed_capture_of_ipv6_gives_the_expected_one() {
+    replay(&v6::set());
+}
+
+fn replay(set: &Set) {
+    let cases = &set.cases;
+    let wanted = expected(cases);
     if std::env::var_os("DTS_UPDATE_GOLDEN").is_some() {
         for port in Port::ALL {
-            let path = golden(port);
+            let path = golden(set, port);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, to_hex(&wanted[port as usize])).unwrap();
         }
@@ -741,7 +677,7 @@ fn a_replayed_capture_gives_the_expected_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = |port: Port, end: &str| dir.path().join(format!("{}.{end}", port.file()));
     let mut received = BTreeMap::new();
-    for (port, cases) in Port::ALL.into_iter().zip(&cases) {
+    for (port, cases) in Port::ALL.into_iter().zip(cases) {
         // One burst per port: the wire's is processed before the host's, whose
         // frames answer it.
         assert!(cases.len() < 32);
@@ -750,11 +686,15 @@ fn a_replayed_capture_gives_the_expected_one() {
         received.insert(port.name().to_owned(), cases.len() as u64);
     }
 
-    let mut daemon = Daemon::start(dir.path());
-    let drops = expected_drops(&cases);
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let metrics = metrics_address();
+    let file = dir.path().join("dtsd.yaml");
+    fs::write(&file, configuration(set, dir.path(), metrics)).unwrap();
+    let log = fs::File::create(dir.path().join("log")).unwrap();
+    let mut daemon = Process::spawn(&mut dtsd(&file), log.try_clone().unwrap(), log);
+    let drops = expected_drops(cases);
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        let text = daemon.scrape().unwrap_or_default();
+        let text = scrape(metrics).unwrap_or_default();
         let found = (
             samples(&text, "dts_port_rx_packets_total", "port"),
             samples(&text, "dts_drops_total", "reason"),
@@ -762,7 +702,7 @@ fn a_replayed_capture_gives_the_expected_one() {
         if found.0 == received && found.1 == drops {
             break;
         }
-        let ended = daemon.child.try_wait().unwrap();
+        let ended = daemon.ended();
         if ended.is_some() || Instant::now() > deadline {
             let log = fs::read_to_string(dir.path().join("log")).unwrap();
             assert_eq!(ended, None, "dtsd has ended:\n{log}");
@@ -772,13 +712,14 @@ fn a_replayed_capture_gives_the_expected_one() {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    daemon.terminate();
+    let status = daemon.terminate();
+    assert!(status.success(), "dtsd: {status}");
 
     for port in Port::ALL {
         let (labels, wanted): (Vec<_>, Vec<_>) = wanted[port as usize].iter().cloned().unzip();
         let found = read_pcap(&path(port, "out"));
         assert_frames(port, &found, &wanted, &labels);
-        let text = fs::read_to_string(golden(port)).unwrap();
+        let text = fs::read_to_string(golden(set, port)).unwrap();
         assert_frames(port, &found, &from_hex(&text), &labels);
         for (frame, what) in found.iter().zip(labels) {
             assert_checksums(frame, what);

@@ -13,12 +13,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus};
 
 use dts_proto::rpc::{Answer, FailCode, MAX_MESSAGE, decode_answer, encode_request};
+use dts_tests::daemon::{PATIENCE, Process, dtsd, eventually, get, metrics_address};
 use dts_tests::lab::bin_dir;
 use dts_tests::metrics::Metrics;
 use nix::errno::Errno;
@@ -31,8 +29,6 @@ use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Where a daemon's output goes, in its site.
 const STDOUT: &str = "stdout";
 const STDERR: &str = "stderr";
@@ -76,12 +72,9 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        static PORT: AtomicU16 = AtomicU16::new(9464);
-        let [_, a, b, c] = std::process::id().to_be_bytes();
-        let port = PORT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        let metrics = SocketAddr::from(([127, 64 | a, b, c], port));
+        let metrics = metrics_address();
         Site { dir, metrics }
     }
 
@@ -144,56 +137,35 @@ impl Site {
     }
 }
 
-fn dtsd(config: &Path) -> Command {
-    let mut command = Command::new(bin_dir().join("dtsd"));
-    command.arg("--config").arg(config);
-    command
-}
-
-/// A daemon in a process group of its own, killed where a test ends early.
+/// A daemon in a process group of its own.
 struct Daemon {
-    child: Child,
+    process: Process,
     admin: PathBuf,
     metrics: SocketAddr,
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Daemon {
     fn spawn(mut command: Command, site: &Site) -> Self {
         let file = |name| fs::File::create(site.path(name)).unwrap();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file(STDOUT))
-            .stderr(file(STDERR))
-            .process_group(0)
-            .spawn()
-            .expect("dtsd, built before the tests");
+        let process = Process::spawn(command.process_group(0), file(STDOUT), file(STDERR));
         let (admin, metrics) = (site.admin(), site.metrics);
         Daemon {
-            child,
+            process,
             admin,
             metrics,
         }
     }
 
     fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
+        Pid::from_raw(self.process.id().cast_signed())
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let child = &mut self.child;
-        eventually("the end of dtsd", || child.try_wait().unwrap())
+        self.process.wait()
     }
 
     fn terminate(&mut self) -> ExitStatus {
-        kill(self.pid(), Signal::SIGTERM).unwrap();
-        self.wait()
+        self.process.terminate()
     }
 
     /// That the process, which has been waited for, left no other and no folder of
@@ -209,9 +181,9 @@ impl Daemon {
     }
 
     fn await_ready(&mut self) {
-        let Daemon { child, admin, .. } = self;
+        let Daemon { process, admin, .. } = self;
         eventually("a daemon that serves", || {
-            assert_eq!(child.try_wait().unwrap(), None, "dtsd has ended");
+            assert_eq!(process.ended(), None, "dtsd has ended");
             let (status, body) = get(UnixStream::connect(&admin).ok()?, "/v1/status")?;
             (status == 200 && body.contains(r#""ready":true"#)).then_some(())
         });
@@ -219,7 +191,7 @@ impl Daemon {
 
     /// That it still answers on every socket, as the same process.
     fn assert_serves(&mut self, site: &Site) {
-        assert_eq!(self.child.try_wait().unwrap(), None, "dtsd has ended");
+        assert_eq!(self.process.ended(), None, "dtsd has ended");
         for target in ["/v1/status", "/v1/flows?limit=5", "/v1/handovers"] {
             let (status, body) = get(UnixStream::connect(&self.admin).unwrap(), target).unwrap();
             assert_eq!(status, 200, "{target}: {body}");
@@ -253,28 +225,6 @@ impl Daemon {
         });
         proc("fd").count()
     }
-}
-
-/// Asks again and again until there is an answer.
-fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what}: not in {PATIENCE:?}");
-        sleep(Duration::from_millis(10));
-    }
-}
-
-/// Status and body of an HTTP GET; `None` where the connection ends before.
-fn get(mut stream: impl Read + Write, target: &str) -> Option<(u16, String)> {
-    write!(stream, "GET {target} HTTP/1.0\r\nHost: dtsd\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let status = text.split(' ').nth(1)?.parse().ok()?;
-    let (_, body) = text.split_once("\r\n\r\n")?;
-    Some((status, body.to_owned()))
 }
 
 // --- What must not start ---

@@ -2,13 +2,14 @@
 
 use crate::fleet_metrics::{Source, peer_state};
 use crate::history::History;
+use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::peers::Heard;
 use crate::plane::{Dispatcher, Plane, flows};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use dts_core::fcb;
 use dts_core::view::View;
@@ -38,6 +39,8 @@ pub struct Api {
     pub history: Arc<History>,
     /// When members were heard.
     pub heard: Arc<Heard>,
+    /// Who looks at the kernel's sockets.
+    pub life: Arc<Life>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
 }
@@ -59,6 +62,7 @@ pub fn admin(api: Arc<Api>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/flows", get(list_flows))
         .route("/v1/handovers", get(handovers))
+        .route("/v1/sockets/look", post(look))
         .with_state(api)
 }
 
@@ -72,6 +76,13 @@ async fn text(State(api): State<Arc<Api>>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
+}
+
+/// Lets the daemon look at the kernel's sockets now; it does so by itself every
+/// `timeouts.socket_check_s`.
+async fn look(State(api): State<Arc<Api>>) -> StatusCode {
+    api.life.look_now();
+    StatusCode::ACCEPTED
 }
 
 async fn handovers(State(api): State<Arc<Api>>, Query(limit): Query<Limit>) -> Response {
@@ -132,6 +143,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             "device": p.device,
             "driver": p.driver,
             "queues": p.queues,
+            "offloads": p.offloads.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
             "up": p.up,
         })).collect::<Vec<_>>(),
         "services": view.services.iter().map(|s| service(s, view)).collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 use crate::admin::{self, Api};
 use crate::fleet_metrics::{FleetCollector, Sample, Source};
 use crate::handover::{Handovers, Limits};
+use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::peers::{Heard, Peers};
 use crate::plane::{Dispatcher, Plane};
@@ -156,7 +157,7 @@ fn serve(
     signals: Signals,
 ) -> Result<(), RunError> {
     let twins = runtime
-        .block_on(twins::set_up(config))
+        .block_on(twins::set_up(config, base.views.load().wire_mac))
         .map_err(|e| config.error_at(&e.path, e.reason))?;
     let result = serve_on_twins(config, runtime, base, sockets, metrics, started, signals);
     runtime.block_on(Twins::tear_down(twins));
@@ -179,6 +180,13 @@ fn serve_on_twins(
         .register(Box::new(collector))
         .context("metrics")?;
     let heard = Arc::new(Heard::default());
+    let life = Life::start(
+        config.timeouts.socket_check,
+        Arc::clone(&base.fleet) as Arc<dyn Plane>,
+        Arc::clone(&base.views),
+    )
+    .context("thread")?;
+    let life = Arc::new(life);
     let peers = start_peers(config, base, &heard, &metrics)?;
     let plane: Arc<dyn Plane> = Arc::clone(&base.fleet) as Arc<dyn Plane>;
     let handover = &config.handover;
@@ -208,6 +216,7 @@ fn serve_on_twins(
         dispatcher: Arc::clone(&base.dispatcher),
         history: Arc::clone(&handovers.history),
         heard,
+        life: Arc::clone(&life),
         metrics,
     });
     let ended = runtime.block_on(async {
@@ -227,6 +236,7 @@ fn serve_on_twins(
     drop(rpc);
     handovers.stop(rpc_server::patience(handover.deadline));
     drop(peers);
+    drop(life);
     drop(admin);
     match ended.context("admin and metrics")? {
         Some(failure) => Err(anyhow::Error::msg(failure).into()),

@@ -115,13 +115,23 @@ fn payload(info: &TcpInfo) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testkit::{settled, tcp_pair, until};
+    use crate::testkit::{settled, tcp_pair, tcp_pair_of, until};
     use std::io::{Read, Write};
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpStream};
 
     #[test]
     fn passed_and_unread_make_the_request() {
-        let (mut client, mut proxy) = tcp_pair();
+        for (listen, connect) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "::1"),
+            ("::", "127.0.0.1"),
+        ] {
+            let (client, proxy) = tcp_pair_of(listen, connect);
+            passed_and_unread(client, proxy);
+        }
+    }
+
+    fn passed_and_unread(mut client: TcpStream, mut proxy: TcpStream) {
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         settled(&proxy, 18);
         let mut head = [0; 5];
@@ -182,6 +192,38 @@ mod tests {
         until(|| tcp_info(&proxy).is_ok_and(|i| i.bytes_received == 4));
         let error = drain(&proxy, b"", 100).unwrap_err();
         assert!(matches!(error, Ineligible::Unaccounted { .. }), "{error}");
+    }
+
+    #[test]
+    fn urgent_data_that_the_socket_takes_in_line_is_accounted_for() {
+        let (mut client, mut proxy) = tcp_pair();
+        nix::sys::socket::setsockopt(&proxy, nix::sys::socket::sockopt::OobInline, &true).unwrap();
+        client.write_all(b"abc").unwrap();
+        nix::sys::socket::send(
+            std::os::fd::AsRawFd::as_raw_fd(&client),
+            b"!",
+            nix::sys::socket::MsgFlags::MSG_OOB,
+        )
+        .unwrap();
+        client.write_all(b"def").unwrap();
+        until(|| tcp_info(&proxy).is_ok_and(|i| i.bytes_received == 7));
+        // A look ends at the mark, so that the unread bytes cannot be shown to be all.
+        let error = drain(&proxy, b"", 100).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Ineligible::Unaccounted {
+                    received: 7,
+                    found: 3
+                }
+            ),
+            "{error}"
+        );
+        // Once the proxy has read over it, they are bytes like others.
+        let mut passed = [0; 7];
+        proxy.read_exact(&mut passed).unwrap();
+        let drained = drain(&proxy, &passed, 100).unwrap();
+        assert_eq!(drained.request, b"abc!def");
     }
 
     #[test]

@@ -103,6 +103,8 @@ families! {
         "Segments of large requests sent behind a splice, repetitions too.", ["worker"];
     link_repeats: IntCounterVec, "dts_link_repeats_total",
         "Times that a source sent again because no answer came in time.", ["worker"];
+    sockets_gone: IntCounterVec, "dts_sockets_gone_total",
+        "Flows that ended because the kernel no longer had their socket.", ["worker"];
     flows: IntGaugeVec, "dts_flows", "Flow entries in use, by state.", ["state", "worker"];
     ring_used: IntGaugeVec, "dts_ring_used", "Frames that wait in the ring from other workers.", ["worker"];
     ring_capacity: IntGaugeVec, "dts_ring_capacity", "Frames that fit into that ring.", ["worker"];
@@ -111,6 +113,11 @@ families! {
     hold_used: IntGaugeVec, "dts_hold_buffers_used", "Buffers for held frames in use.", ["worker"];
     hold_capacity: IntGaugeVec, "dts_hold_buffers_capacity", "Buffers for held frames in all.", ["worker"];
     tx_waiting: IntGaugeVec, "dts_tx_waiting", "Frames that no driver has taken yet.", ["worker"];
+    finished: IntCounterVec, "dts_offload_frames_total",
+        "Frames of the own stack whose checksum was filled in or that were cut into segments, by whom.",
+        ["what", "by", "worker"];
+    offloads: IntGaugeVec, "dts_port_offload",
+        "1: what is done to a port's frames, and by whom.", ["port", "what", "by"];
     loops: IntCounterVec, "dts_worker_loops_total", "Turns of the worker's loop, by what they found.", ["found", "worker"];
     sleeps: IntCounterVec, "dts_worker_sleeps_total", "Sleeps of an idle worker.", ["worker"];
     peers: IntGaugeVec, "dts_peers", "Other members, by state.", ["state"];
@@ -134,6 +141,9 @@ impl Families {
             add(&self.errors, &[port, "rx"], s.eth.rx_errors);
             add(&self.errors, &[port, "tx"], s.eth.tx_errors);
             set(&self.up, &[port], u64::from(s.up));
+            for &(what, by) in &s.offloads {
+                set(&self.offloads, &[port, what, by], 1);
+            }
         }
         let mut states = [("alive", 0), ("dead", 0), ("gone", 0), ("unknown", 0)];
         for m in sample
@@ -170,6 +180,7 @@ impl Families {
         add(&self.replays, &["paper"], w.counters.replay_paper);
         add(&self.refusals, &[number], w.counters.refused);
         add(&self.opened, &[number], w.counters.opened);
+        add(&self.sockets_gone, &[number], w.counters.sockets_gone);
         add(&self.link_messages, &[number], w.counters.link_messages);
         add(&self.data_segments, &[number], w.counters.data_segments);
         add(&self.link_repeats, &[number], w.counters.link_repeats);
@@ -189,6 +200,14 @@ impl Families {
         set(&self.hold_used, &[number], w.hold_used);
         set(&self.hold_capacity, &[number], w.hold_capacity);
         set(&self.tx_waiting, &[number], w.tx_waiting);
+        for (what, by, value) in [
+            ("checksum", "device", w.checksum_device),
+            ("checksum", "software", w.checksum_software),
+            ("tso", "device", w.tso_device),
+            ("tso", "software", w.tso_software),
+        ] {
+            add(&self.finished, &[what, by, number], value);
+        }
         add(&self.loops, &["work", number], w.busy_loops);
         add(
             &self.loops,

@@ -223,6 +223,7 @@ impl Handovers {
             ticket,
             dest,
             request,
+            taken: 0,
             client_fin: eof,
         };
         while let Err(back) = self.plane.command(worker, splice) {

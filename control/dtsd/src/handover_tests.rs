@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::testkit::{config, settled, tcp_pair};
+use crate::testkit::{config, config_v6, settled, tcp_pair, tcp_pair_of};
 use dts_core::time::Span;
 use dts_proto::block::Reason;
 use std::io::Write;
@@ -73,7 +73,7 @@ impl Plane for Scripted {
                     fail,
                 },
             }),
-            Command::Unfreeze { .. } | Command::Flows { .. } => None,
+            Command::Unfreeze { .. } | Command::Flows { .. } | Command::Sockets { .. } => None,
         };
         self.log.lock().unwrap().push(command);
         if let Some(event) = event {
@@ -90,6 +90,10 @@ struct Rig {
 }
 
 fn rig_with(script: Script, full: bool) -> Rig {
+    rig_of(script, full, &config())
+}
+
+fn rig_of(script: Script, full: bool, config: &dts_config::Config) -> Rig {
     let dispatcher = Arc::new(Dispatcher::default());
     let own = Arc::clone(&dispatcher);
     let plane = Arc::new(Scripted {
@@ -103,7 +107,7 @@ fn rig_with(script: Script, full: bool) -> Rig {
         incarnation: 1,
         steer_key: [0; 16],
     };
-    let view = crate::snapshot::build(&config(), boot, [2; 6], [4; 6]);
+    let view = crate::snapshot::build(config, boot, [2; 6], [4; 6]);
     let limits = Limits {
         deadline: Duration::from_millis(30),
         first_window: 1000,
@@ -151,6 +155,7 @@ impl Rig {
             Command::Splice { .. } => "splice",
             Command::Unfreeze { .. } => "unfreeze",
             Command::Flows { .. } => "flows",
+            Command::Sockets { .. } => "sockets",
         };
         self.plane.log.lock().unwrap().iter().map(name).collect()
     }
@@ -170,6 +175,44 @@ fn may_bury() -> bool {
 
 fn buried(proxy: &TcpStream) -> bool {
     proxy.peer_addr().is_err()
+}
+
+/// Over IPv6, and over IPv4 at a listener for both: the data plane is told the
+/// addresses that are on the wire.
+#[test]
+fn addresses_of_either_family() {
+    for (listen, connect) in [("::1", "::1"), ("::", "127.0.0.1")] {
+        let rig = rig_of(GOOD, false, &config_v6());
+        let (mut client, proxy) = tcp_pair_of(listen, connect);
+        client.write_all(REQUEST).unwrap();
+        settled(&proxy, REQUEST.len());
+        let to: SocketAddr = "[fd77::2]:80".parse().unwrap();
+        let fd = proxy.try_clone().unwrap().into();
+        let answer = rig.handovers.run(to, b"", Some(fd));
+        assert_eq!(code(&answer), None, "{listen}");
+        {
+            let log = rig.plane.log.lock().unwrap();
+            let Command::Freeze {
+                client: peer,
+                local,
+                ..
+            } = &log[0]
+            else {
+                unreachable!()
+            };
+            assert_eq!(*peer, client.local_addr().unwrap());
+            assert_eq!(*local, client.peer_addr().unwrap());
+            let Command::Splice { dest, request, .. } = &log[1] else {
+                unreachable!()
+            };
+            assert_eq!((*dest, request.as_slice()), (to, REQUEST));
+        }
+        let record = &rig.handovers.history.newest(1)[0];
+        assert_eq!((record.source, record.destination), (1, Some(2)));
+        let json = serde_json::to_value(record).unwrap();
+        assert_eq!(json["client"], client.local_addr().unwrap().to_string());
+        assert!(!may_bury() || buried(&proxy), "{listen}");
+    }
 }
 
 #[test]

@@ -176,5 +176,12 @@ mod tests {
         let json = serde_json::to_value(record(1)).unwrap();
         assert_eq!(json["client"], "10.0.0.1:1234");
         assert!(json["replay"].is_null());
+        let client = "[fd77::9]:1234".parse().unwrap();
+        let json = serde_json::to_value(Record {
+            client,
+            ..record(1)
+        })
+        .unwrap();
+        assert_eq!(json["client"], "[fd77::9]:1234");
     }
 }

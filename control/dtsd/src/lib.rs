@@ -2,7 +2,7 @@
 //!
 //! [`daemon::run`] is its whole life. Handovers come in by [`rpc_server`] and are
 //! conducted by [`handover`], which talks to the workers through [`plane`];
-//! [`peers`] says and hears hellos; [`admin`] tells operators and Prometheus.
+//! [`peers`] says and hears hellos; [`life`] looks at the kernel's sockets; [`admin`] tells operators and Prometheus.
 
 pub mod admin;
 pub mod daemon;
@@ -11,6 +11,7 @@ pub mod fleet_metrics;
 pub mod handover;
 pub mod hello;
 pub mod history;
+pub mod life;
 pub mod logging;
 pub mod metrics;
 pub mod peers;

@@ -3,14 +3,17 @@
 use super::*;
 use crate::metrics::Metrics;
 use crate::snapshot::{Boot, build};
-use crate::testkit::{config, until};
+use crate::testkit::{config, config_v6, until};
 use dts_config::NodeId;
 use dts_proto::block::LinkKey;
 
 const DEAD: Duration = Duration::from_secs(1);
 
 fn view_of(node: u16, incarnation: u64) -> View {
-    let mut config = config();
+    view_in(config(), node, incarnation)
+}
+
+fn view_in(mut config: dts_config::Config, node: u16, incarnation: u64) -> View {
     config.node = NodeId(node);
     build(
         &config,
@@ -175,7 +178,11 @@ struct Node {
 }
 
 fn node(id: u16, config: &dts_config::Peers) -> Node {
-    let views = Arc::new(ArcSwap::from_pointee(view_of(id, u64::from(id) * 100)));
+    start(view_of(id, u64::from(id) * 100), config)
+}
+
+fn start(view: View, config: &dts_config::Peers) -> Node {
+    let views = Arc::new(ArcSwap::from_pointee(view));
     let (heard, metrics) = (Arc::new(Heard::default()), Metrics::new().unwrap());
     let peers = Peers::start(
         config,
@@ -237,4 +244,31 @@ fn two_nodes_find_each_other_at_once_and_notice_an_end() {
     // The same incarnation again, from its first counter: replayed until it has
     // caught up, which it does.
     until(|| one.sees(2) == "alive");
+}
+
+/// The second address is not loopback's, so this has a network namespace of its own
+/// and needs root.
+#[test]
+fn two_nodes_find_each_other_over_an_ipv6_link() {
+    let body = || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
+        for arguments in ["link set lo up", "addr add fd77::2/128 dev lo nodad"] {
+            let mut ip = std::process::Command::new("ip");
+            assert!(ip.args(arguments.split(' ')).status().unwrap().success());
+        }
+        let config = dts_config::Peers {
+            interval: Duration::from_secs(20),
+            dead_after: Duration::from_secs(40),
+            port: 7946,
+        };
+        let one = start(view_in(config_v6(), 1, 100), &config);
+        let two = start(view_in(config_v6(), 2, 200), &config);
+        until(|| one.sees(2) == "alive" && two.sees(1) == "alive");
+        assert_eq!(
+            one.views.load().member(2).unwrap().known,
+            Some(([2; 6], 200))
+        );
+        assert_eq!(one.metrics.peers.get("stranger"), 0);
+    };
+    std::thread::spawn(body).join().unwrap();
 }

@@ -10,9 +10,6 @@ use dts_proto::block::{LinkKey, derive_key};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Number of the cluster key; there is one until keys can be rotated.
-const KEY_ID: u8 = 1;
-
 /// What only this start of the node knows.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot {
@@ -38,10 +35,15 @@ impl Boot {
     }
 }
 
-/// The key that authenticates hellos and handovers between nodes.
+/// The keys that authenticate hellos and handovers between nodes: the first one
+/// signs, all are accepted.
 #[must_use]
-pub fn link_key(config: &Config) -> LinkKey {
-    LinkKey::new(KEY_ID, config.cluster.key.as_bytes())
+pub fn link_keys(config: &Config) -> Vec<LinkKey> {
+    let cluster = &config.cluster;
+    std::iter::once(&cluster.key)
+        .chain(&cluster.other_key)
+        .map(|key| LinkKey::of(key.as_bytes()))
+        .collect()
 }
 
 /// The snapshot in which every member but this node is yet to be heard of.
@@ -56,7 +58,8 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             weight: u32::from(m.weight),
         })
         .collect();
-    let key = derive_key(cluster.key.as_bytes(), "buckets v1");
+    let key = cluster.bucket_key.as_ref().unwrap_or(&cluster.key);
+    let key = derive_key(key.as_bytes(), "buckets v1");
     let table = |policy, designated: Option<dts_config::NodeId>| {
         let designated = designated.map(|n| n.0);
         Arc::new(BucketTable::new(
@@ -103,7 +106,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         services: services.collect(),
         general: table(cluster.policy, cluster.designated),
         members: members.collect(),
-        keys: vec![link_key(config)],
+        keys: link_keys(config),
         steer_key: HashKey::new(boot.steer_key),
         params: params(config),
     }
@@ -117,6 +120,7 @@ fn params(config: &Config) -> Params {
     let (handover, timeouts, memory) = (&config.handover, &config.timeouts, &config.memory);
     Params {
         mtu: usize::from(config.ports.wire.mtu.min(config.ports.link.mtu)),
+        wire_mtu: usize::from(config.ports.wire.mtu),
         first_window: u32::from(handover.first_window),
         replay: handover.replay,
         paper_form: config.cluster.accept_paper_form,
@@ -158,6 +162,48 @@ mod tests {
         let share = |n| view.services[0].buckets.share(n);
         assert_eq!(share(1) + share(2), 4096);
         assert!(share(1) > 1500 && share(2) > 1500);
+    }
+
+    #[test]
+    fn a_rotation_changes_who_signs_and_not_who_owns() {
+        let (old, new) = ("000102030405060708090a0b0c0d0e0f", "f0".repeat(16));
+        let at = |key: &str, other: &str, bucket: &str| {
+            let mut config = config();
+            let parse = |k: &str| (!k.is_empty()).then(|| k.parse().unwrap());
+            config.cluster.key = parse(key).unwrap();
+            config.cluster.other_key = parse(other);
+            config.cluster.bucket_key = parse(bucket);
+            build(&config, BOOT, [2; 6], [4; 6])
+        };
+        let ids = |v: &View| v.keys.iter().map(|k| k.id).collect::<Vec<_>>();
+        let before = at(old, "", "");
+        let announced = at(old, &new, old);
+        let changed = at(&new, old, old);
+        let after = at(&new, "", old);
+        let ([a], [b]) = (&ids(&before)[..], &ids(&after)[..]) else {
+            panic!("one key each")
+        };
+        assert_ne!(a, b);
+        assert_eq!(
+            (ids(&announced), ids(&changed)),
+            (vec![*a, *b], vec![*b, *a])
+        );
+        let owners = |v: &View| -> Vec<u16> {
+            let key = |client_port| dts_core::key::FlowKey {
+                client: Addr::v4([10, 77, 0, 9]),
+                vip: v.services[0].vip,
+                client_port,
+                port: 80,
+            };
+            (1..500)
+                .map(|p| v.services[0].buckets.owner(&key(p)))
+                .collect()
+        };
+        for v in [&announced, &changed, &after] {
+            assert_eq!(owners(v), owners(&before));
+        }
+        // Without the old bucket key the new cluster key is a new epoch.
+        assert_ne!(owners(&at(&new, "", "")), owners(&before));
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The kernel's side of the host twins: addresses, and a stack that never waits
-//! for ARP and never gives the VIPs away.
+//! for ARP or neighbour discovery and never gives the VIPs away.
 
 use crate::routes;
 use dts_config::{Config, IpPrefix, MacAddr, PortConfig};
+use dts_core::key::Addr;
+use dts_core::wire::{Mac, nd};
 use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, CacheInfo};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec};
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// What the kernel would not do, and the configuration key that asked for it.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,26 @@ struct Twin<'a> {
     /// The address that it must bear, where that is ours to say.
     mac: Option<MacAddr>,
     vips: Vec<IpAddr>,
+    ipv6: Ipv6,
+}
+
+/// What becomes of IPv6 on a twin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ipv6 {
+    /// Nothing is configured: the kernel must not speak it.
+    Off,
+    /// The kernel makes the link-local address out of the twin's own MAC.
+    On,
+    /// This is the link-local address. The wire twins of all nodes bear the cluster's
+    /// MAC, and what the kernel would make of it would be the same address everywhere.
+    LinkLocal(Addr),
+}
+
+/// Whether the wire carries IPv6.
+fn wire_has_ipv6(config: &Config) -> bool {
+    let host = &config.ports.wire.host;
+    config.services.iter().any(|s| s.vip.is_ipv6())
+        || host.addresses.iter().any(|a| a.address.is_ipv6())
 }
 
 /// What was set up and does not go away with the twins themselves.
@@ -46,12 +70,12 @@ pub struct Twins {
 }
 
 /// Sets the kernel's side of both twins up, as far as the configuration names
-/// interfaces. Whatever an earlier run has left is replaced. Needs a tokio
-/// runtime that goes on running.
+/// interfaces. Whatever an earlier run has left is replaced. `wire_mac` is the
+/// address of the wire's NIC. Needs a tokio runtime that goes on running.
 ///
 /// # Errors
 /// The first thing that the kernel refused.
-pub async fn set_up(config: &Config) -> Result<Twins, TwinError> {
+pub async fn set_up(config: &Config, wire_mac: Mac) -> Result<Twins, TwinError> {
     let (connection, handle, _) = rtnetlink::new_connection()
         .map_err(|e| TwinError::new("ports.wire.host.interface", format!("netlink: {e}")))?;
     tokio::spawn(connection);
@@ -59,7 +83,7 @@ pub async fn set_up(config: &Config) -> Result<Twins, TwinError> {
         handle,
         policy: false,
     };
-    match twins.set_up(config).await {
+    match twins.set_up(config, wire_mac).await {
         Ok(()) => Ok(twins),
         Err(error) => {
             twins.tear_down().await;
@@ -69,23 +93,30 @@ pub async fn set_up(config: &Config) -> Result<Twins, TwinError> {
 }
 
 impl Twins {
-    async fn set_up(&mut self, config: &Config) -> Result<(), TwinError> {
+    async fn set_up(&mut self, config: &Config, wire_mac: Mac) -> Result<(), TwinError> {
         let mut vips: Vec<IpAddr> = Vec::new();
         for service in &config.services {
             if !vips.contains(&service.vip) {
                 vips.push(service.vip);
             }
         }
+        let (wire, link) = (&config.ports.wire, &config.ports.link);
+        let on_wire = if wire_has_ipv6(config) {
+            Ipv6::LinkLocal(nd::link_local(wire_mac))
+        } else {
+            Ipv6::Off
+        };
+        let on_link = if link.host.addresses.iter().any(|a| a.address.is_ipv6()) {
+            Ipv6::On
+        } else {
+            Ipv6::Off
+        };
+        let mac = Some(config.cluster.mac);
         let ports = [
-            (
-                "ports.wire.host",
-                &config.ports.wire,
-                Some(config.cluster.mac),
-                vips,
-            ),
-            ("ports.link.host", &config.ports.link, None, Vec::new()),
+            ("ports.wire.host", wire, mac, vips, on_wire),
+            ("ports.link.host", link, None, Vec::new(), on_link),
         ];
-        for (key, port, mac, vips) in ports {
+        for (key, port, mac, vips, ipv6) in ports {
             let Some(interface) = port.host.interface.as_deref() else {
                 continue;
             };
@@ -95,6 +126,7 @@ impl Twins {
                 config: port,
                 mac,
                 vips,
+                ipv6,
             };
             let index = self.configure(&twin).await?;
             if mac.is_some() {
@@ -121,7 +153,8 @@ impl Twins {
         let key = format!("{}.interface", twin.key);
         let fail = |e: rtnetlink::Error| TwinError::new(&key, format!("{}: {e}", twin.interface));
         let (index, mac) = self.find(twin.interface).await.map_err(fail)?;
-        sysctls(twin.interface).map_err(|reason| TwinError::new(&key, reason))?;
+        let refused = |reason| TwinError::new(&key, reason);
+        sysctls(twin.interface, twin.ipv6).map_err(refused)?;
         let mut link = LinkUnspec::new_with_index(index)
             .mtu(u32::from(twin.config.mtu))
             .up();
@@ -135,22 +168,29 @@ impl Twins {
             .await
             .map_err(fail)?;
         // The node's own addresses come first: the kernel prefers them as source.
-        for (i, prefix) in twin.config.host.addresses.iter().enumerate() {
+        let own = twin.config.host.addresses.iter().enumerate();
+        for (i, prefix) in own {
             let path = format!("{}.addresses.{i}", twin.key);
             let fail = |e| TwinError::new(&path, format!("{}: {e}", twin.interface));
-            self.address(index, *prefix).await.map_err(fail)?;
+            self.address(index, *prefix, Purpose::Own)
+                .await
+                .map_err(fail)?;
         }
-        for vip in &twin.vips {
-            let length = if vip.is_ipv4() { 32 } else { 128 };
-            self.address(
-                index,
-                IpPrefix {
-                    address: *vip,
-                    length,
-                },
-            )
-            .await
-            .map_err(fail)?;
+        if let Ipv6::LinkLocal(address) = twin.ipv6 {
+            let prefix = IpPrefix {
+                address: address.ip(),
+                length: 64,
+            };
+            self.address(index, prefix, Purpose::Own)
+                .await
+                .map_err(fail)?;
+        }
+        for &address in &twin.vips {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            let prefix = IpPrefix { address, length };
+            self.address(index, prefix, Purpose::Vip)
+                .await
+                .map_err(fail)?;
         }
         Ok(index)
     }
@@ -173,20 +213,47 @@ impl Twins {
         Ok((link.header.index, mac))
     }
 
-    async fn address(&self, index: u32, prefix: IpPrefix) -> Result<(), rtnetlink::Error> {
-        let request = self
+    async fn address(
+        &self,
+        index: u32,
+        prefix: IpPrefix,
+        purpose: Purpose,
+    ) -> Result<(), rtnetlink::Error> {
+        let mut request = self
             .handle
             .address()
             .add(index, prefix.address, prefix.length);
+        if prefix.address.is_ipv6() {
+            let attributes = &mut request.message_mut().attributes;
+            // Nobody else has it, or all nodes have it on purpose: asking would only
+            // keep the address from being used for a second.
+            attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            // IPv6 prefers as source the address that has most in common with the
+            // destination (RFC 6724, rule 8), which a VIP would often be; a deprecated
+            // one it takes last (rule 3). Sockets bound to it do not notice.
+            let mut life = CacheInfo::default();
+            life.ifa_valid = u32::MAX;
+            life.ifa_preferred = match purpose {
+                Purpose::Own => u32::MAX,
+                Purpose::Vip => 0,
+            };
+            attributes.push(AddressAttribute::CacheInfo(life));
+        }
         request.replace().execute().await
     }
 }
 
+/// What an address is for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// The node's own.
+    Own,
+    /// A service's; never the source of what the host begins.
+    Vip,
+}
+
 /// Settings of an interface under `/proc/sys/net`, with the reason for each.
-const SETTINGS: [(&str, &str); 4] = [
-    // No neighbour discovery and no address from a router: neither belongs on
-    // the wire under the cluster's MAC.
-    ("ipv6/conf/IF/disable_ipv6", "1"),
+const SETTINGS: [(&str, &str); 3] = [
     // Replayed packets come from wherever clients are.
     ("ipv4/conf/IF/rp_filter", "0"),
     // A twin answers for its own addresses only, not for the other twin's.
@@ -195,29 +262,55 @@ const SETTINGS: [(&str, &str); 4] = [
     ("ipv4/conf/IF/arp_announce", "2"),
 ];
 
-fn sysctls(interface: &str) -> Result<(), String> {
+/// Without an IPv6 address there is no neighbour discovery, no MLD and no address
+/// from a router: none belongs on the wire under the cluster's MAC unasked.
+const IPV6_OFF: (&str, &str) = ("ipv6/conf/IF/disable_ipv6", "1");
+
+/// In this order, after [`IPV6_OFF`], which takes away what the kernel or an earlier
+/// run has made.
+const IPV6_ON: [(&str, &str); 6] = [
+    // Addresses and routes are the configuration's, never a router's word.
+    ("ipv6/conf/IF/accept_ra", "0"),
+    ("ipv6/conf/IF/autoconf", "0"),
+    ("ipv6/conf/IF/router_solicitations", "0"),
+    // Every node has the VIPs: duplicates are meant.
+    ("ipv6/conf/IF/accept_dad", "0"),
+    // No unasked advertisement, which would move a VIP to this node.
+    ("ipv6/conf/IF/ndisc_notify", "0"),
+    ("ipv6/conf/IF/disable_ipv6", "0"),
+];
+
+/// Makes the kernel form no link-local address (`IN6_ADDR_GEN_MODE_NONE`).
+const NO_LINK_LOCAL: (&str, &str) = ("ipv6/conf/IF/addr_gen_mode", "1");
+
+fn sysctls(interface: &str, ipv6: Ipv6) -> Result<(), String> {
+    let set = |(name, value): (&str, &str)| write(&name.replace("IF", interface), value);
     // The kernel applies the stricter one of the interface's and this.
     write("ipv4/conf/all/rp_filter", "0")?;
-    for (name, value) in SETTINGS {
-        write(&name.replace("IF", interface), value)?;
+    SETTINGS.into_iter().try_for_each(set)?;
+    match set(IPV6_OFF) {
+        // A kernel without IPv6 has nothing to switch off.
+        Err(_) if ipv6 == Ipv6::Off && !Path::new("/proc/sys/net/ipv6").exists() => Ok(()),
+        result => result,
+    }?;
+    if matches!(ipv6, Ipv6::LinkLocal(_)) {
+        set(NO_LINK_LOCAL)?;
+    }
+    if ipv6 != Ipv6::Off {
+        IPV6_ON.into_iter().try_for_each(set)?;
     }
     Ok(())
 }
 
 fn write(name: &str, value: &str) -> Result<(), String> {
     let path = format!("/proc/sys/net/{name}");
-    match fs::write(&path, value) {
-        // A kernel without IPv6 has nothing to switch off.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && name.starts_with("ipv6/") => Ok(()),
-        Err(e) => {
-            // What is right already need not be writable.
-            let is = fs::read_to_string(&path).unwrap_or_default();
-            if is.trim() == value {
-                Ok(())
-            } else {
-                Err(format!("{path}: {e}"))
-            }
+    fs::write(&path, value).or_else(|e| {
+        // What is right already need not be writable.
+        let is = fs::read_to_string(&path).unwrap_or_default();
+        if is.trim() == value {
+            Ok(())
+        } else {
+            Err(format!("{path}: {e}"))
         }
-        Ok(()) => Ok(()),
-    }
+    })
 }

@@ -1,8 +1,10 @@
 //! What the control thread asks of a worker, and what the worker reports.
 
+use crate::life::SocketSet;
 use crate::time::{Instant, Span};
 use dts_proto::block::{Reason, Replay};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A request to the worker that has the flow.
 #[derive(Debug)]
@@ -13,7 +15,8 @@ pub enum Command {
         ticket: u64,
         /// The client (the socket's peer).
         client: SocketAddr,
-        /// The socket's own address: VIP and proxy port.
+        /// The socket's own address: VIP and proxy port; or the application port,
+        /// where the flow has been handed over before.
         local: SocketAddr,
     },
     /// Step 4: open the splice to a member.
@@ -22,8 +25,10 @@ pub enum Command {
         ticket: u64,
         /// Link address and application port of the destination.
         dest: SocketAddr,
-        /// Every request byte from the first one that the client sent.
+        /// Every request byte that the socket has received and not answered.
         request: Vec<u8>,
+        /// Client bytes that the socket received before those: 0 in a first handover.
+        taken: u32,
         /// The client's FIN was received behind them.
         client_fin: bool,
     },
@@ -31,6 +36,11 @@ pub enum Command {
     Unfreeze {
         /// The ticket of the freeze.
         ticket: u64,
+    },
+    /// The control thread has looked at the kernel's sockets. No answer.
+    Sockets {
+        /// What it saw.
+        set: Arc<SocketSet>,
     },
     /// List up to `limit` FCBs.
     Flows {

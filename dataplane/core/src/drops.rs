@@ -50,7 +50,7 @@ drops! {
     LinkLocalClient = "link_local_client",
     /// A wrong TCP checksum in a segment that would have changed state.
     BadChecksum = "bad_checksum",
-    /// An IP fragment to a service.
+    /// A fragment of TCP to a VIP, to an address of this node, or on the link.
     Fragment = "fragment",
     /// A late duplicate of the SYN of a flow that has a tombstone or an FCB.
     DuplicateSyn = "duplicate_syn",
@@ -68,6 +68,8 @@ drops! {
     HostForbidden = "host_forbidden",
     /// A pure ACK of a local stack that says nothing new and answers nothing.
     AckRepeated = "ack_repeated",
+    /// A bare ACK of a storm: both sides answer each other and neither says anything new.
+    AckStorm = "ack_storm",
     /// A connection that the host opens from the VIP, whose answers every node hears.
     HostFromVip = "host_from_vip",
     /// A host frame that was consumed by a replay.
@@ -108,6 +110,14 @@ drops! {
     RingFull = "ring_full",
     /// A transmit queue was full.
     TxFull = "tx_full",
+    /// A frame without a VLAN tag, or with a priority tag alone, on a port with a VLAN.
+    VlanUntagged = "vlan_untagged",
+    /// A frame of another VLAN.
+    VlanOther = "vlan_other",
+    /// A frame above the port's MTU that is nothing to be cut into segments.
+    TooLong = "too_long",
+    /// A frame that was to be finished before it is sent, and is neither TCP nor UDP.
+    Unfinished = "unfinished",
     /// TCP-MD5 or TCP-AO on a service port.
     TcpAuth = "tcp_auth",
 }

@@ -5,6 +5,7 @@ use crate::handover::dest::DestSide;
 use crate::handover::source::SourceSide;
 use crate::hold;
 use crate::key::FlowKey;
+use crate::storm::Storm;
 use crate::time::{Instant, Span};
 use crate::wire::Mac;
 
@@ -53,7 +54,7 @@ impl State {
 /// it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Agreed {
-    /// MSS that the client announced, bytes (536 when it announced none).
+    /// MSS that the client announced, bytes (536, or 1,220 over IPv6, when it announced none).
     pub mss: u16,
     /// Shift of the client's windows.
     pub client_shift: u8,
@@ -109,6 +110,9 @@ pub struct Fcb {
     pub client_window: u16,
     /// End of what came in order from the client, as far as this filter saw.
     pub c_nxt: u32,
+    /// Highest number behind anything that the client sent within its window: above
+    /// `c_nxt` where there is a hole.
+    pub c_high: u32,
     /// TSval of the segment that moved `c_nxt` last.
     pub ts_in_order: u32,
     /// TSecr that the local stack sent last: its TS.Recent, or older.
@@ -139,15 +143,24 @@ pub struct Fcb {
     pub s_fin_acked: bool,
     /// A RST passed from the local stack, or one was made here: the flow is over.
     pub reset: bool,
-    /// The client sent a RST, which its stack has not contradicted since.
+    /// The client sent a RST with exactly the number that its stack expects, which
+    /// the stack has not contradicted since (RFC 5961, section 3.2).
     pub client_reset: bool,
     /// A SYN with another ISN that the stack was given: until the client says
     /// something that fits the flow, only a challenge may go out.
     pub challenged: Option<Box<[u8]>>,
+    /// The breaker of acknowledgement storms.
+    pub(crate) storm: Storm,
+    /// By then a client that did send that SYN has answered the challenge.
+    pub challenged_until: Option<Instant>,
     /// When the client's acknowledgement moved last.
     pub acked_at: Instant,
     /// Last segment of the flow.
     pub last_seen: Instant,
+    /// The last look at the kernel's sockets that this flow was compared with.
+    pub looked: u64,
+    /// When a look first did not find its socket, if none has found it since.
+    pub missed: Option<Instant>,
     /// When the slot is given up, once the flow has ended.
     pub expires: Option<Instant>,
     /// Next time that the handover code wants to run.
@@ -194,6 +207,7 @@ impl Fcb {
             client_ack: 0,
             client_window: 0,
             c_nxt: 0,
+            c_high: 0,
             ts_in_order: 0,
             ts_echoed: 0,
             c_acked: 0,
@@ -211,8 +225,12 @@ impl Fcb {
             reset: false,
             client_reset: false,
             challenged: None,
+            storm: Storm::default(),
+            challenged_until: None,
             acked_at: Instant(0),
             last_seen: Instant(0),
+            looked: 0,
+            missed: None,
             expires: None,
             timer: None,
             peer: None,

@@ -1,13 +1,13 @@
 //! What the filter does with single frames, before any handover.
 
+use super::testkit::*;
 use crate::drops::Drop;
 use crate::frame::Port;
-use crate::testkit::*;
 use crate::wire::arp::{self, Arp};
 use crate::wire::build::Tcp;
-use crate::wire::icmp;
 use crate::wire::options::{Build, SpliceOption};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, PSH, RST, SYN};
+use std::net::IpAddr;
 
 fn owner() -> Node {
     Node::new(view(1, 1))
@@ -62,7 +62,7 @@ fn a_syn_reaches_the_stack_clean() {
     assert!(s.payload.is_empty());
     let splice = Build {
         splice: Some(SpliceOption {
-            client: CLIENT,
+            client: CLIENT_V4,
             port: 1,
             init_seq: 2,
         }),
@@ -100,7 +100,7 @@ fn nothing_of_ours_leaves_without_a_flow() {
     // Hidden ports are not to be had from outside either.
     for port in [8001, 8080] {
         let mut f = client(1, 0, SYN, syn_opts(1), b"");
-        f[36..38].copy_from_slice(&u16::to_be_bytes(port));
+        f[L4 + 2..L4 + 4].copy_from_slice(&u16::to_be_bytes(port));
         n.rx(Port::Wire, f);
     }
     assert!(n.silent());
@@ -140,7 +140,9 @@ fn the_half_open_table_is_bounded() {
     n.v.params.half_open_max = 3;
     for p in 0..5u16 {
         let mut f = client(1, 0, SYN, syn_opts(1), b"");
-        f[34..36].copy_from_slice(&(1000 + p).to_be_bytes());
+        f[L4..L4 + 2].copy_from_slice(&(1000 + p).to_be_bytes());
+        let end = f.len();
+        crate::wire::edit::write_tcp_checksum(&mut f, L4, end);
         n.rx(Port::Wire, f);
     }
     assert_eq!(n.tx(Port::WireHost).len(), 3);
@@ -249,7 +251,7 @@ fn arp_for_the_vip() {
         Arp {
             op: arp::REQUEST,
             sha: CLIENT_MAC,
-            spa: CLIENT,
+            spa: CLIENT_V4,
             tha: [0; 6],
             tpa,
         }
@@ -257,13 +259,13 @@ fn arp_for_the_vip() {
         .to_vec()
     };
     let mut n = owner();
-    n.rx(Port::Wire, ask(VIP));
+    n.rx(Port::Wire, ask(VIP_V4));
     let f = n.tx(Port::Wire);
     assert_eq!(f.len(), 1);
     let a = Arp::parse(&f[0]).unwrap();
     assert_eq!(
         (a.op, a.sha, a.spa, a.tha, a.tpa),
-        (arp::REPLY, CLUSTER_MAC, VIP, CLIENT_MAC, CLIENT)
+        (arp::REPLY, CLUSTER_MAC, VIP_V4, CLIENT_MAC, CLIENT_V4)
     );
     assert_eq!(
         f[0][..12],
@@ -271,7 +273,7 @@ fn arp_for_the_vip() {
         "own source, not the cluster's"
     );
     let mut other = Node::new(view(2, 1));
-    other.rx(Port::Wire, ask(VIP));
+    other.rx(Port::Wire, ask(VIP_V4));
     assert!(other.silent(), "one answer in the cluster");
     other.rx(Port::Wire, ask([10, 77, 0, 2]));
     assert_eq!(
@@ -285,16 +287,16 @@ fn arp_for_the_vip() {
         sha: CLUSTER_MAC,
         spa: [10, 77, 0, 1],
         tha: [0; 6],
-        tpa: CLIENT,
+        tpa: CLIENT_V4,
     };
     n.rx(Port::WireHost, req.frame([0xff; 6], CLUSTER_MAC).to_vec());
     assert_eq!(n.tx(Port::Wire)[0][6..12], n.v.wire_mac);
     let rep = Arp {
         op: arp::REPLY,
         sha: CLUSTER_MAC,
-        spa: VIP,
+        spa: VIP_V4,
         tha: CLIENT_MAC,
-        tpa: CLIENT,
+        tpa: CLIENT_V4,
     };
     n.rx(Port::WireHost, rep.frame(CLIENT_MAC, CLUSTER_MAC).to_vec());
     assert!(n.silent());
@@ -302,11 +304,9 @@ fn arp_for_the_vip() {
 
 #[test]
 fn what_is_no_service_goes_to_one_owner_and_other_nodes_are_left_alone() {
-    let ping = |dst: [u8; 4]| {
-        let mut f = client(0, 0, 0, Build::default(), b"");
-        f[23] = 1;
-        f[30..34].copy_from_slice(&dst);
-        f
+    let ping = |dst: IpAddr| {
+        let f = to(client(0, 0, 0, Build::default(), b""), dst, 80);
+        with_proto(f, if dst.is_ipv4() { 1 } else { 58 })
     };
     let (mut a, mut b) = (owner(), Node::new(view(2, 1)));
     a.rx(Port::Wire, ping(VIP));
@@ -315,9 +315,9 @@ fn what_is_no_service_goes_to_one_owner_and_other_nodes_are_left_alone() {
         (a.tx(Port::WireHost).len(), b.tx(Port::WireHost).len()),
         (1, 0)
     );
-    b.rx(Port::Wire, ping([10, 77, 0, 2]));
+    b.rx(Port::Wire, ping(on_wire(2)));
     assert_eq!(b.tx(Port::WireHost).len(), 1);
-    b.rx(Port::Wire, ping([10, 77, 0, 1]));
+    b.rx(Port::Wire, ping(on_wire(1)));
     assert_eq!(b.s.drops.get(Drop::OtherNode), 1);
     // Unknown EtherTypes pass both ways unharmed but for the source address.
     let mut raw = vec![0xff; 60];
@@ -334,8 +334,8 @@ fn icmp_errors_reach_the_stack_in_its_own_numbers() {
     let quoted = Tcp {
         eth_dst: CLIENT_MAC,
         eth_src: n.v.wire_mac,
-        src: crate::key::Addr::v4(VIP),
-        dst: crate::key::Addr::v4(CLIENT),
+        src: VIP.into(),
+        dst: CLIENT.into(),
         sport: 80,
         dport: CPORT,
         seq: 901,
@@ -346,20 +346,15 @@ fn icmp_errors_reach_the_stack_in_its_own_numbers() {
         payload: &[0; 100],
     }
     .frame();
-    let mut eth = [0u8; 14];
-    eth[..6].copy_from_slice(&CLUSTER_MAC);
-    eth[6..12].copy_from_slice(&CLIENT_MAC);
-    eth[12] = 8;
-    let f = icmp::frag_needed(&eth, [10, 77, 0, 254], &quoted[14..], 1400);
+    let f = too_big(&quoted, 1400);
     n.rx(Port::Wire, f.clone());
     let g = n.tx(Port::WireHost).remove(0);
     assert_eq!(
-        g[62..64],
+        g[QUOTED..QUOTED + 2],
         8001u16.to_be_bytes(),
         "the quote names the local port"
     );
-    let sum = crate::wire::checksum::fold(crate::wire::checksum::sum(&g[34..]));
-    assert_eq!(sum, 0xffff, "ICMP checksum");
+    assert!(icmp_checksum_ok(&g));
     let mut other = Node::new(view(2, 1));
     other.rx(Port::Wire, f);
     assert!(other.silent());

@@ -1,6 +1,8 @@
 //! Copies of client frames that must not be lost before the cut over, in
 //! buffers of a fixed number, never in parked receive buffers (rule 15).
 
+use crate::mutation::{Mutation, broken};
+
 #[derive(Clone, Copy)]
 struct Meta {
     len: u16,
@@ -84,16 +86,31 @@ impl Store {
         seq: u32,
         seq_end: u32,
     ) -> bool {
-        if frame.len() > self.slot || (list.buffers() + 1) * self.slot > flow_max {
+        let copy = |to: &mut [u8]| to.copy_from_slice(frame);
+        self.push_with(list, flow_max, frame.len(), copy, seq, seq_end)
+    }
+
+    /// As [`Self::push`] for a frame of `len` bytes that `copy` writes.
+    pub fn push_with(
+        &mut self,
+        list: &mut List,
+        flow_max: usize,
+        len: usize,
+        copy: impl FnOnce(&mut [u8]),
+        seq: u32,
+        seq_end: u32,
+    ) -> bool {
+        let full = (list.buffers() + 1) * self.slot > flow_max && !broken(Mutation::HoldCapOff);
+        if len > self.slot || full {
             return false;
         }
         let Some(slot) = self.free.pop() else {
             return false;
         };
         let at = slot as usize * self.slot;
-        self.bytes[at..at + frame.len()].copy_from_slice(frame);
+        copy(&mut self.bytes[at..at + len]);
         self.meta[slot as usize] = Meta {
-            len: frame.len() as u16,
+            len: len as u16,
             seq,
             seq_end,
         };

@@ -5,8 +5,10 @@ use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
 use crate::handover::replay::ClientSegment;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
+use crate::storm::Side;
 use crate::time::Instant;
 use crate::translate::{self, Outgoing};
 use crate::view::View;
@@ -41,7 +43,7 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        match wire::l3(frame.head()) {
+        match wire::l3_of(&frame) {
             Err(bad) => return self.drop_frame(bad.into()),
             Ok(L3::Arp) => {
                 if let Some(a) = Arp::parse(frame.head())
@@ -103,10 +105,19 @@ impl Shard {
             port: svc.port,
         };
         let Some(slot) = self.find(&key) else {
+            if broken(Mutation::NoDefaultDrop) {
+                return out.send(Port::Wire, frame);
+            }
             return self.drop_frame(Drop::HostWithoutFlow);
         };
         let f = &mut self.slots[slot as usize];
         let from_app = s.sport == svc.app_port;
+        let over = f.challenged_until.is_some_and(|t| now >= t);
+        if over && !broken(Mutation::ChallengeForever) {
+            // A client that opened anew would have reset the old connection by now:
+            // the SYN was forged, or a late one.
+            f.challenged = None;
+        }
         if f.challenged.is_some() && s.sport == f.local_port {
             if s.has(SYN) {
                 return self.stale_flow(v, slot, &s, now, out);
@@ -132,13 +143,16 @@ impl Shard {
                 self.host_served(v, frame, &s, slot, now, out)
             }
             State::Held if from_app && f.dest.is_some() => {
-                self.host_replay(v, frame.head(), &s, slot, now, out)
+                self.host_replay(v, &frame, &s, slot, now, out)
             }
             State::Held if s.sport == f.local_port && f.source.is_some() => {
                 if let Some(src) = &mut f.source {
-                    src.swallow(frame.head(), &s);
+                    src.swallow(&frame, &s);
                 }
                 self.drop_frame(Drop::HostForbidden);
+            }
+            _ if broken(Mutation::NoDefaultDrop) => {
+                self.send_to_client(v, slot, frame, &s, now, out);
             }
             _ => self.drop_frame(Drop::HostForbidden),
         }
@@ -195,9 +209,10 @@ impl Shard {
                 f.c_edge = s.ack;
                 f.ts_max = s.ts_val().unwrap_or(0);
                 // What the stack did not agree to is not in force.
-                f.agreed.wscale &= s.opts.wscale.is_some();
-                f.agreed.sack &= s.opts.sack_permitted;
-                f.agreed.ts &= s.opts.timestamps.is_some();
+                let offered = broken(Mutation::OptionsOffered);
+                f.agreed.wscale &= s.opts.wscale.is_some() || offered;
+                f.agreed.sack &= s.opts.sack_permitted || offered;
+                f.agreed.ts &= s.opts.timestamps.is_some() || offered;
                 if !f.agreed.wscale {
                     f.agreed.client_shift = 0;
                 }
@@ -211,9 +226,9 @@ impl Shard {
                 // Sent again: a client's answer cannot be told from one to the first.
                 f.synack_at = Some(now);
             }
-            let mut e = Edit::new(frame.head_mut(), s.l4);
+            let mut e = Edit::of(&mut frame, s.l4);
             e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
-            let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+            let Ok(L3::Ip(ip)) = wire::l3_of(&frame) else {
                 return;
             };
             let Ok(s) = Segment::parse(frame.head(), &ip) else {
@@ -243,6 +258,9 @@ impl Shard {
             self.answer_synack(v, slot, s, out);
             return self.drop_frame(Drop::ReplayConsumed);
         }
+        if let Some(ecr) = s.ts_ecr() {
+            self.slots[slot as usize].ts_echoed = ecr;
+        }
         self.send_to_client(v, slot, frame, s, now, out);
     }
 
@@ -263,8 +281,11 @@ impl Shard {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
+        if f.storm.note(Side::Stack, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.last_seen = now;
-        if !translate::to_wire(f, frame.head_mut(), s, o) {
+        if !translate::to_wire(f, &mut frame, s, o) {
             return self.drop_frame(Drop::AckRepeated);
         }
         f.client_reset = false;

@@ -2,12 +2,14 @@
 
 use crate::drops::Drop;
 use crate::fcb::{Agreed, Fcb, State};
-use crate::frame::{Frame, Output, Port};
+use crate::frame::{Checksum, Frame, Output, Port};
 use crate::handover::paper::HeardSyn;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
-use crate::time::Instant;
+use crate::storm::Side;
+use crate::time::{Instant, Span};
 use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
@@ -17,6 +19,11 @@ use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3, Mac, PROTO_TCP};
 
+/// A SYN inside a live flow stops all but the challenge at least so long ...
+const CHALLENGE_LEAST: Span = Span::millis(100);
+/// ... and then not again for so long: somebody else may have sent it.
+const CHALLENGE_REST: Span = Span::millis(800);
+
 impl Shard {
     pub(crate) fn wire_in<O: Output>(
         &mut self,
@@ -25,19 +32,20 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let bytes = frame.head();
-        let Some(eth) = wire::eth(bytes) else {
+        let Some(eth) = wire::eth(frame.head()) else {
             return self.drop_frame(Drop::Malformed);
         };
         if eth.src == v.wire_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
         let next_hop = eth.src;
-        match wire::l3(bytes) {
+        match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
-            Ok(L3::Ip(ip)) if nd::kind(bytes, &ip).is_some() => self.wire_nd(v, frame, &ip, out),
+            Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
+                self.wire_nd(v, frame, &ip, out)
+            }
             Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
             Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
         }
@@ -112,7 +120,7 @@ impl Shard {
             return self.drop_frame(Drop::NdConsumed);
         }
         if ip.fragment && ip.may_be_tcp() {
-            // Put together, it could name any port.
+            // A later fragment bears no port, and a stack puts all together.
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP
@@ -133,9 +141,7 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        // IPv6 names a datagram's fragments without its protocol: others of this
-        // client would mix with those of a replay.
-        if ip.fragment && (ip.proto == PROTO_TCP || !ip.src.is_v4()) {
+        if ip.fragment && (ip.proto == PROTO_TCP || v.is_replayed_to(&ip.dst)) {
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP {
@@ -158,7 +164,9 @@ impl Shard {
             if !matches!(f.state, State::Intake | State::Served) {
                 return self.drop_frame(Drop::HandedOver);
             }
-            q.rewrite(frame.head_mut(), f.local_port, q.seq.wrapping_sub(f.delta));
+            if !broken(Mutation::IcmpUntranslated) {
+                q.rewrite(frame.head_mut(), f.local_port, q.seq.wrapping_sub(f.delta));
+            }
             return out.send(Port::WireHost, frame);
         }
         if v.general.owner_of(&ip.src) == v.node {
@@ -183,7 +191,10 @@ impl Shard {
         if ip.src.is_link_local() {
             return self.drop_frame(Drop::LinkLocalClient);
         }
-        if s.opts.splice_kind {
+        if frame.meta().checksum == Checksum::Bad {
+            return self.drop_frame(Drop::BadChecksum);
+        }
+        if s.opts.splice_kind && !broken(Mutation::Option32Passes) {
             return self.drop_frame(Drop::Option32OnWire);
         }
         if s.opts.auth {
@@ -197,9 +208,9 @@ impl Shard {
         };
         let slot = self.find(&key);
         if s.has(SYN) && !s.has(ACK) {
-            // Cutting the payload off makes a new checksum: a wrong one must not
-            // come out right.
-            if !s.is_empty() && !s.checksum_ok(frame.head(), ip) {
+            // Its options are kept for the life of the flow, and cutting its payload
+            // off makes a new checksum: it must be what was sent.
+            if !s.intact(&frame, ip) && !broken(Mutation::DamagedSyn) {
                 return self.drop_frame(Drop::BadChecksum);
             }
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
@@ -212,9 +223,12 @@ impl Shard {
             || (state == State::HalfOpen && !s.is_empty())
         {
             // What changes state, or waits in a buffer, must be what was sent.
-            if !s.checksum_ok(frame.head(), ip) {
+            if !s.intact(&frame, ip) && !broken(Mutation::HeldUnverified) {
                 return self.drop_frame(Drop::BadChecksum);
             }
+        }
+        if s.has(RST) && broken(Mutation::ResetEnds) {
+            return self.remove(slot);
         }
         match state {
             State::HalfOpen => self.wire_half_open(v, frame, s, slot, now, out),
@@ -268,7 +282,13 @@ impl Shard {
                 _ if f.gives_way() => self.remove(slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
                 State::Intake | State::Served => {
-                    f.challenged = Some(frame.head().into());
+                    if f.challenged_until.is_some_and(|t| now < t + CHALLENGE_REST) {
+                        return self.drop_frame(Drop::DuplicateSyn);
+                    }
+                    if !broken(Mutation::ChallengeOff) {
+                        f.challenged = Some(frame.to_vec().into());
+                    }
+                    f.challenged_until = Some(now + Span(f.rtt.0 * 2).max(CHALLENGE_LEAST));
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }
@@ -290,6 +310,7 @@ impl Shard {
         f.next_hop = next_hop;
         f.c_isn = s.seq;
         f.c_nxt = s.seq.wrapping_add(1);
+        f.c_high = f.c_nxt;
         f.cut = f.c_nxt;
         f.client_window = s.window;
         f.ts_in_order = s.ts_val().unwrap_or(0);
@@ -321,6 +342,9 @@ impl Shard {
             // The stack judges a RST by its sequence number.
             return self.forward(v, slot, frame, s, out);
         }
+        if !mine && broken(Mutation::MismatchToStack) {
+            return self.forward(v, slot, frame, s, out);
+        }
         if !s.has(ACK) || !mine {
             // The client took another owner's SYN-ACK, or this is forged: be
             // silent, but let the right acknowledgement still win.
@@ -350,6 +374,9 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         let proxied = v.services[f.service as usize].proxy_port.is_some();
         if proxied && s.seq_len() > 0 && !s.has(RST) {
@@ -359,6 +386,7 @@ impl Shard {
                 return self.drop_frame(Drop::HoldFull);
             }
             if seq::lt(f.c_acked, s.seq_end())
+                && !broken(Mutation::NoCopies)
                 && !hold_copy(
                     &mut self.store,
                     &mut f.copies,
@@ -390,14 +418,23 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
+        if f.storm.note(Side::Client, s, now) {
+            return self.drop_frame(Drop::AckStorm);
+        }
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
-        if let Some(d) = f.dest.as_mut() {
+        if self.waits(slot, s) {
+            return self.wait(v, slot, &frame, s);
+        }
+        if let Some(d) = self.slots[slot as usize].dest.as_mut() {
             d.note_taken(s);
         }
         self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
         self.check_end(v, slot, now, out);
     }
 
@@ -412,7 +449,7 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        translate::to_host(f, frame.head_mut(), s);
+        translate::to_host(f, &mut frame, s);
         wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
@@ -421,12 +458,11 @@ impl Shard {
     fn give_syn<O: Output>(&mut self, v: &View, slot: u32, mut frame: O::Frame, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
-        let Ok(L3::Ip(ip)) = wire::l3(frame.head()) else {
+        let Ok(L3::Ip(ip)) = wire::l3_of(&frame) else {
             return;
         };
-        let bytes = frame.head_mut();
-        Edit::new(bytes, ip.l4).dport(f.local_port).finish();
-        wire::set_eth(bytes, v.cluster_mac, f.next_hop);
+        Edit::of(&mut frame, ip.l4).dport(f.local_port).finish();
+        wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
 }
@@ -439,14 +475,18 @@ fn least_mss(client: &Addr) -> u16 {
 /// What of a client's SYN may reach a stack: MSS, window scale, SACK-permitted
 /// and timestamps; no payload, no ECN (rules 6 and 7).
 fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
-    if s.opts.others {
+    let uncleaned = broken(Mutation::SynUncleaned);
+    if s.opts.others && !uncleaned {
         edit::strip_options(frame.head_mut(), s);
     }
-    if !s.is_empty() {
+    if !s.is_empty() && !uncleaned {
         let n = edit::cut_payload(frame.head_mut(), s, 0, 0);
         frame.truncate(n);
     }
-    let mut e = Edit::new(frame.head_mut(), s.l4);
+    if broken(Mutation::EcnLeft) {
+        return;
+    }
+    let mut e = Edit::of(frame, s.l4);
     e.flags(s.flags & !(ECE | CWR)).clear_ae().finish();
 }
 
@@ -455,10 +495,13 @@ impl Fcb {
     /// acknowledgements and windows are taken only when they are plausible.
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
         self.last_seen = now;
-        self.client_reset = s.has(RST);
         if s.has(RST) {
+            // Anybody can send one that is somewhere in the window: no stack obeys it,
+            // and a SYN behind it must not take the flow's place.
+            self.client_reset |= s.seq == self.c_nxt || s.seq == self.c_acked;
             return;
         }
+        self.client_reset = false;
         let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
         if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
             if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {
@@ -472,10 +515,19 @@ impl Fcb {
                 self.s_fin_acked = true;
             }
         }
+        if broken(Mutation::TimestampAboveHole) {
+            self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
+            self.ts_echoed = self.ts_in_order;
+        }
         if seq::le(s.seq, self.c_nxt) && seq::lt(self.c_nxt, s.seq_end()) {
             self.c_nxt = s.seq_end();
             self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
         }
+        // A FIN takes a number behind the window's last byte.
+        if seq::le(s.seq_end(), self.c_edge.wrapping_add(1)) {
+            self.c_high = seq::max(self.c_high, s.seq_end());
+        }
+        self.c_high = seq::max(self.c_high, self.c_nxt);
         if s.has(FIN) {
             self.c_fin = Some(s.seq_end());
         }

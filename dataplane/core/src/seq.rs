@@ -1,15 +1,23 @@
 //! Sequence numbers modulo 2^32, compared only by signed difference (RFC 9293,
 //! section 3.4).
 
+use crate::mutation::{Mutation, broken};
+
 /// `a` lies before `b`.
 #[inline]
 pub fn lt(a: u32, b: u32) -> bool {
+    if broken(Mutation::PlainCompare) {
+        return a < b;
+    }
     (a.wrapping_sub(b) as i32) < 0
 }
 
 /// `a` lies before `b` or is equal to it.
 #[inline]
 pub fn le(a: u32, b: u32) -> bool {
+    if broken(Mutation::PlainCompare) {
+        return a <= b;
+    }
     (a.wrapping_sub(b) as i32) <= 0
 }
 

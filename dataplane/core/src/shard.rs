@@ -7,8 +7,10 @@ use crate::frame::{Frame, Output, Port};
 use crate::handover::answers::Answers;
 use crate::handover::paper::{Aliases, Heard};
 use crate::handover::ports::SplicePorts;
+use crate::handover::source::Request;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
+use crate::life::SocketSet;
 use crate::table::Table;
 use crate::time::Instant;
 use crate::view::View;
@@ -17,6 +19,7 @@ use dts_proto::block::ReplayWindow;
 use hashbrown::HashMap;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
 
 /// Sizes of a worker's tables.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,8 @@ pub struct Counters {
     pub unknown_resets: u64,
     /// Clients that were reset because the node that had their flow is gone.
     pub orphan_resets: u64,
+    /// Flows that ended because the stack no longer had their socket.
+    pub sockets_gone: u64,
     /// Link messages that were taken: authentic, new, and for this node.
     pub link_messages: u64,
     /// Segments of large requests that were sent behind a splice, repetitions too.
@@ -86,6 +91,8 @@ pub struct Shard {
     pub(crate) fragment_id: u32,
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
+    /// The newest look at the kernel's sockets.
+    pub(crate) sockets: Option<Arc<SocketSet>>,
     /// Why frames were dropped.
     pub drops: Drops,
     /// What else is counted.
@@ -102,7 +109,7 @@ impl Shard {
             table: Table::new(sizes.flows),
             slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
             free: (0..sizes.flows as u32).rev().collect(),
-            store: hold::Store::new(sizes.hold, hold_slot(view.params.mtu)),
+            store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
             counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
             tombstones: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -119,6 +126,7 @@ impl Shard {
             fragment_id: 0,
             sweep_at: 0,
             last_sweep: Instant(0),
+            sockets: None,
             drops: Drops::default(),
             counters: Counters::default(),
         }
@@ -154,9 +162,15 @@ impl Shard {
                 ticket,
                 dest,
                 request,
+                taken,
                 client_fin,
             } => {
-                self.splice(v, ticket, dest, request, client_fin, now, out);
+                let request = Request {
+                    bytes: request,
+                    taken,
+                    client_fin,
+                };
+                self.splice(v, ticket, dest, request, now, out);
             }
             Command::Unfreeze { ticket } => {
                 let slot = self.tickets.get(&ticket).copied();
@@ -165,6 +179,7 @@ impl Shard {
                     self.unfreeze(v, slot, now, out);
                 }
             }
+            Command::Sockets { set } => self.sockets = Some(set),
             Command::Flows { ticket, limit } => {
                 let flows = self.list(now, limit);
                 self.events.push(Event::Flows { ticket, flows });
@@ -266,6 +281,9 @@ impl Shard {
         self.store.clear(&mut f.held);
         let (source, dest) = (f.source.take(), f.dest.take());
         if let Some(s) = source {
+            if let Some(d) = &s.was {
+                self.aliases.forget(d);
+            }
             self.close_source(&s);
         }
         if let Some(d) = dest {
@@ -350,7 +368,11 @@ pub(crate) fn hold_copy<F: Frame>(
     seq: u32,
     end: u32,
 ) -> bool {
-    let took = store.push(list, max, frame.head(), seq, end);
+    let copy = |to: &mut [u8]| {
+        let whole = frame.copy_out(0, to);
+        debug_assert!(whole);
+    };
+    let took = store.push_with(list, max, frame.len(), copy, seq, end);
     if !took {
         drops.count(Drop::HoldFull);
     }

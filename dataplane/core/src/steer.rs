@@ -1,9 +1,10 @@
 //! Which worker a frame belongs to: a pure function of the client's address and
 //! port, whatever the tuple looks like on wire, link or host.
 
-use crate::frame::Port;
+use crate::frame::{Frame, Port};
 use crate::key::{Addr, FlowKey};
 use crate::view::View;
+use crate::wire::icmp::Quote;
 use crate::wire::{self, Ip, L3, PROTO_TCP, tcp};
 use dts_proto::block;
 
@@ -16,17 +17,21 @@ pub fn worker_of_client(view: &View, client: &Addr, port: u16, workers: usize) -
 /// The worker that must process `frame`. What belongs to no flow stays on
 /// worker 0.
 #[inline]
-pub fn worker_of_frame(view: &View, port: Port, frame: &[u8], workers: usize) -> usize {
+pub fn worker_of_frame<F: Frame>(view: &View, port: Port, frame: &F, workers: usize) -> usize {
     if workers == 1 {
         return 0;
     }
-    let Ok(L3::Ip(ip)) = wire::l3(frame) else {
+    let Ok(L3::Ip(ip)) = wire::l3_of(frame) else {
         return 0;
     };
     if ip.proto != PROTO_TCP || ip.fragment {
-        return 0;
+        // An error about one of our segments goes where its connection is.
+        return match Quote::parse(frame.head(), &ip) {
+            Some(q) if port == Port::Wire => worker_of_flow(view, &q.flow, workers),
+            _ => 0,
+        };
     }
-    let Some((sport, dport)) = tcp::ports(frame, &ip) else {
+    let Some((sport, dport)) = tcp::ports(frame.head(), &ip) else {
         return 0;
     };
     match port {
@@ -37,9 +42,9 @@ pub fn worker_of_frame(view: &View, port: Port, frame: &[u8], workers: usize) ->
     }
 }
 
-fn worker_of_link(
+fn worker_of_link<F: Frame>(
     view: &View,
-    frame: &[u8],
+    frame: &F,
     ip: &Ip,
     sport: u16,
     dport: u16,
@@ -49,10 +54,18 @@ fn worker_of_link(
         // The source's worker chose the port so that its answers come back to it.
         return usize::from(dport - view.params.splice_ports.0) % workers;
     }
-    let Ok(s) = tcp::Segment::parse(frame, ip) else {
+    let Ok(s) = tcp::Segment::parse(frame.head(), ip) else {
         return 0;
     };
-    match block::peek_client(&frame[s.data..s.end]) {
+    // The fixed part of a block, which may lie in other pieces than the headers.
+    let mut block = [0; block::FIXED_LEN];
+    let block = &mut block[..s.len().min(block::FIXED_LEN)];
+    let client = match frame.head().get(s.data..s.data + block.len()) {
+        Some(bytes) => block::peek_client(bytes),
+        None if frame.copy_out(s.data, block) => block::peek_client(block),
+        None => None,
+    };
+    match client {
         Some(c) => worker_of_client(view, &c.ip().into(), c.port(), workers),
         None => worker_of_link_tuple(view, &ip.src, sport, workers),
     }

@@ -2,6 +2,7 @@
 
 use crate::fcb::State;
 use crate::frame::Output;
+use crate::mutation::{Mutation, broken};
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
 use crate::view::View;
@@ -34,6 +35,7 @@ impl Shard {
             }
         }
         self.sweep(v, now, out);
+        self.ports.rest(v.params.paper_form, now);
         self.answers.purge(now);
         self.drain_loopback(v, now, out);
     }
@@ -66,7 +68,8 @@ impl Shard {
         let p = &v.params;
         let old = match f.state {
             State::Free | State::Held => false,
-            State::HalfOpen => idle > p.half_open,
+            State::HalfOpen => idle > p.half_open && !broken(Mutation::HalfOpenStays),
+            _ if broken(Mutation::IdleStays) => false,
             State::Intake | State::Served => {
                 idle > if f.client_reset { AFTER_RESET } else { p.idle }
             }
@@ -77,6 +80,7 @@ impl Shard {
         {
             return self.remove(slot);
         }
+        self.look_for_socket(v, slot, now, out);
         if let Some(d) = self.slots[slot as usize].dest.as_mut()
             && d.forwarding_is_over(now)
         {
@@ -97,6 +101,9 @@ impl Shard {
             return false;
         };
         if incarnation == 0 || f.expires.is_some() || now - f.acked_at < PROGRESS {
+            return false;
+        }
+        if broken(Mutation::OrphansHang) {
             return false;
         }
         match v.member(node) {

@@ -2,14 +2,16 @@
 //! section 3). At intake delta and tau are 0 and only ports change.
 
 use crate::fcb::Fcb;
+use crate::frame::Frame;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::wire::edit::Edit;
 use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, RST, SYN, Segment};
 
 /// Rewrites a client's segment for the local stack.
-pub(crate) fn to_host(f: &Fcb, frame: &mut [u8], s: &Segment) {
-    let mut e = Edit::new(frame, s.l4);
+pub(crate) fn to_host<F: Frame>(f: &Fcb, frame: &mut F, s: &Segment) {
+    let mut e = Edit::of(frame, s.l4);
     if s.dport != f.local_port {
         e.dport(f.local_port);
     }
@@ -20,6 +22,7 @@ pub(crate) fn to_host(f: &Fcb, frame: &mut [u8], s: &Segment) {
         }
     }
     if f.delta != 0
+        && !broken(Mutation::SackUnshifted)
         && let Some((at, blocks)) = s.opts.sack
     {
         for edge in 0..blocks * 2 {
@@ -30,7 +33,7 @@ pub(crate) fn to_host(f: &Fcb, frame: &mut [u8], s: &Segment) {
     }
     if f.tau != 0
         && let Some((_, ecr, at)) = s.opts.timestamps
-        && ecr != 0
+        && (ecr != 0 || broken(Mutation::TsecrZeroShifted))
     {
         e.option_u32(at + 4, ecr.wrapping_sub(f.tau));
     }
@@ -40,6 +43,9 @@ pub(crate) fn to_host(f: &Fcb, frame: &mut [u8], s: &Segment) {
 /// The acknowledgement that the local stack is given for the client's `ack`:
 /// within what the stack has sent, in its own numbers.
 pub(crate) fn host_ack(f: &Fcb, ack: u32) -> u32 {
+    if broken(Mutation::AckUnclamped) {
+        return ack.wrapping_sub(f.delta);
+    }
     seq::clamp(ack, f.s_low, f.s_nxt).wrapping_sub(f.delta)
 }
 
@@ -57,21 +63,43 @@ pub(crate) struct Outgoing {
 /// client is told by it. False when it tells nothing: Linux now and then sends the
 /// same pure ACK twice within microseconds, and a client would count the second
 /// one as a sign of loss (RFC 5681, section 2).
-pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -> bool {
+pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outgoing) -> bool {
+    let (mut raised, own_ack) = (*s, s.ack);
+    // A FIN that the intake has acknowledged reaches this stack only with the end of
+    // its handshake. Until then it would take that back, and a client in FIN-WAIT
+    // drops a segment with an old acknowledgement, data and all.
+    if f.dest.is_some()
+        && s.has(ACK)
+        && !s.has(RST)
+        && seq::lt(s.ack, f.c_acked)
+        && !broken(Mutation::AckTakenBack)
+    {
+        raised.ack = f.c_acked;
+    }
+    let s = &raised;
     let window = window(f, s, o.window_limit);
     let pure = s.flags == ACK && s.is_empty() && s.opts.sack.is_none();
     let known = s.ack == f.c_acked && window == f.c_window;
-    if pure && known && !f.spoken_to && s.seq.wrapping_add(f.delta) == f.s_nxt {
+    // A stack that was given the request again by a replay tells that in a D-SACK; to
+    // the client, which sent it once, what is left of it would be a duplicate ACK.
+    let replayed = s.flags == ACK && s.is_empty() && only_replayed(f, frame.head(), s);
+    let news = !(pure && !f.spoken_to || replayed);
+    if !news && known && s.seq.wrapping_add(f.delta) == f.s_nxt {
         return false;
     }
     f.c_window = window;
     f.spoken_to = false;
-    let mut e = Edit::new(frame, s.l4);
+    let mut e = Edit::of(frame, s.l4);
     if s.sport != o.port {
         e.sport(o.port);
     }
-    if f.delta != 0 {
-        e.seq(s.seq.wrapping_add(f.delta));
+    let seq = s.seq.wrapping_add(f.delta);
+    let probe = s.len() <= 1 && seq::lt(seq, f.s_nxt);
+    if f.delta != 0 && !(probe && broken(Mutation::KeepaliveLeak)) {
+        e.seq(seq);
+    }
+    if own_ack != s.ack {
+        e.ack(s.ack);
     }
     if window != s.window {
         e.window(window);
@@ -84,7 +112,9 @@ pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -
         f.ts_max = seq::max(f.ts_max, val);
     }
     if let Some((at, blocks)) = s.opts.sack {
-        strip_dsack(&mut e, f.cut, at, blocks);
+        if !broken(Mutation::DsackLeft) {
+            strip_dsack(&mut e, f.cut, at, blocks);
+        }
     }
     e.finish();
     if !s.has(RST) {
@@ -107,9 +137,10 @@ pub(crate) fn to_wire(f: &mut Fcb, frame: &mut [u8], s: &Segment, o: Outgoing) -
 /// promised shift, within the limit of rule 4, and rounded so that the right edge
 /// never retreats by the rounding.
 fn window(f: &Fcb, s: &Segment, limit: Option<u32>) -> u16 {
-    if s.has(RST) || !s.has(ACK) {
+    if s.has(RST) || !s.has(ACK) || broken(Mutation::WindowUnscaled) {
         return s.window;
     }
+    let limit = limit.filter(|_| !broken(Mutation::FirstWindowOff));
     let (local, promised) = if s.has(SYN) {
         (0, 0)
     } else {
@@ -132,10 +163,21 @@ pub(crate) fn scaled(f: &Fcb, ack: u32, bytes: u32, promised: u8) -> u16 {
     let mut w = bytes >> promised;
     let edge = ack.wrapping_add(w << promised);
     let unit = 1u32 << promised;
-    if seq::lt(edge, f.c_edge) && bytes & (unit - 1) != 0 {
+    let retreats = seq::lt(edge, f.c_edge) && bytes & (unit - 1) != 0;
+    if retreats && !broken(Mutation::WindowRetreats) {
         w += 1;
     }
     w.min(0xffff) as u16
+}
+
+/// The only SACK block is a D-SACK of bytes below the cut.
+fn only_replayed(f: &Fcb, frame: &[u8], s: &Segment) -> bool {
+    let Some((at, 1)) = s.opts.sack else {
+        return false;
+    };
+    let at = s.opts_at + at + 4;
+    let right = frame.get(at..at + 4).and_then(|b| b.try_into().ok());
+    right.is_some_and(|b| seq::le(u32::from_be_bytes(b), f.cut))
 }
 
 /// Removes a D-SACK block that lies wholly below the cut: it tells of replayed

@@ -52,8 +52,11 @@ pub struct Member {
 /// Limits and times.
 #[derive(Clone, Copy, Debug)]
 pub struct Params {
-    /// MTU of wire and link, bytes.
+    /// The smaller one of the MTUs of wire and link, bytes.
     pub mtu: usize,
+    /// MTU of the wire, bytes: held frames have at most these and their Ethernet
+    /// header.
+    pub wire_mtu: usize,
     /// W of rule 4: bytes that an intake may let a client send before cut over.
     pub first_window: u32,
     /// Which replay is tried first.
@@ -149,6 +152,13 @@ impl View {
     #[inline]
     pub fn is_vip(&self, a: &Addr) -> bool {
         self.services.iter().any(|s| s.vip == *a)
+    }
+
+    /// Whether fragments to `a` from outside could mix with those of a replay: IPv6
+    /// names a datagram's fragments without its protocol (RFC 8200, section 4.5).
+    #[inline]
+    pub fn is_replayed_to(&self, a: &Addr) -> bool {
+        !a.is_v4() && self.is_vip(a)
     }
 
     /// Whether `a` is this node's own address on the wire; its link-local one, made

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
-use dpdk::{Burst, Mbuf, Mempool, Producer, TxQueue};
+use dpdk::{Burst, Gso, Mbuf, Mempool, Producer, TxQueue};
 use dts_core::drops::{Drop, Drops};
 use dts_core::frame::{Output, Pool, Port};
 
+use crate::offload::{Finish, Offload};
 use crate::packet::{Packet, Passage};
 use crate::stats::Traffic;
 
@@ -13,12 +14,20 @@ use crate::stats::Traffic;
 pub(crate) trait Sink {
     /// How many it took; the others stay, in order.
     fn take(&mut self, burst: &mut Burst) -> usize;
+
+    /// Makes a frame ready for which the device was asked for something; false
+    /// where it cannot do it.
+    fn prepare(&mut self, mbuf: &mut Mbuf) -> bool;
 }
 
 impl Sink for TxQueue {
     #[inline]
     fn take(&mut self, burst: &mut Burst) -> usize {
         self.burst(burst)
+    }
+
+    fn prepare(&mut self, mbuf: &mut Mbuf) -> bool {
+        TxQueue::prepare(self, mbuf)
     }
 }
 
@@ -30,17 +39,44 @@ pub(crate) struct Tx<Q = TxQueue> {
     /// What does not fit there, behind them. Never grows beyond `backlog_max`.
     backlog: VecDeque<Mbuf>,
     backlog_max: usize,
+    /// What frames need before the driver gets them.
+    finish: Finish,
 }
 
 impl<Q: Sink> Tx<Q> {
-    pub(crate) fn new(queue: Q, backlog_max: usize) -> Self {
+    pub(crate) fn new(queue: Q, backlog_max: usize, finish: Finish) -> Self {
         let backlog = VecDeque::with_capacity(backlog_max);
         Self {
             queue,
             burst: Burst::new(),
             backlog,
             backlog_max,
+            finish,
         }
+    }
+
+    /// Finishes a frame and queues what becomes of it.
+    #[cold]
+    fn push_unfinished(
+        &mut self,
+        offload: &mut Offload,
+        mbuf: Mbuf,
+        traffic: &mut Traffic,
+        drops: &mut Drops,
+    ) {
+        let mut frames = std::mem::take(&mut offload.frames);
+        if let Err(why) = offload.finish(&self.finish, &mut self.queue, mbuf, &mut frames) {
+            // The stack sends again what is not acknowledged; half a large frame
+            // would only be made up for by another.
+            frames.clear();
+            drops.count(why);
+        }
+        for mbuf in frames.drain(..) {
+            if !self.push(mbuf, traffic) {
+                drops.count(Drop::TxFull);
+            }
+        }
+        offload.frames = frames;
     }
 
     /// Queues a frame; false where it had to be dropped.
@@ -123,6 +159,8 @@ impl Lane {
 /// A worker's [`Output`].
 pub(crate) struct Egress {
     pool: Mempool,
+    /// Finishes frames for devices.
+    pub(crate) offload: Offload,
     routes: [Route; 4],
     lanes: Vec<Lane>,
     /// Sent frames by port.
@@ -133,12 +171,18 @@ pub(crate) struct Egress {
 
 impl Egress {
     /// `producers` are the rings of all workers in their order.
-    pub(crate) fn new(pool: Mempool, routes: [Route; 4], producers: Vec<Producer>) -> Self {
+    pub(crate) fn new(
+        pool: Mempool,
+        gso: Option<Gso>,
+        routes: [Route; 4],
+        producers: Vec<Producer>,
+    ) -> Self {
         let lanes = producers.into_iter().map(|producer| Lane {
             producer,
             burst: Burst::new(),
         });
         Self {
+            offload: Offload::new(pool.clone(), gso),
             pool,
             routes,
             lanes: lanes.collect(),
@@ -152,7 +196,10 @@ impl Egress {
     pub(crate) fn send_mbuf(&mut self, port: Port, mbuf: Mbuf) {
         match &mut self.routes[port.index()] {
             Route::Own(tx) => {
-                if !tx.push(mbuf, &mut self.sent[port.index()]) {
+                let sent = &mut self.sent[port.index()];
+                if !tx.finish.passes(&mbuf) {
+                    tx.push_unfinished(&mut self.offload, mbuf, sent, &mut self.drops);
+                } else if !tx.push(mbuf, sent) {
                     self.drops.count(Drop::TxFull);
                 }
             }
@@ -207,7 +254,7 @@ impl Pool for Egress {
     type Frame = Packet;
 
     fn frame(&mut self, bytes: &[u8]) -> Option<Packet> {
-        self.pool.alloc_from(bytes).and_then(Packet::contiguous)
+        self.pool.alloc_all(bytes).and_then(Packet::new)
     }
 }
 
@@ -249,7 +296,20 @@ mod tests {
             self.room -= n;
             n
         }
+
+        fn prepare(&mut self, _: &mut Mbuf) -> bool {
+            false
+        }
     }
+
+    const PLAIN: Finish = Finish {
+        max: 1514,
+        vlan: None,
+        inserts: false,
+        segments: false,
+        checksum: false,
+        tso: false,
+    };
 
     /// One test, because the EAL starts once per process.
     #[test]
@@ -268,6 +328,7 @@ mod tests {
         let pool = Mempool::new("egress", 255, 0, DEFAULT_DATA_ROOM, None).unwrap();
         backlog(&pool);
         rings(&pool);
+        crate::offload::tests::all(&pool);
         assert_eq!(pool.in_use(), 0);
     }
 
@@ -279,6 +340,7 @@ mod tests {
                 took: Vec::new(),
             },
             20,
+            PLAIN,
         );
         let mut refused = 0;
         for n in 0..100u8 {
@@ -307,7 +369,7 @@ mod tests {
         let mut ring = Ring::new("egress", 70).unwrap();
         let routes =
             [Port::Wire, Port::WireHost, Port::Link, Port::LinkHost].map(|_| Route::Via(0));
-        let mut egress = Egress::new(pool.clone(), routes, vec![ring.producer()]);
+        let mut egress = Egress::new(pool.clone(), None, routes, vec![ring.producer()]);
         for n in 0..80 {
             let frame = egress.frame(&[n; 60]).unwrap();
             if n % 2 == 0 {

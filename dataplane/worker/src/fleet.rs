@@ -107,9 +107,11 @@ impl Fleet {
                 workers,
                 clock: self.clock,
                 rx: rx_queues(o, number)?,
+                vlans: Port::ALL.map(|p| o.finish(p).vlan),
                 ring,
                 egress: Egress::new(
                     o.pools[number].clone(),
+                    o.gso.get(number).map(dpdk::Gso::share),
                     routes(o, number)?,
                     producers.clone(),
                 ),
@@ -286,7 +288,11 @@ fn routes(o: &Opened, worker: usize) -> Result<[Route; 4], StartError> {
         }
         let queue = o.port(port).tx_queue(worker as u16);
         let queue = queue.map_err(|e| StartError::of_port(port, e))?;
-        Ok(Route::Own(Box::new(Tx::new(queue, backlog))))
+        Ok(Route::Own(Box::new(Tx::new(
+            queue,
+            backlog,
+            o.finish(port),
+        ))))
     };
     let [a, b, c, d] = Port::ALL.map(route);
     Ok([a?, b?, c?, d?])

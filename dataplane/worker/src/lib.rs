@@ -8,14 +8,15 @@
 //! # The way of a packet
 //!
 //! ```text
-//! rx queue -> one contiguous piece? -> steer::worker_of_frame
+//! rx queue -> tag off, headers in one piece? -> steer::worker_of_frame
 //!                 | no: Malformed           |
 //!                                  mine     |     another's
 //!                 Shard::ingress  <---------+--------->  its ring (tag = port)
 //!                       |      ^                               | full: RingFull
 //!          Output::send |      +-------------------------------+
 //!                       v
-//!       my tx queue of that port? -> burst -> driver; rest: backlog, TxFull
+//!       my tx queue of that port? -> checksum, segments, tag -> burst -> driver;
+//!                       |                                   rest: backlog, TxFull
 //!                       | none: ring of the worker that has one (tag = 4 + port)
 //! ```
 //!
@@ -30,6 +31,7 @@
 
 mod egress;
 mod fleet;
+mod offload;
 mod packet;
 pub mod start;
 mod stats;

@@ -1,17 +1,21 @@
 //! An mbuf as the data plane sees it.
 
-use dpdk::Mbuf;
-use dts_core::frame::{Frame, Port};
+use dpdk::{Mbuf, RxChecksum};
+use dts_core::frame::{Checksum, Frame, Meta, Port};
+use dts_core::wire;
 
-/// A packet in one segment.
+/// Bytes that hold all headers.
+const HEADERS: u16 = wire::HEADERS_MOST as u16;
+
+/// A packet whose first segment has all headers.
 pub(crate) struct Packet(Mbuf);
 
 impl Packet {
-    /// Moves a packet of several segments into its first one; `None`, and the
-    /// packet is freed, where that has no room.
+    /// Moves the headers into the first segment; `None`, and the packet is freed,
+    /// where that has no room.
     #[inline]
-    pub(crate) fn contiguous(mut mbuf: Mbuf) -> Option<Self> {
-        if mbuf.nb_segs() > 1 && !mbuf.linearize() {
+    pub(crate) fn new(mut mbuf: Mbuf) -> Option<Self> {
+        if mbuf.nb_segs() > 1 && !gather(&mut mbuf) {
             return None;
         }
         Some(Self(mbuf))
@@ -35,16 +39,55 @@ impl Frame for Packet {
     }
 
     fn truncate(&mut self, len: usize) {
-        let surplus = self.0.data().len().saturating_sub(len);
-        // One segment of at most 64 KiB: the length fits, and `trim` has it all.
-        let cut = u16::try_from(surplus).is_ok_and(|n| self.0.trim(n));
-        debug_assert!(cut);
+        self.0.truncate(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.0.pkt_len() as usize
+    }
+
+    #[inline]
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.segments()
+    }
+
+    #[inline]
+    fn meta(&self) -> Meta {
+        let checksum = match self.0.l4_checksum() {
+            _ if self.0.ip_checksum() == RxChecksum::Bad => Checksum::Bad,
+            RxChecksum::Unknown => Checksum::Unknown,
+            RxChecksum::Good => Checksum::Good,
+            RxChecksum::Bad => Checksum::Bad,
+            RxChecksum::Partial => Checksum::Partial,
+        };
+        Meta {
+            checksum,
+            tso: self.0.segment_size(),
+        }
+    }
+
+    fn set_meta(&mut self, meta: Meta) {
+        self.0.set_l4_checksum(match meta.checksum {
+            Checksum::Unknown => RxChecksum::Unknown,
+            Checksum::Good => RxChecksum::Good,
+            Checksum::Bad => RxChecksum::Bad,
+            Checksum::Partial => RxChecksum::Partial,
+        });
+        self.0.set_segment_size(meta.tso);
     }
 
     #[inline]
     fn prefetch(&self) {
         self.0.prefetch();
     }
+}
+
+#[cold]
+fn gather(mbuf: &mut Mbuf) -> bool {
+    // At most HEADERS.
+    let want = mbuf.pkt_len().min(HEADERS.into()) as u16;
+    mbuf.data().len() >= want.into() || mbuf.pull(want)
 }
 
 /// What a ring has to say of a frame in it.

@@ -56,6 +56,14 @@ pub struct WorkerSnapshot {
     pub ring_capacity: u64,
     /// Frames that no driver has taken yet.
     pub tx_waiting: u64,
+    /// Checksums that devices were asked to fill in.
+    pub checksum_device: u64,
+    /// Checksums that were filled in here.
+    pub checksum_software: u64,
+    /// Large frames that devices were asked to cut into segments.
+    pub tso_device: u64,
+    /// Large frames that were cut into segments here.
+    pub tso_software: u64,
     /// Turns of the loop.
     pub loops: u64,
     /// Turns that found something to do.
@@ -77,6 +85,9 @@ pub struct PortSnapshot {
     pub driver: String,
     /// Queues each way.
     pub queues: u16,
+    /// What is done to its frames beside forwarding, and by whom: name, and
+    /// `device`, `software`, `on` or `off`.
+    pub offloads: Vec<(&'static str, &'static str)>,
     /// True if the link is up.
     pub up: bool,
     /// Its speed in Mbit/s, where the driver knows it.
@@ -146,6 +157,10 @@ block!(
     ring,
     ring_capacity,
     tx_waiting,
+    checksum_device,
+    checksum_software,
+    tso_device,
+    tso_software,
     loops,
     busy_loops,
     sleeps
@@ -191,6 +206,7 @@ counters!(
     refused,
     unknown_resets,
     orphan_resets,
+    sockets_gone,
     link_messages,
     data_segments,
     link_repeats
@@ -227,6 +243,10 @@ mod tests {
             &mut s.ring,
             &mut s.ring_capacity,
             &mut s.tx_waiting,
+            &mut s.checksum_device,
+            &mut s.checksum_software,
+            &mut s.tso_device,
+            &mut s.tso_software,
             &mut s.loops,
             &mut s.busy_loops,
             &mut s.sleeps,

@@ -12,7 +12,7 @@ use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
 use dts_core::command::{Command, Event};
 use dts_core::drops::Drop;
-use dts_core::frame::{Frame, Port};
+use dts_core::frame::Port;
 use dts_core::shard::Shard;
 use dts_core::steer;
 use dts_core::time::{Instant, Span};
@@ -21,6 +21,7 @@ use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use crate::egress::Egress;
+use crate::offload;
 use crate::packet::{Packet, Passage};
 use crate::stats::{Block, Traffic, WorkerSnapshot};
 
@@ -59,6 +60,8 @@ pub(crate) struct Worker {
     pub(crate) workers: usize,
     pub(crate) clock: Clock,
     pub(crate) rx: Vec<(Port, RxQueue)>,
+    /// The VLANs of the ports.
+    pub(crate) vlans: [Option<u16>; 4],
     pub(crate) ring: Ring,
     pub(crate) egress: Egress,
     pub(crate) shard: Shard,
@@ -138,12 +141,23 @@ impl Worker {
             mbuf.prefetch();
             traffic.bytes += u64::from(mbuf.pkt_len());
         }
-        for mbuf in burst.drain() {
-            let Some(packet) = Packet::contiguous(mbuf) else {
+        let vlan = self.vlans[port.index()];
+        let own_stack = matches!(port, Port::WireHost | Port::LinkHost);
+        for mut mbuf in burst.drain() {
+            if let Some(id) = vlan
+                && let Err(why) = offload::untag(&mut mbuf, id)
+            {
+                self.egress.drops.count(why);
+                continue;
+            }
+            if !own_stack && !mbuf.is_finished() {
+                offload::complete_received(&mut mbuf);
+            }
+            let Some(packet) = Packet::new(mbuf) else {
                 self.egress.drops.count(Drop::Malformed);
                 continue;
             };
-            let worker = steer::worker_of_frame(view, port, packet.head(), self.workers);
+            let worker = steer::worker_of_frame(view, port, &packet, self.workers);
             if worker == self.number {
                 self.shard
                     .ingress(view, port, packet, now, &mut self.egress);
@@ -167,8 +181,8 @@ impl Worker {
                 match Passage::of(mbuf.tag()) {
                     Passage::Out(port) => self.egress.send_mbuf(port, mbuf),
                     Passage::In(port) => {
-                        // It was contiguous when it went into the ring.
-                        if let Some(packet) = Packet::contiguous(mbuf) {
+                        // It was one when it went into the ring.
+                        if let Some(packet) = Packet::new(mbuf) {
                             self.shard
                                 .ingress(view, port, packet, now, &mut self.egress);
                         }
@@ -226,6 +240,11 @@ impl Worker {
         (c.hold_used, c.hold_capacity) = (used as u64, capacity as u64);
         (c.ring, c.ring_capacity) = (self.ring.len() as u64, self.ring.capacity() as u64);
         c.tx_waiting = self.egress.waiting() as u64;
+        let done = self.egress.offload.counts;
+        c.checksum_device = done.checksum_device;
+        c.checksum_software = done.checksum_software;
+        c.tso_device = done.tso_device;
+        c.tso_software = done.tso_software;
         self.block.store(c);
     }
 

@@ -56,6 +56,15 @@ const CASES: &[(&str, Change, &str, &str)] = &[
         "memory.megabytes is 64",
     ),
     (
+        "jumbo",
+        |c| {
+            c.ports.link.mtu = 9000;
+            c.ports.link.host.device = "net_tap3,iface=dtsjumbo".into();
+        },
+        "ports.link.mtu",
+        "9000 is more than net_tap3 (net_tap) can do: 1504; a twin for larger frames is virtio-user",
+    ),
+    (
         "address",
         // The address that the first capture device bears.
         |c| c.cluster.mac = MacAddr([0x02, 0x70, 0x63, 0x61, 0x70, 0x00]),

@@ -1,11 +1,15 @@
 # shellcheck shell=bash
 # Names, messages, the state directory, and processes that the lab started (and no others).
 
-# Addresses of the lab's two networks; the last octet of a node is its number.
+# Addresses of the lab's two networks; the last octet, or the last group, of a node is its number.
 WIRE_NET=10.77.0
 LINK_NET=10.77.1
 VIP=$WIRE_NET.100
 CLIENT_IP=$WIRE_NET.200
+WIRE_NET6=fd77:77::
+LINK_NET6=fd77:77:0:1::
+VIP6=${WIRE_NET6}100
+CLIENT_IP6=${WIRE_NET6}200
 CLUSTER_MAC=02:00:5e:00:00:64
 PROXY_PORT=8001
 APP_PORT=80
@@ -21,6 +25,7 @@ common_init() { # PREFIX
     BIN=${DTS_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release}
     NODES=0
     STANDIN=0
+    LINK_FAMILY=4
     ROOTLESS=${DTS_LAB_ROOTLESS:-0}
     PATH=$PATH:/usr/sbin:/sbin
 }
@@ -59,6 +64,16 @@ require_tools() {
     done
 }
 
+# A node's address on the link, in the one family that the cluster's members use there.
+link_address() { # NODE
+    if ((LINK_FAMILY == 6)); then printf '%s%s' "$LINK_NET6" "$1"; else printf '%s.%s' "$LINK_NET" "$1"; fi
+}
+
+# The same as it stands in front of a port.
+link_host() { # NODE
+    if ((LINK_FAMILY == 6)); then printf '[%s%s]' "$LINK_NET6" "$1"; else printf '%s.%s' "$LINK_NET" "$1"; fi
+}
+
 # --- state -----------------------------------------------------------------------------------------------------------
 
 state_create() {
@@ -68,7 +83,7 @@ state_create() {
     mkdir -p "$STATE/run"
     local key
     for key in "${!OVERLAY[@]}"; do printf '%s=%s\n' "$key" "${OVERLAY[$key]}"; done >"$STATE/overlay"
-    printf 'STANDIN=%s\n' "$STANDIN" >>"$STATE/overlay"
+    printf 'STANDIN=%s\nLINK_FAMILY=%s\n' "$STANDIN" "$LINK_FAMILY" >>"$STATE/overlay"
 }
 
 state_load() {
@@ -78,12 +93,13 @@ state_load() {
     local key value
     while IFS='=' read -r key value; do OVERLAY[$key]=$value; done <"$STATE/overlay"
     STANDIN=${OVERLAY[STANDIN]:-0}
+    LINK_FAMILY=${OVERLAY[LINK_FAMILY]:-4}
 }
 
 # What a lab is made of: the same identity means that `up` has nothing to do.
 lab_identity() {
     local key
-    printf 'nodes=%s standin=%s bin=%s' "$NODES" "$STANDIN" "$BIN"
+    printf 'nodes=%s standin=%s link=%s bin=%s' "$NODES" "$STANDIN" "$LINK_FAMILY" "$BIN"
     for key in $(printf '%s\n' "${!OVERLAY[@]}" | sort); do printf ' %s=%s' "$key" "${OVERLAY[$key]}"; done
 }
 

@@ -7,7 +7,7 @@ OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POL
  CORES IDLE IDLE_SLEEP_US HUGEPAGES MEGABYTES MBUFS FLOWS HALF_OPEN TOMBSTONES HOLD_KIB HOLD_FLOW_KIB
  HELLO_MS DEAD_MS HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
  HEAD_BYTES HEAD_TIMEOUT_MS CONNECTIONS RETRIES POOL_A POOL_B POOL_C POOL_WHO POOL_ALL
- FASTOPEN NICE "
+ FASTOPEN NICE WIRE_VLAN LINK_VLAN LINK_FAMILY "
 
 overlay_load() { # FILE or ""
     OVERLAY=()
@@ -68,6 +68,14 @@ node_core() { # NODE
     printf '%s' "${cores[($1 - 1) % ${#cores[@]}]}"
 }
 
+# One service for each family: the same ports, and on a node the same proxy and the same application.
+render_service() { # NODE NAME VIP
+    printf '  - name: %s\n    vip: "%s"\n    port: 80\n' "$2" "$3"
+    [[ $(boolean "$1" L4 0) == true ]] || printf '    proxy_port: %s\n' "$PROXY_PORT"
+    printf '    application_port: %s\n' "$APP_PORT"
+    optional "$1" SERVICE_POLICY "    policy: "
+}
+
 render_dtsd_config() { # NODE
     local n=$1 m weights dir
     dir=$(node_dir "$n")
@@ -85,31 +93,29 @@ $(optional "$n" BUCKETS "  buckets: ")
   members:
 YAML
     for ((m = 1; m <= NODES; m++)); do
-        printf '    - { id: %s, name: node%s, link: %s.%s, weight: %s }\n' "$m" "$m" "$LINK_NET" "$m" "${weights[m - 1]:-100}"
+        printf '    - { id: %s, name: node%s, link: "%s", weight: %s }\n' "$m" "$m" "$(link_address "$m")" "${weights[m - 1]:-100}"
     done
     cat <<YAML
 services:
-  - name: web
-    vip: $VIP
-    port: 80
-$([[ $(boolean "$n" L4 0) == true ]] || printf '    proxy_port: %s\n' "$PROXY_PORT")
-    application_port: $APP_PORT
-$(optional "$n" SERVICE_POLICY "    policy: ")
+$(render_service "$n" web "$VIP")
+$(render_service "$n" web6 "$VIP6")
 ports:
   wire:
     device: "net_af_packet0,iface=wire0"
     queues: 1
+$(optional "$n" WIRE_VLAN "    vlan: ")
     host:
       device: "net_tap0,iface=dtsw"
       interface: dtsw
-      addresses: [$WIRE_NET.$n/24]
+      addresses: [$WIRE_NET.$n/24, "$WIRE_NET6$n/64"]
   link:
     device: "net_af_packet1,iface=link0"
     queues: 1
+$(optional "$n" LINK_VLAN "    vlan: ")
     host:
       device: "net_tap1,iface=dtsl"
       interface: dtsl
-      addresses: [$LINK_NET.$n/24]
+      addresses: ["$(link_address "$n")/$( ((LINK_FAMILY == 6)) && echo 64 || echo 24)"]
 workers:
   cores: [$(setting "$n" CORES "$(node_core "$n")")]
   idle: $(setting "$n" IDLE backoff)
@@ -148,21 +154,21 @@ render_pool() { # NODE NAME KEY DEFAULT BALANCE
     local member weight
     printf '  - name: %s\n    balance: %s\n    members:\n' "$2" "$5"
     while read -r member weight; do
-        printf '      - { address: "%s.%s:%s", weight: %s }\n' "$LINK_NET" "$member" "$APP_PORT" "$weight"
+        printf '      - { address: "%s:%s", weight: %s }\n' "$(link_host "$member")" "$APP_PORT" "$weight"
     done < <(pool_nodes "$1" "$3" "$4")
 }
 
 render_proxy_config() { # NODE
     local n=$1
     cat <<YAML
-listen: "0.0.0.0:$PROXY_PORT"
+listen: "[::]:$PROXY_PORT"
 rpc_socket: $(node_dir "$n")/rpc.sock
 protocol: http
 limits:
   head_bytes: $(setting "$n" HEAD_BYTES 16384)
   head_timeout_ms: $(setting "$n" HEAD_TIMEOUT_MS 10000)
   connections: $(setting "$n" CONNECTIONS 4096)
-local: $LINK_NET.$n
+local: "$(link_address "$n")"
 pools:
 YAML
     render_pool "$n" a POOL_A 1 path-hash
@@ -216,6 +222,7 @@ http {
     map \$http_x_close \$lab_connection { "1" close; }
     server {
         listen 0.0.0.0:$APP_PORT backlog=4096;
+        listen [::]:$APP_PORT backlog=4096 ipv6only=on;
         add_header X-Node node$n always;
         add_header Connection \$lab_connection always;
         location / { return 200 "node$n\n"; }
@@ -244,10 +251,11 @@ cmd_configs() {
 cmd_env() {
     state_load
     printf '%s=%s\n' PREFIX "$PREFIX" STATE "$STATE" NODES "$NODES" VIP "$VIP" CLIENT "$CLIENT_IP" \
+        VIP6 "$VIP6" CLIENT6 "$CLIENT_IP6" WIRE_NET6 "$WIRE_NET6" LINK_NET6 "$LINK_NET6" LINK_FAMILY "$LINK_FAMILY" \
         WIRE_NET "$WIRE_NET" LINK_NET "$LINK_NET" CLUSTER_MAC "$CLUSTER_MAC" BIN "$BIN" STANDIN "$STANDIN"
     local n
     for ((n = 1; n <= NODES; n++)); do
-        printf 'NODE%s_DIR=%s\nNODE%s_WIRE_MAC=%s\nNODE%s_LINK_MAC=%s\n' "$n" "$(node_dir "$n")" \
-            "$n" "$(wire_mac "$n")" "$n" "$(link_mac "$n")"
+        printf 'NODE%s_DIR=%s\nNODE%s_WIRE_MAC=%s\nNODE%s_LINK_MAC=%s\nNODE%s_LINK=%s\n' "$n" "$(node_dir "$n")" \
+            "$n" "$(wire_mac "$n")" "$n" "$(link_mac "$n")" "$n" "$(link_host "$n")"
     done
 }

@@ -6,8 +6,8 @@ ns_exists() { ip netns list 2>/dev/null | grep -qE "^$PREFIX$1( |\$)"; }
 
 ns_create() { # NAME
     ip netns add "$PREFIX$1"
-    # Before any device exists: no IPv6 (no router solicitations or MLD on a captured wire), no source validation, and ARP
-    # answered only by the interface that bears the address, in the address's own name.
+    # Before any device exists: no IPv6 but where it is switched on (no router solicitations or MLD on a captured wire), no
+    # source validation, and ARP answered only by the interface that bears the address, in the address's own name.
     netns "$1" sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 \
         net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
         net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 \
@@ -21,6 +21,15 @@ wire_like() { # NAME IFACE
         die "cannot turn the offloads of $2 in $1 off"
 }
 
+# IPv6 on one interface: addresses of ours alone, and at once. Nobody on these wires is a router, and there are no
+# duplicates that nobody meant.
+ipv6_on() { # NAME IFACE
+    local key=net.ipv6.conf.$2
+    netns "$1" sysctl -q -w "$key.accept_ra=0" "$key.autoconf=0" "$key.router_solicitations=0" "$key.accept_dad=0" \
+        "$key.disable_ipv6=0"
+}
+
+# No snooping: a frame to a group goes to every port like a broadcast, and with it each neighbour solicitation.
 bridge_create() { # BRIDGE
     ip -n "${PREFIX}sw" link add name "$1" type bridge stp_state 0 mcast_snooping 0 forward_delay 0
     ip -n "${PREFIX}sw" link set dev "$1" up
@@ -58,13 +67,28 @@ EOF_NFT
 wire_mac() { printf '02:77:00:00:00:%02x' "$1"; }
 link_mac() { printf '02:77:01:00:00:%02x' "$1"; }
 
+# The client's cable. On a tagged wire its interface is a VLAN of the cable's.
+client_plug() {
+    local vlan=${OVERLAY[WIRE_VLAN]:-} mac=02:77:00:00:00:c8
+    if [[ -z $vlan ]]; then
+        plug client wire0 "$mac" brwire wc
+        return
+    fi
+    plug client trunk0 "$mac" brwire wc
+    ip -n "${PREFIX}client" link set dev trunk0 up
+    ip -n "${PREFIX}client" link add link trunk0 name wire0 type vlan id "$vlan" ||
+        die "this kernel has no VLAN interfaces for the client (CONFIG_VLAN_8021Q): use --link-vlan"
+}
+
 net_up() {
     ns_create sw
     bridge_create brwire
     bridge_create brlink
     ns_create client
-    plug client wire0 02:77:00:00:00:c8 brwire wc
+    client_plug
     ip -n "${PREFIX}client" addr add "$CLIENT_IP/24" dev wire0
+    ipv6_on client wire0
+    ip -n "${PREFIX}client" addr add "$CLIENT_IP6/64" dev wire0 nodad
     ip -n "${PREFIX}client" link set dev wire0 up
     # Each connection stands alone: nothing learned from an earlier one.
     netns client sysctl -q -w net.ipv4.tcp_no_metrics_save=1

@@ -101,7 +101,7 @@ node_stop() { # NODE ROLE
 node_wait() { # NODE ROLE
     local n=$1 role=$2 limit=10
     node_has "$n" "$role" || return 0
-    [[ $role == dtsd ]] && limit=30
+    [[ $role == dtsd ]] && limit=${DTSD_READY_S:-30}
     wait_for "$limit" "node$n $role" ready_or_dead "$n" "$role" && proc_alive "node$n/$role" && return
     say "node$n $role is not ready; the end of its log:"
     tail -n 20 "$(node_dir "$n")/$role.log" >&2
@@ -116,13 +116,14 @@ dtsd_ready() {
     curl -sf -m 2 --unix-socket "$(node_dir "$1")/admin.sock" http://dtsd/v1/status | jq -e '.ready == true'
 }
 
-listening() { [[ -n $(netns "node$1" ss -Hltn "sport = :$2") ]]; }
+# A socket on [::] serves both families; one on 0.0.0.0 does not.
+listening() { [[ -n $(netns "node$1" ss -Hltn6 "sport = :$2") ]]; }
 nginx_ready() { listening "$1" "$APP_PORT"; }
 proxy_ready() { listening "$1" "$PROXY_PORT"; }
 
-vip_resolves() {
-    netns client ping -c 1 -W 1 "$VIP" || true
-    [[ $(ip -n "${PREFIX}client" neigh show "$VIP") == *lladdr* ]]
+vip_resolves() { # VIP
+    netns client ping -c 1 -W 1 "$1" || true
+    [[ $(ip -n "${PREFIX}client" neigh show "$1") == *lladdr* ]]
 }
 
 lab_start() {
@@ -140,7 +141,8 @@ lab_start() {
         node_wait "$n" nginx
         node_wait "$n" proxy
     done
-    wait_for 10 "an answer to ARP for $VIP" vip_resolves
+    wait_for 10 "an answer to ARP for $VIP" vip_resolves "$VIP"
+    wait_for 10 "an answer to neighbour discovery for $VIP6" vip_resolves "$VIP6"
 }
 
 lab_is_whole() {
@@ -190,7 +192,7 @@ on_failed_up() {
 cmd_status() {
     state_load
     local n role pid
-    printf 'prefix %s, %s nodes, VIP %s, state %s\n' "$PREFIX" "$NODES" "$VIP" "$STATE"
+    printf 'prefix %s, %s nodes, VIPs %s and %s, state %s\n' "$PREFIX" "$NODES" "$VIP" "$VIP6" "$STATE"
     ip netns list | awk '{print $1}' | grep -E "^$PREFIX(sw|client|node[0-9]+)\$" | sort | sed 's/^/namespace /'
     for ((n = 1; n <= NODES; n++)); do
         for role in dtsd proxy nginx; do
@@ -223,10 +225,17 @@ standin_ready() { # NODE
     if [[ $(ip -n "$ns" addr show dtsl) != *"$LINK_NET.$n/24"* ]]; then
         wire_like "node$n" dtsw
         wire_like "node$n" dtsl
+        ipv6_on "node$n" dtsw
+        ipv6_on "node$n" dtsl
         ip -n "$ns" addr replace "$WIRE_NET.$n/24" dev dtsw
-        ((n != 1)) || ip -n "$ns" addr replace "$VIP/32" dev dtsw
+        ip -n "$ns" addr replace "$WIRE_NET6$n/64" dev dtsw nodad
+        if ((n == 1)); then
+            ip -n "$ns" addr replace "$VIP/32" dev dtsw
+            ip -n "$ns" addr replace "$VIP6/128" dev dtsw nodad
+        fi
         ip -n "$ns" link set dev dtsw up
         ip -n "$ns" link set dev dtsl up
+        ip -n "$ns" addr replace "$LINK_NET6$n/64" dev dtsl nodad
         ip -n "$ns" addr replace "$LINK_NET.$n/24" dev dtsl
     fi
     grep -q "packet forwarding" "$(node_dir "$n")/dtsd.log"

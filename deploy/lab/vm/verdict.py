@@ -6,13 +6,14 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import demo  # noqa: E402  the lab's reader of captures and of the nodes' records
 
 NODES = 2
-CLIENT = "10.77.0.200"
+CLIENTS = ("10.77.0.200", "fd77:77::200")
 WIRE_MACS = {f"02:77:00:00:00:{n:02x}": f"node{n}" for n in range(1, NODES + 1)}
 MIN_REQUESTS = 50
 # Frames that each queue of node 1's wire must have received between the first and the last request.
@@ -57,7 +58,8 @@ class Verdict:
             with open(f"{share}/status-{node}", encoding="utf-8") as file:
                 ports = {port["port"]: port for port in json.load(file)["ports"]}
             for name, port in ports.items():
-                print(f"node{node} {name:<10} {port['driver']:<16} {port['queues']} queues  {port['device']}")
+                offloads = " ".join(f"{what}={by}" for what, by in sorted(port["offloads"].items()))
+                print(f"node{node} {name:<10} {port['driver']:<16} {port['queues']} queues  {port['device']}  {offloads}")
             twins = {ports[name]["driver"] for name in ("wire_host", "link_host")}
             self.check(twins == {TWIN}, f"node{node}: the twins are {', '.join(sorted(twins))} and not {TWIN}")
             if node == 1:
@@ -75,6 +77,20 @@ class Verdict:
             print(f"node1 {port}: frames received by queue 0: {frames[0]}, by queue 1: {frames[1]}")
             if port == "wire":
                 self.check(min(frames) >= MIN_QUEUE_FRAMES, f"node1's wire queues received {frames}: no spread by RSS")
+
+    def offloads(self, share):
+        """The twins hand over large frames; igb cuts them by itself, af_packet's are cut in software."""
+        for node, by in ((1, "device"), (2, "software")):
+            counts = {f"{what} {who}": grown(share, node, "dts_offload_frames_total", what=what, by=who)
+                      for what in ("tso", "checksum") for who in ("device", "software")}
+            print(f"node{node}: frames finished for the wire and the link: " + ", ".join(f"{k} {v}" for k, v in counts.items()))
+            self.check(counts[f"tso {by}"] > 0, f"node{node}: no large frame was cut by {by}")
+            long = grown(share, node, "dts_drops_total", reason="too_long")
+            self.check(long == 0, f"node{node}: {long} frames were too long")
+        # The client's interface has no offloads: what it shows was on the wire.
+        long = subprocess.run(["tshark", "-n", "-r", f"{share}/client.pcap", "-Y", "frame.len > 1514"],
+                              check=True, capture_output=True, text=True).stdout.splitlines()
+        self.check(not long, f"{len(long)} frames above the MTU at the client: {long[:1]}")
 
     def handovers(self, share):
         for node in range(1, NODES + 1):
@@ -104,20 +120,22 @@ class Verdict:
 
     def capture(self, share, requests):
         """Returns the handovers that the client's capture shows, by direction."""
-        capture = demo.Capture(f"{share}/client.pcap", CLIENT, WIRE_MACS, math.inf)
-        record = demo.handovers_by_port(share, NODES)
+        capture = demo.Capture(f"{share}/client.pcap", CLIENTS, WIRE_MACS, {v: math.inf for v in demo.FAMILIES})
+        record = demo.handovers_by_client(share, NODES)
         mismatches = demo.table(requests, capture, record, NODES)
         times = [request["ms"] for request in requests if request["code"] == 200]
         print(f"\nfirst byte: median {demo.quantile(times, .5):.0f} ms, largest {max(times, default=0):.0f} ms (emulation)")
         self.check(mismatches == 0, f"{mismatches} requests were answered wrongly or by the wrong node")
         self.check(len(times) >= MIN_REQUESTS, f"only {len(times)} requests were answered, {MIN_REQUESTS} are needed")
 
-        streams = capture.by_port()
-        ways = collections.Counter((capture.owner.get(streams.get(r["port"]), "?"), r["node"]) for r in requests)
+        streams = capture.by_client()
+        ways = collections.Counter((capture.owner.get(streams.get(r["client"]), "?"), r["node"]) for r in requests)
         for (owner, node), count in sorted(ways.items()):
             print(f"SYN owned by {owner}, answered by {node}: {count}")
         for way in (("node1", "node2"), ("node2", "node1")):
             self.check(ways[way] > 0, f"no request went from {way[0]} to {way[1]}")
+        for version in demo.FAMILIES:
+            self.check(any(r["code"] == 200 and r["family"] == version for r in requests), f"nothing was answered over IPv{version}")
 
         counts = capture.counts
         print(f"capture at the client: {capture.frames} frames, " +
@@ -143,6 +161,7 @@ def main(arguments):
     elsewhere, repeated, resets = verdict.capture(share, requests)
     verdict.ports(share)
     verdict.queues(share)
+    verdict.offloads(share)
     verdict.handovers(share)
     transfers = verdict.transfers(share)
     for failure in verdict.failures:

@@ -16,6 +16,7 @@
 mod burst;
 mod eal;
 mod error;
+mod gso;
 pub mod hotplug;
 pub mod log;
 mod mbuf;
@@ -30,7 +31,8 @@ pub mod thread;
 pub use burst::Burst;
 pub use eal::Eal;
 pub use error::{Error, Reason};
-pub use mbuf::{Mbuf, RxChecksum, Segments};
+pub use gso::Gso;
+pub use mbuf::{Headers, Mbuf, RxChecksum, Segments, TxRequest};
 pub use mempool::{DEFAULT_DATA_ROOM, HEADROOM, Mempool};
 pub use port::{Configured, DevInfo, Link, Port, PortConf, PortId, PortStats, offload};
 pub use queue::{RxQueue, TxQueue};

@@ -20,6 +20,37 @@ pub enum RxChecksum {
     Partial,
 }
 
+/// Where the headers of a TCP or UDP packet lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// Bytes of the Ethernet header, VLAN tags included.
+    pub l2: u16,
+    /// Bytes of the IP header with its options or extension headers.
+    pub l3: u16,
+    /// Bytes of the TCP or UDP header.
+    pub l4: u16,
+    /// IPv6, else IPv4.
+    pub ipv6: bool,
+    /// TCP, else UDP.
+    pub tcp: bool,
+}
+
+impl Headers {
+    /// Where the payload begins.
+    pub fn end(&self) -> usize {
+        usize::from(self.l2) + usize::from(self.l3) + usize::from(self.l4)
+    }
+}
+
+/// What a device is asked to do with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxRequest {
+    /// Fill in the TCP or UDP checksum.
+    Checksum,
+    /// Cut it into TCP segments of this payload, with their checksums.
+    Segment(u16),
+}
+
 /// One packet, of one or more segments, and its only owner. Dropping it returns
 /// its buffers to their pools.
 #[repr(transparent)]
@@ -74,7 +105,8 @@ impl Mbuf {
     ///
     /// # Safety
     /// `raw` is a valid packet head that nothing else refers to: reference
-    /// count 1 in all segments, no buffer shared with another mbuf.
+    /// count 1 in all segments. Later segments may share their buffers with other
+    /// packets, which then only read them; the first one's is its own.
     pub(crate) unsafe fn from_raw(raw: NonNull<sys::rte_mbuf>) -> Mbuf {
         Mbuf(raw)
     }
@@ -150,8 +182,12 @@ impl Mbuf {
     }
 
     /// Adds `len` bytes behind the last segment and returns them, with whatever
-    /// they held; `None` where its tail room is too small.
+    /// they held; `None` where its tail room is too small, or its buffer is shared.
     pub fn append(&mut self, len: u16) -> Option<&mut [u8]> {
+        // SAFETY: reads fields of a live mbuf.
+        if !unsafe { sys::dts_pktmbuf_tail_exclusive(self.0.as_ptr()) } {
+            return None;
+        }
         // SAFETY: this value owns the mbuf.
         let start = unsafe { sys::dts_pktmbuf_append(self.0.as_ptr(), len) };
         Self::grown(start.cast(), len)
@@ -178,6 +214,13 @@ impl Mbuf {
     pub fn trim(&mut self, len: u16) -> bool {
         // SAFETY: this value owns the mbuf.
         unsafe { sys::dts_pktmbuf_trim(self.0.as_ptr(), len) == 0 }
+    }
+
+    /// Cuts the packet to its first `len` bytes, at least 1; a shorter one stays as
+    /// it is.
+    pub fn truncate(&mut self, len: u32) {
+        // SAFETY: this value owns the mbuf.
+        unsafe { sys::dts_pktmbuf_truncate(self.0.as_ptr(), len) }
     }
 
     /// Appends the segments of `tail`; gives it back where the packet would have
@@ -279,6 +322,157 @@ impl Mbuf {
         let flags = self.ol_flags() & !sys::DTS_RX_L4_CKSUM_MASK | bits;
         // SAFETY: this value owns the mbuf.
         unsafe { field::<u64>(self.0, sys::DTS_MBUF_OL_FLAGS).write(flags) }
+    }
+
+    /// True if there is nothing to be done before the packet can be sent by any
+    /// device: its checksums are whole, and it is no larger than it came from a
+    /// wire.
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        let flags = self.ol_flags() & (sys::DTS_RX_LRO | sys::DTS_RX_L4_CKSUM_MASK);
+        flags & sys::DTS_RX_LRO == 0 && flags != sys::DTS_RX_L4_CKSUM_NONE
+    }
+
+    /// Payload bytes of each of the segments for which the packet stands, where
+    /// it stands for several.
+    #[inline]
+    pub fn segment_size(&self) -> Option<u16> {
+        if self.ol_flags() & sys::DTS_RX_LRO == 0 {
+            return None;
+        }
+        // SAFETY: a live mbuf's field is readable.
+        let bits = unsafe { field::<u64>(self.0, sys::DTS_MBUF_TX_OFFLOAD).read() };
+        // The mask has 16 bits.
+        Some((bits >> sys::DTS_TX_TSO_SHIFT & sys::DTS_TX_TSO_MASK) as u16).filter(|&n| n > 0)
+    }
+
+    /// Sets what `segment_size` says.
+    pub fn set_segment_size(&mut self, size: Option<u16>) {
+        let bits = u64::from(size.unwrap_or(0)) << sys::DTS_TX_TSO_SHIFT;
+        let lro = if size.is_some() { sys::DTS_RX_LRO } else { 0 };
+        let flags = self.ol_flags() & !sys::DTS_RX_LRO | lro;
+        // SAFETY: this value owns the mbuf.
+        unsafe {
+            field::<u64>(self.0, sys::DTS_MBUF_TX_OFFLOAD).write(bits);
+            field::<u64>(self.0, sys::DTS_MBUF_OL_FLAGS).write(flags);
+        }
+    }
+
+    /// The headers of a TCP or UDP packet that is no fragment, where they lie in
+    /// the first segment; `None` for anything else.
+    pub fn headers(&self) -> Option<Headers> {
+        let mut h = sys::dts_headers {
+            l2: 0,
+            l3: 0,
+            l4: 0,
+            version: 0,
+            proto: 0,
+        };
+        // SAFETY: reads a live mbuf, writes to a structure of this frame.
+        unsafe { sys::dts_pktmbuf_headers(self.0.as_ptr(), &mut h) }.then_some(Headers {
+            l2: h.l2,
+            l3: h.l3,
+            l4: h.l4,
+            ipv6: h.version == 6,
+            tcp: h.proto == 6,
+        })
+    }
+
+    /// Asks the device to do `what` with the packet, whose headers are `h`: what
+    /// was received or asked for before is forgotten. [`crate::TxQueue::prepare`]
+    /// must follow, or `finished`.
+    pub fn request(&mut self, h: &Headers, what: TxRequest) {
+        let ip = if h.ipv6 {
+            sys::DTS_TX_IPV6
+        } else {
+            sys::DTS_TX_IPV4
+        };
+        let l4 = if h.tcp {
+            sys::DTS_TX_TCP_CKSUM
+        } else {
+            sys::DTS_TX_UDP_CKSUM
+        };
+        let (segment, size) = match what {
+            TxRequest::Checksum => (0, 0),
+            TxRequest::Segment(size) if h.ipv6 => (sys::DTS_TX_TCP_SEG, size),
+            TxRequest::Segment(size) => (sys::DTS_TX_TCP_SEG | sys::DTS_TX_IP_CKSUM, size),
+        };
+        let bits = u64::from(h.l2) << sys::DTS_TX_L2_LEN_SHIFT
+            | u64::from(h.l3) << sys::DTS_TX_L3_LEN_SHIFT
+            | u64::from(h.l4) << sys::DTS_TX_L4_LEN_SHIFT
+            | u64::from(size) << sys::DTS_TX_TSO_SHIFT;
+        let kind = self.ol_flags() & sys::DTS_MBUF_KIND;
+        // SAFETY: this value owns the mbuf.
+        unsafe {
+            field::<u64>(self.0, sys::DTS_MBUF_TX_OFFLOAD).write(bits);
+            field::<u64>(self.0, sys::DTS_MBUF_OL_FLAGS).write(kind | ip | l4 | segment);
+        }
+    }
+
+    /// Forgets everything that was received or requested: the packet is to be
+    /// sent as it is.
+    pub fn finished(&mut self) {
+        self.reset(self.ol_flags() & sys::DTS_MBUF_KIND);
+    }
+
+    /// As `finished` for a buffer that is known to have data of its own.
+    pub(crate) fn fresh(&mut self) {
+        self.reset(0);
+    }
+
+    fn reset(&mut self, flags: u64) {
+        // SAFETY: this value owns the mbuf.
+        unsafe {
+            field::<u64>(self.0, sys::DTS_MBUF_TX_OFFLOAD).write(0);
+            field::<u64>(self.0, sys::DTS_MBUF_OL_FLAGS).write(flags);
+        }
+    }
+
+    /// Takes the outermost VLAN tag off, in software where the device has not
+    /// done so; its control information (priority, VLAN id), or `None` for a
+    /// frame without a tag.
+    #[inline]
+    pub fn take_vlan(&mut self) -> Option<u16> {
+        let flags = self.ol_flags();
+        if flags & sys::DTS_RX_VLAN_STRIPPED == 0 {
+            // SAFETY: this value owns the mbuf.
+            if !unsafe { sys::dts_vlan_strip(self.0.as_ptr()) } {
+                return None;
+            }
+        }
+        let flags = self.ol_flags() & !(sys::DTS_RX_VLAN_STRIPPED | sys::DTS_RX_VLAN);
+        // SAFETY: this value owns the mbuf; the tag was written by the device or
+        // above.
+        unsafe {
+            field::<u64>(self.0, sys::DTS_MBUF_OL_FLAGS).write(flags);
+            Some(field::<u16>(self.0, sys::DTS_MBUF_VLAN_TCI).read())
+        }
+    }
+
+    /// Puts a VLAN tag behind the Ethernet addresses; false, and nothing done,
+    /// where the head room is too small.
+    #[must_use]
+    pub fn insert_vlan(&mut self, tci: u16) -> bool {
+        // SAFETY: this value owns the mbuf.
+        unsafe {
+            field::<u16>(self.0, sys::DTS_MBUF_VLAN_TCI).write(tci);
+            sys::dts_vlan_insert(self.0.as_ptr())
+        }
+    }
+
+    /// Leaves the VLAN tag to the device, which must have the offload.
+    #[inline]
+    pub fn request_vlan(&mut self, tci: u16) {
+        let flags = self.ol_flags() | sys::DTS_TX_VLAN;
+        // SAFETY: this value owns the mbuf.
+        unsafe {
+            field::<u16>(self.0, sys::DTS_MBUF_VLAN_TCI).write(tci);
+            field::<u64>(self.0, sys::DTS_MBUF_OL_FLAGS).write(flags);
+        }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::rte_mbuf {
+        self.0.as_ptr()
     }
 
     /// The receive hash, where the device delivered one.

@@ -88,6 +88,24 @@ impl Mempool {
         data_room: u16,
         socket: Option<u32>,
     ) -> Result<Mempool, Error> {
+        if data_room <= HEADROOM {
+            return Err(Error::Mempool {
+                name: name.to_owned(),
+                reason: Reason::text(format!(
+                    "a data room of {data_room} leaves nothing behind the head room of {HEADROOM}"
+                )),
+            });
+        }
+        Self::create(name, count, cache, data_room, socket)
+    }
+
+    fn create(
+        name: &str,
+        count: u32,
+        cache: u32,
+        data_room: u16,
+        socket: Option<u32>,
+    ) -> Result<Mempool, Error> {
         let live = Live::take()?;
         let fail = |reason| Error::Mempool {
             name: name.to_owned(),
@@ -97,11 +115,6 @@ impl Mempool {
             return Err(fail(Reason::text(format!(
                 "a cache of {cache} does not fit {count} buffers (at most {} and two thirds)",
                 sys::DTS_MEMPOOL_CACHE_MAX
-            ))));
-        }
-        if data_room <= HEADROOM {
-            return Err(fail(Reason::text(format!(
-                "a data room of {data_room} leaves nothing behind the head room of {HEADROOM}"
             ))));
         }
         let c_name = c_string(name)?;
@@ -121,6 +134,11 @@ impl Mempool {
         })))
     }
 
+    /// A pool of buffers without data of their own, which share that of others.
+    pub(crate) fn indirect(name: &str, count: u32, cache: u32) -> Result<Mempool, Error> {
+        Self::create(name, count, cache, 0, None)
+    }
+
     /// An empty packet, or `None` where the pool has run out.
     pub fn alloc(&self) -> Option<Mbuf> {
         // SAFETY: the pool is alive.
@@ -135,6 +153,27 @@ impl Mempool {
         let len = u16::try_from(bytes.len()).ok()?;
         let mut mbuf = self.alloc()?;
         mbuf.append(len)?.copy_from_slice(bytes);
+        Some(mbuf)
+    }
+
+    /// A packet with these bytes, in as many segments as they need, or `None`
+    /// where the pool has run out.
+    pub fn alloc_all(&self, bytes: &[u8]) -> Option<Mbuf> {
+        let room = usize::from(self.data_room() - HEADROOM);
+        let (first, rest) = bytes.split_at(bytes.len().min(room));
+        let mut mbuf = self.alloc_from(first)?;
+        // Linking goes from the end, so that no link is walked twice.
+        let mut tail: Option<Mbuf> = None;
+        for part in rest.rchunks(room) {
+            let mut segment = self.alloc_from(part)?;
+            if let Some(behind) = tail.take() {
+                segment.chain(behind).ok()?;
+            }
+            tail = Some(segment);
+        }
+        if let Some(tail) = tail {
+            mbuf.chain(tail).ok()?;
+        }
         Some(mbuf)
     }
 

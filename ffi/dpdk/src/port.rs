@@ -301,7 +301,9 @@ impl Port {
         self.0.call("cannot set its descriptors", |id| unsafe {
             sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut done.rx_desc, &mut done.tx_desc)
         })?;
-        self.set_mtu(conf.mtu)?;
+        if !conf.keep_mtu {
+            self.set_mtu(conf.mtu)?;
+        }
         (state.rx_desc, state.tx_desc) = (done.rx_desc, done.tx_desc);
         state.rx.resize_with(conf.rx_queues.into(), Slot::default);
         state.tx.resize_with(conf.tx_queues.into(), Slot::default);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dpdk_sys as sys;
 
 use crate::burst::Burst;
+use crate::mbuf::Mbuf;
 use crate::port::{Direction, Inner, PortId};
 
 /// One receive queue, for one thread at a time. Dropping it gives it back to
@@ -84,6 +85,16 @@ impl TxQueue {
         let (port, queue) = (self.port.id.0, self.queue);
         // SAFETY: as in `RxQueue::burst`; the driver owns what it took.
         burst.send(|start, len| unsafe { sys::dts_tx_burst(port, queue, start, len) }.into())
+    }
+
+    /// Makes a packet ready for which the device was asked for something
+    /// ([`Mbuf::request`]). False where the driver cannot do it; the request then
+    /// has to be done otherwise, the IPv4 header's checksum included.
+    #[must_use]
+    pub fn prepare(&mut self, mbuf: &mut Mbuf) -> bool {
+        // SAFETY: the port is started and the packet is owned; the driver looks at
+        // it and writes to its headers, which are in a buffer of its own.
+        unsafe { sys::dts_tx_prepare(self.port.id.0, self.queue, mbuf.as_ptr()) }
     }
 
     /// The port that it belongs to.

@@ -13,10 +13,23 @@ use std::time::{Duration, Instant};
 use hostsock::{State, inq, outq, peek_all, peer_cred, silent_close, tcp_info};
 use nix::sys::socket as ns;
 
+/// What a server listens on and what its client connects to. The last one is an
+/// IPv6 socket with an IPv4 connection.
+const FAMILIES: [(&str, &str); 3] = [
+    ("127.0.0.1", "127.0.0.1"),
+    ("::1", "::1"),
+    ("::", "127.0.0.1"),
+];
+
 /// A connection over loopback: the client's end and the server's.
 fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    pair_of(FAMILIES[0])
+}
+
+fn pair_of((listen, connect): (&str, &str)) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((listen, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = TcpStream::connect((connect, port)).unwrap();
     client.set_nodelay(true).unwrap();
     (client, listener.accept().unwrap().0)
 }
@@ -32,7 +45,11 @@ fn wait(what: &str, done: impl Fn() -> bool) {
 
 #[test]
 fn info_of_a_server_that_never_wrote() {
-    let (mut client, server) = pair();
+    FAMILIES.into_iter().for_each(info_of);
+}
+
+fn info_of(family: (&str, &str)) {
+    let (mut client, server) = pair_of(family);
     let fresh = tcp_info(&server).unwrap();
     assert_eq!(fresh.state, State::Established);
     assert_eq!((fresh.bytes_received, fresh.bytes_acked), (0, 0));
@@ -74,7 +91,11 @@ fn info_of_other_descriptors_is_an_error() {
 
 #[test]
 fn peek_sees_every_segment_and_the_end() {
-    let (mut client, mut server) = pair();
+    FAMILIES.into_iter().for_each(peeked);
+}
+
+fn peeked(family: (&str, &str)) {
+    let (mut client, mut server) = pair_of(family);
     let empty = peek_all(&server, 100).unwrap();
     assert_eq!((empty.bytes.len(), empty.eof), (0, false));
 
@@ -193,11 +214,12 @@ fn frames(capture: &OwnedFd) -> usize {
 
 /// Connections on `port` that the namespace knows, whatever their state.
 fn connections(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
+    let table = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap();
     let port = format!(":{port:04X}");
-    table
+    // The heading of each table names no port.
+    [table("tcp"), table("tcp6")]
+        .concat()
         .lines()
-        .skip(1)
         .filter(|l| {
             l.split_whitespace()
                 .skip(1)
@@ -209,10 +231,14 @@ fn connections(port: u16) -> usize {
 
 /// Connects, optionally leaves unread and unsent data, ends the server's end by
 /// `close` and returns how many frames that sent and what remained.
-fn close_in_namespace(data: bool, close: fn(TcpStream, TcpStream)) -> (usize, usize) {
+fn close_in_namespace(
+    family: (&'static str, &'static str),
+    data: bool,
+    close: fn(TcpStream, TcpStream),
+) -> (usize, usize) {
     thread::spawn(move || {
         own_namespace();
-        let (mut client, server) = pair();
+        let (mut client, server) = pair_of(family);
         let port = server.local_addr().unwrap().port();
         if data {
             client.write_all(&[1; 5000]).unwrap();
@@ -236,28 +262,35 @@ fn close_in_namespace(data: bool, close: fn(TcpStream, TcpStream)) -> (usize, us
     .unwrap()
 }
 
+/// The silent close, seen by another holder of the socket.
+fn close_silently(server: TcpStream, mut duplicate: TcpStream) {
+    assert_eq!(tcp_info(&duplicate).unwrap().state, State::Established);
+    silent_close(server.as_fd()).expect("TCP_REPAIR needs CAP_NET_ADMIN");
+    assert_eq!(tcp_info(&duplicate).unwrap().state, State::Close);
+    let error = duplicate.read(&mut [0; 10]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    let error = duplicate.read(&mut [0; 10]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+}
+
 #[test]
 fn silent_close_sends_nothing_and_frees_the_pair() {
-    for data in [false, true] {
-        let (sent, left) = close_in_namespace(data, |server, mut duplicate| {
-            assert_eq!(tcp_info(&duplicate).unwrap().state, State::Established);
-            silent_close(server.as_fd()).expect("TCP_REPAIR needs CAP_NET_ADMIN");
-            assert_eq!(tcp_info(&duplicate).unwrap().state, State::Close);
-            let error = duplicate.read(&mut [0; 10]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
-            let error = duplicate.read(&mut [0; 10]).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::NotConnected);
-            drop((server, duplicate));
-        });
-        assert_eq!(sent, 0, "frames on the wire, data {data}");
-        assert_eq!(left, 1, "only the client's end, data {data}");
+    for family in FAMILIES {
+        for data in [false, true] {
+            let (sent, left) = close_in_namespace(family, data, close_silently);
+            assert_eq!(sent, 0, "frames on the wire, {family:?}, data {data}");
+            assert_eq!(left, 1, "only the client's end, {family:?}, data {data}");
+        }
     }
 }
 
 #[test]
 fn the_capture_would_see_an_ordinary_close() {
-    let (sent, _) = close_in_namespace(true, |server, duplicate| drop((server, duplicate)));
-    assert!(sent > 0);
+    for family in FAMILIES {
+        let close = |server, duplicate| drop((server, duplicate));
+        let (sent, _) = close_in_namespace(family, true, close);
+        assert!(sent > 0, "{family:?}");
+    }
 }
 
 #[test]

@@ -54,7 +54,8 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Listens on the configured address.
+/// Listens on the configured address; on `[::]` for both families, whatever the
+/// kernel's default is.
 ///
 /// # Errors
 /// What the kernel says.
@@ -63,6 +64,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -107,6 +111,8 @@ pub async fn serve(
                 let number = shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
                 let shared = Arc::clone(&shared);
                 let stop = stop.clone();
+                // IPv4 as IPv4, also where the listener is of IPv6.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 tokio::spawn(async move {
                     connection(&shared, stream, peer, number, stop).await;
                     drop(place);

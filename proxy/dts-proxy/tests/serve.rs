@@ -5,7 +5,7 @@ mod lab;
 use dts_proto::rpc::FailCode;
 use lab::{CONFIG, Lab, PATIENCE, REQUEST, done, failed, rest};
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -54,6 +54,23 @@ fn rules_choose_the_destination() {
         firsts.insert(lab.asked().0);
     }
     assert_eq!(firsts.len(), 1, "one path, one member");
+    lab.stop();
+}
+
+#[test]
+fn one_listener_for_both_families_and_members_of_ipv6() {
+    let config = CONFIG.replace("address: 10.77.1.4:80", "address: \"[fd77:0:0:1::4]:80\"");
+    let lab = Lab::on("[::]:0", &config, |_, _| Some(done()));
+    let port = lab.address.port();
+    for address in ["127.0.0.1", "::1"] {
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        let mut client = lab.client_at(address);
+        client
+            .write_all(b"GET /b/1 HTTP/1.1\r\nHost: [fd77::100]:80\r\n\r\n")
+            .unwrap();
+        assert_eq!(rest(&mut client), "moved");
+        assert_eq!(lab.asked().0, "[fd77:0:0:1::4]:80".parse().unwrap());
+    }
     lab.stop();
 }
 

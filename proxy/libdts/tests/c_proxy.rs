@@ -64,10 +64,10 @@ fn install_and_compile(dest: &Path, source: &Path, pkg_config: &[&str]) -> PathB
     binary
 }
 
-fn connect(port: u16) -> TcpStream {
+fn connect(host: &str, port: u16) -> TcpStream {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
+        match TcpStream::connect((host, port)) {
             Ok(stream) => return stream,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
@@ -95,7 +95,7 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn proxy_is_served(pkg_config: &[&str]) {
+fn proxy_is_served(pkg_config: &[&str], host: &str) {
     let dir = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxy.c");
     let binary = install_and_compile(dir.path(), &source, pkg_config);
@@ -104,7 +104,7 @@ fn proxy_is_served(pkg_config: &[&str]) {
     let port = free_port();
     let _proxy = Reaped(
         Command::new(binary)
-            .args([&port.to_string(), "10.77.1.1:80", "10.77.1.2:80"])
+            .args([&port.to_string(), "10.77.1.1:80", "[fd77:0:0:1::2]:80"])
             .env("LD_LIBRARY_PATH", dir.path().join("usr/lib"))
             .env("DTS_RPC_SOCKET", &rpc)
             .spawn()
@@ -112,7 +112,7 @@ fn proxy_is_served(pkg_config: &[&str]) {
     );
 
     let head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    let mut client = connect(port);
+    let mut client = connect(host, port);
     // In two segments as a rule; the proxy must put them together.
     client.write_all(&head[..9]).unwrap();
     thread::sleep(Duration::from_millis(20));
@@ -136,7 +136,7 @@ fn proxy_is_served(pkg_config: &[&str]) {
     };
     assert_eq!(ask(Some(refused)).0, address("10.77.1.1:80"));
     let (dest, fd) = ask(None);
-    assert_eq!(dest, address("10.77.1.2:80"));
+    assert_eq!(dest, address("[fd77:0:0:1::2]:80"));
     // The descriptor is the client's connection: answer through it.
     TcpStream::from(fd).write_all(b"moved").unwrap();
     let done = Done {
@@ -152,12 +152,12 @@ fn proxy_is_served(pkg_config: &[&str]) {
 
 #[test]
 fn c_proxy_against_the_shared_library() {
-    proxy_is_served(&[]);
+    proxy_is_served(&[], "127.0.0.1");
 }
 
 #[test]
 fn c_proxy_against_the_static_library() {
-    proxy_is_served(&["--static"]);
+    proxy_is_served(&["--static"], "::1");
 }
 
 #[test]

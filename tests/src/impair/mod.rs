@@ -1,7 +1,7 @@
 //! Impairment of the lab's cables, for kernels that have no netem: a relay in user
 //! space between two interfaces that delays, loses, duplicates, reorders and damages
 //! frames by seed, and counts what the TCP connections on the cable did about it
-//! (`docs/adr/0014-own-impairment.md`).
+//! (`docs/adr/0016-own-impairment.md`).
 //!
 //! [`model`] decides, [`flow`] counts, [`relay`] moves frames; [`rig`] puts the program
 //! `impair` between the lab's interfaces and talks to it by [`Command`] and [`Reply`],

@@ -2,6 +2,7 @@
 //! retransmission and the link's lifetime, so that a late message is answered
 //! as the first one was and no request is executed twice.
 
+use crate::mutation::{Mutation, broken};
 use crate::time::{Instant, Span};
 use dts_proto::block::{FlowId, Reason, Replay};
 use hashbrown::HashMap;
@@ -43,6 +44,9 @@ pub struct Answers {
 impl Answers {
     /// What was said about `flow`.
     pub fn get(&self, flow: &FlowId) -> Option<Answer> {
+        if broken(Mutation::AnswersForgotten) {
+            return None;
+        }
         self.map.get(flow).map(|a| a.0)
     }
 

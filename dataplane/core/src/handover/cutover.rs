@@ -8,9 +8,10 @@ use super::source::segment;
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Frame, Output, Port};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use crate::translate;
 use crate::view::View;
 use crate::wire::build::Tcp;
@@ -21,6 +22,9 @@ use dts_proto::block::Replay;
 
 /// Ranges of held payload that are remembered as given to the stack.
 const GIVEN_MOST: usize = 256;
+/// How long a segment from above a hole waits at most for what the source forwards;
+/// the end mark, of which the second one is sent after 5 ms, ends the wait.
+const FILLING: Span = Span::millis(10);
 
 impl Shard {
     /// A client's segment while a handover is under way.
@@ -69,6 +73,10 @@ impl Shard {
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.
         d.due = now + patience(f.rtt);
+        if broken(Mutation::AckAtOnce) {
+            d.due = now;
+        }
+        d.filling = d.paper.is_none().then(|| now + FILLING);
         let (due, flow, paper) = (d.due, d.flow, d.paper.is_some());
         let answer = Answer::Accepted {
             seq: d.state.s_base,
@@ -100,15 +108,17 @@ impl Shard {
             d.probe_answered = keepalive;
         }
         let knows = seq::le(c_end, self.slots[slot as usize].c_acked);
-        if keepalive || (!knows && (bare || egress.is_empty())) {
+        let tells = !knows && (bare || egress.is_empty());
+        if (keepalive || tells) && !broken(Mutation::NoAckOfCut) {
             self.ack_cut(v, slot, out);
         }
         if !handshake_done && !tells {
             self.wake(slot, due);
         }
-        for bytes in egress {
-            if let Some(frame) = out.frame(&bytes) {
-                self.wire_host_in(v, frame, now, out);
+        for kept in egress {
+            match kept.again(out) {
+                Some(frame) => self.wire_host_in(v, frame, now, out),
+                None => self.drop_frame(Drop::NoBuffer),
             }
         }
     }
@@ -150,7 +160,8 @@ impl Shard {
             flags: ACK,
             window,
             opts: Build {
-                timestamps: f.agreed.ts.then_some((ts_val, f.ts_in_order)),
+                timestamps: (f.agreed.ts && !broken(Mutation::NoTimestamps))
+                    .then_some((ts_val, f.ts_in_order)),
                 ..Build::default()
             },
             payload: &[],
@@ -168,8 +179,10 @@ impl Shard {
         let mut keepalive = false;
         while let Some(h) = self.store.pop(&mut held) {
             let Some(s) = segment(&h.frame) else { continue };
-            keepalive |= s.is_keepalive(cut);
-            if s.is_empty() && !s.has(RST | FIN) {
+            keepalive |= s.is_keepalive(cut) && !broken(Mutation::ProbeLost);
+            if self.waits(slot, &s) {
+                self.wait(v, slot, &h.frame, &s);
+            } else if s.is_empty() && !s.has(RST | FIN) {
                 newest_ack = Some(h.frame);
             } else {
                 self.release(v, slot, &h.frame, now, out);
@@ -190,6 +203,65 @@ impl Shard {
         keepalive
     }
 
+    /// A segment from above a hole that the source may yet fill. The stack would ask
+    /// for what is on the link already, and the client would send it again.
+    pub(crate) fn waits(&self, slot: u32, s: &Segment) -> bool {
+        let d = self.slots[slot as usize].dest.as_ref();
+        !s.has(RST)
+            && !broken(Mutation::HoleUnfilled)
+            && s.seq_len() > 0
+            && d.is_some_and(|d| d.filling.is_some() && seq::lt(d.taken, s.seq))
+    }
+
+    /// Keeps a segment of which [`Self::waits`] holds.
+    pub(crate) fn wait<F: Frame>(&mut self, v: &View, slot: u32, frame: &F, s: &Segment) {
+        let max = v.params.hold_flow_max;
+        let held = &mut self.slots[slot as usize].held;
+        hold_copy(
+            &mut self.store,
+            held,
+            &mut self.drops,
+            max,
+            frame,
+            s.seq,
+            s.seq_end(),
+        );
+        let until = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
+        if let Some(t) = until {
+            self.wake(slot, t);
+        }
+    }
+
+    /// Gives the stack those waiting segments to which there is no hole any more.
+    pub(crate) fn fill<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let mut held = std::mem::take(&mut self.slots[slot as usize].held);
+        while let Some(h) = self.store.pop(&mut held) {
+            match segment(&h.frame) {
+                Some(s) if self.waits(slot, &s) => self.wait(v, slot, &h.frame, &s),
+                _ => self.release(v, slot, &h.frame, now, out),
+            }
+        }
+    }
+
+    /// The source has forwarded everything, or takes too long.
+    pub(crate) fn stop_filling<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        let Some(d) = f.dest.as_mut() else { return };
+        d.filling = None;
+        if f.state == State::Served {
+            self.fill(v, slot, now, out);
+        }
+    }
+
     /// Gives the stack a held or forwarded client frame: nothing below K, nothing
     /// twice.
     pub(crate) fn release<O: Output>(
@@ -208,13 +280,15 @@ impl Shard {
             return self.give(v, slot, frame, now, out);
         }
         let Some(d) = f.dest.as_mut() else { return };
-        if !seq::lt(f.cut, s.seq_end()) || d.given.contains(&(s.seq, s.seq_end())) {
+        let again = d.given.contains(&(s.seq, s.seq_end())) && !broken(Mutation::GivenTwice);
+        let below = !seq::lt(f.cut, s.seq_end()) && !broken(Mutation::BelowCut);
+        if below || again {
             return self.drop_frame(Drop::HoldStale);
         }
         if d.given.len() < GIVEN_MOST {
             d.given.push((s.seq, s.seq_end()));
         }
-        if seq::lt(s.seq, f.cut) {
+        if seq::lt(s.seq, f.cut) && !broken(Mutation::BelowCut) {
             let mut trimmed = frame.to_vec();
             let front = f.cut.wrapping_sub(s.seq) as usize;
             let n = edit::cut_payload(&mut trimmed, &s, front, usize::MAX);
@@ -228,7 +302,7 @@ impl Shard {
         let (Some(copy), Some(s)) = (out.frame(frame), segment(frame)) else {
             return self.drop_frame(Drop::NoBuffer);
         };
-        debug_assert_eq!(copy.head().len(), frame.len());
+        debug_assert_eq!(copy.len(), frame.len());
         let f = &mut self.slots[slot as usize];
         f.observe_client(&s, now);
         if let Some(d) = f.dest.as_mut() {

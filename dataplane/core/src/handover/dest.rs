@@ -5,8 +5,9 @@ use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
 use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
-use crate::frame::{Output, Port};
+use crate::frame::{Kept, Output, Port};
 use crate::key::FlowKey;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -43,6 +44,8 @@ pub struct DestSide {
     pub request: Vec<u8>,
     /// Where the request ended when more was last asked for because of a hole.
     pub asked: Option<usize>,
+    /// Data messages that were taken since the source was told how far this is.
+    pub untold: u8,
     /// How the request is being replayed.
     pub replay: Replay,
     /// The local stack's ISN.
@@ -63,7 +66,7 @@ pub struct DestSide {
     /// SYN-ACKs that the stack owes for a SYN that it was given again.
     pub synacks_due: u32,
     /// Local segments that wait for the cut over.
-    pub egress: Vec<Vec<u8>>,
+    pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
     /// no copy is given twice.
     pub given: Vec<(u32, u32)>,
@@ -71,6 +74,9 @@ pub struct DestSide {
     pub ended: Option<Instant>,
     /// End of what the stack was given in order.
     pub taken: u32,
+    /// Until then segments from above a hole wait for what the source forwards;
+    /// `None` when it has nothing more.
+    pub filling: Option<Instant>,
     /// The client's sign of life during the handover was answered.
     pub probe_answered: bool,
     /// The source was told that the flow ended.
@@ -167,6 +173,7 @@ impl Shard {
             state: st,
             request: m.body.to_vec(),
             asked: None,
+            untold: 0,
             replay: Replay::FastOpen,
             l_isn: 0,
             l_tsval: 0,
@@ -180,6 +187,7 @@ impl Shard {
             given: Vec::new(),
             ended: None,
             taken: st.cut.wrapping_add(u32::from(st.client_fin)),
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: None,
@@ -187,9 +195,12 @@ impl Shard {
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
+            if broken(Mutation::AcceptEarly) {
+                self.send_accept(v, slot, out);
+            }
         } else {
             self.wake(slot, now + v.params.deadline);
-            self.ask_for_more(v, slot, out);
+            self.ask_for_more(v, slot, false, out);
         }
     }
 
@@ -228,7 +239,7 @@ impl Shard {
             return;
         };
         match d.phase {
-            Phase::Gather => self.ask_for_more(v, slot, out),
+            Phase::Gather => self.ask_for_more(v, slot, false, out),
             Phase::Syn | Phase::Data => {}
             Phase::Served => {
                 if let Some(a) = self.answers.get(&m.header.flow) {
@@ -237,66 +248,6 @@ impl Shard {
                     self.send_accept(v, slot, out);
                 }
             }
-        }
-    }
-
-    fn ask_for_more<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(d) = self.slots[slot as usize].dest.as_ref() else {
-            return;
-        };
-        let (peer, flow) = (d.peer, d.flow);
-        let head = Head {
-            seq: d.state.s_base.wrapping_add(1),
-            ack: d
-                .state
-                .c_base
-                .wrapping_add(1)
-                .wrapping_add(d.request.len() as u32),
-            flags: ACK,
-            ..Head::default()
-        };
-        self.say(
-            v,
-            &peer,
-            Kind::Continue,
-            flow,
-            &Fields::default(),
-            head,
-            &[],
-            out,
-        );
-    }
-
-    fn data_came<O: Output>(
-        &mut self,
-        v: &View,
-        m: &Message<'_>,
-        slot: u32,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
-            return;
-        };
-        let at = m.seq.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        let len = d.state.cut.wrapping_sub(d.state.c_base.wrapping_add(1)) as usize;
-        if d.phase != Phase::Gather || at + m.body.len() > len {
-            return self.drop_frame(Drop::LinkStale);
-        }
-        if at > d.request.len() {
-            // A hole: the source starts again from what we have. One question for
-            // each hole; the source's own timer repeats.
-            if d.asked.replace(d.request.len()) == Some(d.request.len()) {
-                return self.drop_frame(Drop::LinkStale);
-            }
-            return self.ask_for_more(v, slot, out);
-        }
-        let fresh = d.request.len() - at;
-        if fresh < m.body.len() {
-            d.request.extend_from_slice(&m.body[fresh..]);
-        }
-        if d.request.len() == len {
-            self.begin_replay(v, slot, now, out);
         }
     }
 
@@ -347,11 +298,16 @@ impl Shard {
                 .as_ref()
                 .is_some_and(|d| seq::le(s.seq_end(), d.taken))
             && !s.has(RST)
+            && !broken(Mutation::GivenTwice)
+            && !broken(Mutation::BelowCut)
         {
             // Heard here as well, since the splice.
             return self.drop_frame(Drop::HoldStale);
         }
         self.release(v, slot, &frame, now, out);
+        if !self.slots[slot as usize].held.is_empty() {
+            self.fill(v, slot, now, out);
+        }
     }
 
     fn end_came<O: Output>(
@@ -362,6 +318,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        if let Some(slot) = mine {
+            self.stop_filling(v, slot, now, out);
+        }
         if let Some(d) = mine.and_then(|s| self.slots[s as usize].dest.as_mut()) {
             d.ended.get_or_insert(now);
         }
@@ -402,7 +361,7 @@ impl Shard {
                 d.phase == Phase::Data || (d.phase == Phase::Syn && d.replay == Replay::FastOpen);
             match d.phase {
                 Phase::Served => return self.send_accept(v, slot, out),
-                _ if given => return,
+                _ if given && !broken(Mutation::AbortConfirmed) => return,
                 _ => {
                     self.kill_half_open(v, slot, out);
                     self.leave(slot);
@@ -420,6 +379,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(a, m.seq) else {
             return;
         };
+        if kind == Kind::Refuse && broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &m.peer, kind, m.header.flow, &fields, head, &[], out);
     }
 
@@ -465,6 +427,9 @@ impl Shard {
         let Some((kind, fields, head)) = answer_parts(Answer::Refused(why), seq) else {
             return;
         };
+        if broken(Mutation::RefusalSilent) {
+            return;
+        }
         self.say(v, &peer, kind, flow, &fields, head, &[], out);
     }
 
@@ -507,35 +472,44 @@ impl Shard {
         if !f.is_over() || f.expires.is_some() {
             return;
         }
-        f.expires = Some(now + v.params.closing);
-        if let Some(d) = f.dest.as_mut()
-            && d.paper.is_none()
-            && !d.end_told
-            && d.peer.addr != v.link
-        {
-            d.end_told = true;
-            let (peer, flow) = (d.peer, d.flow);
-            let head = Head {
-                seq: 0,
-                ack: 0,
-                flags: ACK,
-                ..Head::default()
-            };
-            self.say(
-                v,
-                &peer,
-                Kind::FlowEnd,
-                flow,
-                &Fields::default(),
-                head,
-                &[],
-                out,
-            );
+        if broken(Mutation::EndedStays) {
+            return;
         }
+        f.expires = Some(now + v.params.closing);
+        self.tell_end(v, slot, out);
+    }
+
+    /// Says to the node that the flow came from that it is over, once.
+    pub(crate) fn tell_end<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let f = &mut self.slots[slot as usize];
+        let was = f.source.as_mut().and_then(|s| s.was.as_mut());
+        let Some(d) = f.dest.as_mut().or(was) else {
+            return;
+        };
+        if d.paper.is_some() || d.end_told || d.peer.addr == v.link || broken(Mutation::EndUntold) {
+            return;
+        }
+        d.end_told = true;
+        let (peer, flow) = (d.peer, d.flow);
+        let head = Head {
+            flags: ACK,
+            ..Head::default()
+        };
+        let nothing = Fields::default();
+        self.say(v, &peer, Kind::FlowEnd, flow, &nothing, head, &[], out);
     }
 
     /// The deadlines of a destination.
     pub(crate) fn dest_timer<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        let filling = self.slots[slot as usize]
+            .dest
+            .as_ref()
+            .and_then(|d| d.filling);
+        match filling {
+            Some(t) if now >= t => self.stop_filling(v, slot, now, out),
+            Some(t) => self.wake(slot, t),
+            None => {}
+        }
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };
@@ -640,10 +614,12 @@ impl crate::fcb::Fcb {
         self.c_fin = st.client_fin.then_some(c_end);
         if self.source.is_none() {
             self.c_nxt = c_end;
+            self.c_high = c_end;
             self.c_edge = st.last_ack;
         }
         self.c_acked = st.last_ack;
         self.ts_in_order = st.ts_recent;
+        self.ts_echoed = st.ts_recent;
         self.ts_max = st.ts_max;
         self.rtt = Span::micros(u64::from(st.rtt_us));
         self.peer = Some((id.source, id.source_incarnation));

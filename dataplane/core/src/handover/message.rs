@@ -3,6 +3,7 @@
 use crate::drops::Drop;
 use crate::frame::{Frame, Output, Port};
 use crate::key::Addr;
+use crate::mutation::{Mutation, broken};
 use crate::shard::Shard;
 use crate::time::Instant;
 use crate::view::View;
@@ -57,6 +58,8 @@ pub struct Message<'a> {
     pub ack: u32,
     /// The segment's sequence number.
     pub seq: u32,
+    /// The segment's flags.
+    pub flags: u8,
     /// Who sent it, as the address of an answer.
     pub peer: Peer,
 }
@@ -185,16 +188,27 @@ impl Shard {
         if eth.src == v.link_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
-        match wire::l3(frame.head()) {
+        match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
-            // Put together, it could name any port.
-            Ok(L3::Ip(ip)) if ip.fragment && ip.may_be_tcp() => self.drop_frame(Drop::Fragment),
-            Ok(L3::Ip(ip)) if ip.dst == v.link && ip.proto == PROTO_TCP => {
-                let ours = wire::tcp::ports(frame.head(), &ip).is_some_and(|(_, d)| {
-                    v.is_app_port(d) || v.is_hidden(d) || v.is_splice_port(d)
-                });
-                if ours {
-                    self.link_message(v, frame.head(), now, out);
+            // A later fragment bears no port, and a stack puts all together.
+            Ok(L3::Ip(ip)) if ip.fragment && (ip.may_be_tcp() || v.is_replayed_to(&ip.dst)) => {
+                self.drop_frame(Drop::Fragment)
+            }
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                let dport = wire::tcp::ports(frame.head(), &ip).map(|(_, d)| d);
+                let hidden = dport.is_some_and(|d| v.is_hidden(d));
+                let spliced = dport.is_some_and(|d| v.is_app_port(d) || v.is_splice_port(d));
+                if broken(Mutation::LinkToHost) {
+                    out.send(Port::LinkHost, frame);
+                } else if ip.dst == v.link && (hidden || spliced) {
+                    if frame.head().len() == frame.len() {
+                        self.link_message(v, frame.head(), now, out);
+                    } else {
+                        self.link_message(v, &frame.to_vec(), now, out);
+                    }
+                } else if hidden || v.is_vip(&ip.dst) {
+                    // The stack would take it by any interface, whatever it is for.
+                    self.drop_frame(Drop::HiddenPort);
                 } else {
                     out.send(Port::LinkHost, frame);
                 }
@@ -204,14 +218,19 @@ impl Shard {
     }
 
     pub(crate) fn link_host_in<O: Output>(&mut self, v: &View, frame: O::Frame, out: &mut O) {
-        if let Ok(L3::Ip(ip)) = wire::l3(frame.head())
-            && ip.proto == PROTO_TCP
-            && let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
-            && (v.is_app_port(sport)
-                || v.is_hidden(sport)
-                || v.is_splice_port(sport) && v.is_app_port(dport))
-        {
-            return self.drop_frame(Drop::HostWithoutFlow);
+        match wire::l3_of(&frame) {
+            // What is not read must not hide a port of ours.
+            Err(bad) => return self.drop_frame(bad.into()),
+            Ok(L3::Ip(ip)) if ip.proto == PROTO_TCP => {
+                if let Some((sport, dport)) = wire::tcp::ports(frame.head(), &ip)
+                    && (v.is_app_port(sport)
+                        || v.is_hidden(sport)
+                        || v.is_splice_port(sport) && v.is_app_port(dport))
+                {
+                    return self.drop_frame(Drop::HostWithoutFlow);
+                }
+            }
+            Ok(_) => {}
         }
         out.send(Port::Link, frame);
     }
@@ -233,8 +252,12 @@ impl Shard {
         if !s.checksum_ok(bytes, &ip) {
             return self.drop_frame(Drop::BadChecksum);
         }
-        let payload = &bytes[s.data..s.end];
+        let mut payload = std::borrow::Cow::Borrowed(&bytes[s.data..s.end]);
         let c = context(&ip.src, &ip.dst, s.sport, s.dport, (s.seq, s.ack, s.flags));
+        if broken(Mutation::Unauthenticated) && payload.len() >= block::FIXED_LEN {
+            block::seal(payload.to_mut(), &v.keys[0], &c);
+        }
+        let payload = &payload[..];
         match block::open(payload, &v.keys, &c) {
             Err(BlockError::Absent) => self.link_bare(v, bytes, &ip, &s, eth.src, now, out),
             Err(BlockError::Malformed | BlockError::Forged) => self.drop_frame(Drop::BlockForged),
@@ -253,6 +276,7 @@ impl Shard {
                     body: &payload[n..],
                     ack: s.ack,
                     seq: s.seq,
+                    flags: s.flags,
                     peer,
                 };
                 self.judge(v, &m, &ip, now, out);
@@ -281,10 +305,11 @@ impl Shard {
             self.windows
                 .retain(|k, _| k.0 != h.sender || k.1 >= h.sender_incarnation);
         }
-        if !self.windows.entry(stream).or_default().accept(h.counter) {
+        let new = self.windows.entry(stream).or_default().accept(h.counter);
+        if !new && !broken(Mutation::ReplayProtectionOff) {
             return self.drop_frame(Drop::BlockReplayed);
         }
-        if h.receiver_incarnation != v.incarnation {
+        if h.receiver_incarnation != v.incarnation && !broken(Mutation::IncarnationUnchecked) {
             if h.kind == Kind::Splice {
                 self.refuse(v, m, block::Reason::Incarnation, now, out);
             }

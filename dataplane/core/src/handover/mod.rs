@@ -9,6 +9,8 @@
 pub mod answers;
 mod cutover;
 pub mod dest;
+mod ends;
+mod gather;
 pub mod message;
 pub mod paper;
 mod paper_source;

@@ -9,6 +9,7 @@ use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Output, Port};
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::steer;
@@ -105,8 +106,9 @@ impl Shard {
         // Option 32 has room for an IPv4 address only.
         let mut services = v.services.iter();
         let service = services.position(|x| x.app_port == s.dport && x.vip.is_v4());
-        let Some(service) = service.filter(|_| v.params.paper_form && s.opts.timestamps.is_none())
-        else {
+        let Some(service) = service.filter(|_| {
+            (v.params.paper_form || broken(Mutation::BareFormServed)) && s.opts.timestamps.is_none()
+        }) else {
             self.drop_frame(Drop::PaperForm);
             return self.bare_refuse(v, &peer, s.seq, out);
         };
@@ -202,6 +204,7 @@ impl Shard {
             state: st,
             request: Vec::new(),
             asked: None,
+            untold: 0,
             replay: Replay::Handshake,
             l_isn: 0,
             l_tsval: 0,
@@ -215,6 +218,7 @@ impl Shard {
             given: Vec::new(),
             ended: None,
             taken: st.cut,
+            filling: None,
             probe_answered: false,
             end_told: false,
             paper: Some(PaperSide {
@@ -344,6 +348,7 @@ impl Shard {
         }
         d.l_window = u32::from(p.synack.unwrap_or(0));
         f.c_nxt = d.state.cut;
+        f.c_high = f.c_nxt;
         f.c_acked = d.state.c_base.wrapping_add(1);
         let (cut, ack, window) = (d.state.cut, d.l_isn.wrapping_add(1), f.client_window);
         self.cut_over(v, slot, true, now, out);

@@ -1,6 +1,7 @@
 //! The paper's bare form at the source: the peer acknowledged only the SYN and
 //! sent no block, so the request goes as data segments with window 0 and a FIN.
 
+use super::gather::WINDOW;
 use super::message::Head;
 use super::source::Phase;
 use crate::command::Fail;
@@ -65,7 +66,7 @@ impl Shard {
                 src.tries = 0;
                 src.retry_at = now + Span::millis(10);
                 let at = src.retry_at;
-                self.send_paper(v, slot, out);
+                self.send_paper(v, slot, false, out);
                 self.wake(slot, at);
             }
             Phase::Paper if s.has(RST) => self.outcome_unknown(v, slot, now),
@@ -74,9 +75,11 @@ impl Shard {
                 if seq::lt(st.cut, s.ack) && acked as usize == src.request.len() + 1 {
                     return self.paper_done(v, slot, now);
                 }
-                if acked as usize <= src.request.len() && acked as usize > src.acked {
-                    src.acked = acked as usize;
+                let acked = acked as usize;
+                if acked <= src.request.len() && acked > src.sending.acked {
+                    src.sending.acked = acked;
                     src.retry_at = now + Span::millis(10);
+                    self.send_paper(v, slot, false, out);
                 }
             }
             _ => self.drop_frame(Drop::LinkStale),
@@ -96,17 +99,22 @@ impl Shard {
         self.say_bare(v, &peer, head, &[], out);
     }
 
-    /// Sends what the peer has not acknowledged, and the end mark behind it.
-    pub(crate) fn send_paper<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+    /// Sends what the window allows, and the end mark behind the last byte; `again`:
+    /// from what the peer has acknowledged.
+    pub(crate) fn send_paper<O: Output>(&mut self, v: &View, slot: u32, again: bool, out: &mut O) {
         let Some(src) = self.slots[slot as usize].source.as_mut() else {
             return;
         };
         let Some(peer) = src.peer else { return };
-        let (st, mut at) = (src.state, src.acked);
+        let (st, s) = (src.state, src.sending);
+        let mut at = if again { s.acked } else { s.sent.max(s.acked) };
         let request = std::mem::take(&mut src.request);
         let ack = src.peer_isn.wrapping_add(1);
         let room = usize::from(st.mss).min(v.params.mtu - Ip::header_len(&v.link) - 20);
-        loop {
+        let end = request.len().min(s.acked + WINDOW * room);
+        // Up to the end of the request the mark goes with the last byte; where all
+        // was sent before, it goes alone.
+        while at < end || (again && at == request.len()) {
             let n = room.min(request.len() - at);
             let last = at + n == request.len();
             let head = Head {
@@ -123,6 +131,7 @@ impl Shard {
         }
         if let Some(src) = &mut self.slots[slot as usize].source {
             src.request = request;
+            src.sending.sent = at;
         }
     }
 

@@ -4,9 +4,11 @@
 //! acknowledgement completes the handshake, or the filter's after the client's
 //! round-trip time. Handshake replay: SYN, then the request with the ACK.
 
+use super::answers::Answer;
 use super::dest::{Phase, to_stack};
 use crate::drops::Drop;
-use crate::frame::Output;
+use crate::frame::{Frame, Kept, Output};
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -19,6 +21,8 @@ use dts_proto::block::{Reason, Replay};
 
 /// Local segments that wait for the cut over.
 const EGRESS_MOST: usize = 64;
+/// Their bytes, which a stack with segmentation offload has in few large frames.
+const EGRESS_BYTES: usize = 128 << 10;
 /// SYNs that the stack is given before an old socket counts as unkillable.
 const SYN_TRIES: u32 = 3;
 
@@ -55,11 +59,18 @@ impl Shard {
         d.tries += 1;
         let st = d.state;
         let tells = d.tells_round_trip();
-        let window = if d.paper.is_some() || tells {
+        let window = if d.paper.is_some() || tells || broken(Mutation::WindowZero) {
             // The answer waits for the ACK that completes the handshake.
             0
+        } else if broken(Mutation::SynWindowScaled) {
+            st.window
         } else {
             (u32::from(st.window) << st.client_shift).min(0xffff) as u16
+        };
+        let clock = if broken(Mutation::PawsClock) {
+            st.ts_max
+        } else {
+            st.ts_recent
         };
         let payload = match d.replay {
             Replay::FastOpen => std::mem::take(&mut d.request),
@@ -68,7 +79,7 @@ impl Shard {
         let opts = Build {
             mss: Some(st.mss),
             sack_permitted: st.sack,
-            timestamps: st.timestamps.then_some((st.ts_recent, 0)),
+            timestamps: st.timestamps.then_some((clock, 0)),
             wscale: st.wscale.then_some(st.client_shift),
             splice: None,
         };
@@ -98,7 +109,13 @@ impl Shard {
         let head = ClientSegment {
             seq: st.cut.wrapping_sub(request.len() as u32),
             ack: d.l_isn.wrapping_add(1),
-            flags: ACK | PSH | if st.client_fin { FIN } else { 0 },
+            flags: ACK
+                | PSH
+                | if st.client_fin && !broken(Mutation::FinLost) {
+                    FIN
+                } else {
+                    0
+                },
             window: st.window,
             opts: Build {
                 timestamps: st.timestamps.then_some((st.ts_recent, d.l_tsval)),
@@ -115,7 +132,7 @@ impl Shard {
     pub(crate) fn host_replay<O: Output>(
         &mut self,
         v: &View,
-        frame: &[u8],
+        frame: &O::Frame,
         s: &Segment,
         slot: u32,
         now: Instant,
@@ -127,13 +144,16 @@ impl Shard {
         match d.phase {
             Phase::Syn if s.has(SYN) && s.has(ACK) => self.replay_synack(v, s, slot, now, out),
             Phase::Syn if s.has(RST) => {
-                let named =
-                    s.has(ACK) && s.ack.wrapping_sub(d.state.c_base.wrapping_add(1)) <= 0xffff;
-                if named {
+                // The answer to this very SYN, with its payload or without; an old
+                // socket's RST names something else.
+                let first = d.state.c_base.wrapping_add(1);
+                if s.has(ACK) && (s.ack == first || s.ack == d.state.cut) {
                     self.refuse_slot(v, slot, Reason::NobodyListens, now, out);
                 }
             }
-            Phase::Syn if s.has(ACK) && d.tries < SYN_TRIES => {
+            Phase::Syn
+                if s.has(ACK) && d.tries < SYN_TRIES && !broken(Mutation::TimeWaitNotReset) =>
+            {
                 // An old socket of this 4-tuple, in TIME_WAIT or forgotten: the RST
                 // that it cannot refuse, then the SYN again.
                 let seq = s.ack;
@@ -164,15 +184,26 @@ impl Shard {
         }
         if (st.timestamps && s.opts.timestamps.is_none()) || (st.wscale && s.opts.wscale.is_none())
         {
+            let flow = d.flow;
             self.kill_half_open(v, slot, out);
-            return self.refuse_slot(v, slot, Reason::Options, now, out);
+            if acked == 0 || broken(Mutation::RefusedTooLate) {
+                return self.refuse_slot(v, slot, Reason::Options, now, out);
+            }
+            // The application may have read what was acknowledged: nobody may
+            // repeat it.
+            self.answers.put(flow, Answer::Undecided, now);
+            return self.leave(slot);
         }
         d.l_isn = s.seq;
         d.l_tsval = s.ts_val().unwrap_or(0);
         d.l_window = u32::from(s.window);
-        f.delta = st.s_base.wrapping_sub(s.seq);
+        f.delta = if broken(Mutation::DeltaZero) {
+            0
+        } else {
+            st.s_base.wrapping_sub(s.seq)
+        };
         // The destination's first TSval is the highest that the client has seen.
-        f.tau = if st.timestamps {
+        f.tau = if st.timestamps && !broken(Mutation::TauZero) {
             st.ts_max.wrapping_sub(d.l_tsval)
         } else {
             0
@@ -208,7 +239,7 @@ impl Shard {
     fn host_data<O: Output>(
         &mut self,
         v: &View,
-        frame: &[u8],
+        frame: &O::Frame,
         s: &Segment,
         slot: u32,
         now: Instant,
@@ -233,8 +264,9 @@ impl Shard {
         // A RST after bytes of the request were given is the application's answer.
         let whole = s.has(RST) || (s.has(ACK) && seq::le(d.state.cut, s.ack));
         if !s.is_empty() || s.has(FIN | RST) {
-            if d.egress.len() < EGRESS_MOST {
-                d.egress.push(frame.to_vec());
+            let kept: usize = d.egress.iter().map(|k| k.bytes.len()).sum();
+            if d.egress.len() < EGRESS_MOST && kept + frame.len() <= EGRESS_BYTES {
+                d.egress.push(Kept::of(frame));
             } else {
                 self.drop_frame(Drop::HoldFull);
             }
@@ -331,7 +363,11 @@ impl Shard {
         let f = &self.slots[slot as usize];
         let Some(d) = f.dest.as_ref() else { return };
         let st = d.state;
-        let fin = if st.client_fin { FIN } else { 0 };
+        let fin = if st.client_fin && !broken(Mutation::FinLost) {
+            FIN
+        } else {
+            0
+        };
         let ts = ts_val.unwrap_or(f.ts_in_order);
         let head = ClientSegment {
             seq: st.cut,

@@ -7,7 +7,7 @@
 //!
 //! With timestamps the filter tells the stack the client's round trip, as the intake
 //! measured it, before the first byte of the answer leaves
-//! (`docs/adr/0015-round-trip-by-timestamp.md`). Without them the client's own first
+//! (`docs/adr/0017-round-trip-by-timestamp.md`). Without them the client's own first
 //! acknowledgement of an answer completes the handshake; but where the client was still
 //! sending when its connection moved, its next segments come at once, and the stack must
 //! not measure those.

@@ -1,21 +1,23 @@
 //! The source of a handover: freeze, splice, forward, bury; or unfreeze.
 
+use super::dest::DestSide;
+use super::gather::Sending;
 use super::message::{Head, Message, Peer};
 use crate::command::{Event, Fail, Steps};
 use crate::drops::Drop;
 use crate::fcb::State;
-use crate::frame::{Output, Port};
+use crate::frame::{Frame, Kept, Output};
 use crate::key::FlowKey;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
 use crate::view::View;
-use crate::wire::build::Tcp;
 use crate::wire::edit;
 use crate::wire::options::{Build, SpliceOption};
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
 use crate::wire::{self, L3};
-use dts_proto::block::{Fields, FlowId, Kind, Replay, SpliceState};
+use dts_proto::block::{Fields, FlowId, Kind, Reason, Replay, SpliceState};
 use std::net::SocketAddr;
 
 /// How far a source is.
@@ -35,6 +37,28 @@ pub enum Phase {
     Ending,
 }
 
+/// What the control thread drained.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The bytes that move.
+    pub bytes: Vec<u8>,
+    /// Bytes that the socket received before them.
+    pub taken: u32,
+    /// The client's FIN is behind them.
+    pub client_fin: bool,
+}
+
+/// How far the client's bytes had gone to the stack when the flow was frozen.
+#[derive(Clone, Copy, Debug)]
+pub struct Given {
+    /// Behind the last one in order.
+    pub nxt: u32,
+    /// Behind the last one at all.
+    pub high: u32,
+    /// TSval of the one that moved `nxt` last.
+    pub ts: u32,
+}
+
 /// What the source keeps of a handover.
 #[derive(Debug)]
 pub struct SourceSide {
@@ -52,36 +76,52 @@ pub struct SourceSide {
     pub port: Option<u16>,
     /// The request.
     pub request: Vec<u8>,
-    /// Request bytes that the destination has acknowledged.
-    pub acked: usize,
-    /// The destination has asked for more than the splice carried.
-    pub data_sent: bool,
+    /// How far the destination is with it.
+    pub sending: Sending,
     /// State that moves.
     pub state: SpliceState,
     /// The destination's number before its first byte, in the paper's form.
     pub peer_isn: u32,
+    /// The splice was sent more than once: what one copy is answered says nothing
+    /// about another one that an earlier incarnation may have had.
+    pub repeated: bool,
     /// Retransmissions of the current message.
     pub tries: u32,
     /// When the next one is due.
     pub retry_at: Instant,
     /// The newest segment that the frozen socket tried to send.
-    pub swallowed: Option<Vec<u8>>,
+    pub swallowed: Option<Kept>,
     /// How the destination replayed.
     pub replay: Option<Replay>,
     /// Step times.
     pub steps: Steps,
+    /// The handover by which the flow came here, if this is not its intake.
+    pub was: Option<Box<DestSide>>,
+    /// K of that one; the client's first byte at an intake.
+    pub cut_before: u32,
+    /// What the stack was given until the freeze.
+    pub given: Given,
+    /// From the splice to the first word of the destination.
+    pub link_rtt: Span,
 }
 
 impl SourceSide {
+    /// Until the current message is sent again, by how often it was; not less than
+    /// the destination took to answer before.
+    pub(crate) fn pause(&self) -> Span {
+        let pause = Span(RETRY.0 << self.tries.min(RETRY_MOST));
+        pause.max(Span(self.link_rtt.0 * 2))
+    }
+
     /// Keeps the newest acknowledgement, or the RST, of a frozen socket.
-    pub(crate) fn swallow(&mut self, frame: &[u8], s: &Segment) {
+    pub(crate) fn swallow<F: Frame>(&mut self, frame: &F, s: &Segment) {
         let had_rst = self
             .swallowed
-            .as_deref()
-            .and_then(segment)
+            .as_ref()
+            .and_then(|k| segment(&k.bytes))
             .is_some_and(|s| s.has(RST));
         if !had_rst || s.has(RST) {
-            self.swallowed = Some(frame.to_vec());
+            self.swallowed = Some(Kept::of(frame));
         }
     }
 }
@@ -110,20 +150,23 @@ impl Shard {
         now: Instant,
     ) {
         let vip = local.ip().into();
-        let service = v
-            .services
-            .iter()
-            .find(|s| s.vip == vip && s.proxy_port == Some(local.port()));
-        let slot = service
-            .and_then(|s| self.find(&FlowKey::new(client, SocketAddr::new(local.ip(), s.port))));
+        let service = v.service_of_local(&vip, local.port());
+        let slot = service.and_then(|s| {
+            let port = v.services[s].port;
+            self.find(&FlowKey::new(client, SocketAddr::new(local.ip(), port)))
+        });
         let Some(slot) = slot else {
             return self.fail(ticket, Fail::NoFlow);
         };
         let f = &mut self.slots[slot as usize];
         match f.state {
-            State::Intake if !f.reset => {}
+            State::Intake | State::Served if !f.reset && f.local_port == local.port() => {}
             State::Held => return self.fail(ticket, Fail::Busy),
             _ => return self.fail(ticket, Fail::NoFlow),
+        }
+        if f.dest.as_ref().is_some_and(|d| !d.handshake_done) {
+            // Its stack still waits for the end of the replayed handshake.
+            return self.fail(ticket, Fail::Busy);
         }
         f.source = Some(Box::new(SourceSide {
             ticket,
@@ -133,15 +176,23 @@ impl Shard {
             peer: None,
             port: None,
             request: Vec::new(),
-            acked: 0,
-            data_sent: false,
+            sending: Sending::default(),
             state: SpliceState::default(),
             peer_isn: 0,
+            repeated: false,
             tries: 0,
             retry_at: now,
             swallowed: None,
             replay: None,
             steps: Steps::default(),
+            was: f.dest.take(),
+            cut_before: f.cut,
+            given: Given {
+                nxt: f.c_nxt,
+                high: f.c_high,
+                ts: f.ts_in_order,
+            },
+            link_rtt: Span(0),
         }));
         self.set_state(slot, State::Held);
         self.tickets.insert(ticket, slot);
@@ -157,8 +208,7 @@ impl Shard {
         v: &View,
         ticket: u64,
         dest: SocketAddr,
-        request: Vec<u8>,
-        client_fin: bool,
+        request: Request,
         now: Instant,
         out: &mut O,
     ) {
@@ -170,7 +220,7 @@ impl Shard {
             // The first splice cannot be recalled: its request may be executed.
             return;
         }
-        if let Err(fail) = self.prepare(v, slot, dest, request, client_fin, now) {
+        if let Err(fail) = self.prepare(v, slot, dest, request, now) {
             self.tickets.remove(&ticket);
             self.unfreeze(v, slot, now, out);
             return self.fail(ticket, fail);
@@ -190,16 +240,25 @@ impl Shard {
         v: &View,
         slot: u32,
         dest: SocketAddr,
-        request: Vec<u8>,
-        client_fin: bool,
+        request: Request,
         now: Instant,
     ) -> Result<(), Fail> {
+        let Request {
+            bytes: request,
+            taken,
+            client_fin,
+        } = request;
         let f = &mut self.slots[slot as usize];
         let Some(src) = f.source.as_mut() else {
             return Err(Fail::Busy);
         };
         let member = v.member_at(&dest.ip().into()).ok_or(Fail::BadDestination)?;
-        if dest.port() != v.services[f.service as usize].app_port {
+        let svc = &v.services[f.service as usize];
+        if dest.port() != svc.app_port {
+            return Err(Fail::BadDestination);
+        }
+        if member.link == v.link && f.local_port == svc.app_port {
+            // One stack cannot have two sockets of one 4-tuple.
             return Err(Fail::BadDestination);
         }
         let (mac, incarnation) = member
@@ -209,12 +268,20 @@ impl Shard {
         if request.len() > v.params.first_window as usize {
             return Err(Fail::TooLarge);
         }
-        let c_base = f.c_isn;
+        let base = src.was.as_ref().map_or(f.c_isn, |d| d.state.c_base);
+        let c_base = base.wrapping_add(taken);
         let cut = c_base.wrapping_add(1).wrapping_add(request.len() as u32);
         let c_end = cut.wrapping_add(u32::from(client_fin));
         // Nothing may have been acknowledged to the client that does not move, and
         // nothing of the server's may be on its way.
-        if seq::lt(c_end, f.c_acked) || f.s_nxt != f.s_low {
+        let acked_more = seq::lt(c_end, f.c_acked) && !broken(Mutation::DrainUnchecked);
+        if acked_more || f.client_ack != f.s_nxt || f.s_fin.is_some() {
+            return Err(Fail::Unaccounted);
+        }
+        // Where no copies were kept, all that the client sent must be in the request.
+        let copied = src.was.is_none() && svc.proxy_port.is_some();
+        let given = src.given;
+        if !copied && (given.nxt != c_end || given.high != c_end) {
             return Err(Fail::Unaccounted);
         }
         let port = self.ports.take(slot).ok_or(Fail::Busy)?;
@@ -248,8 +315,8 @@ impl Shard {
             client_ack: f.client_ack,
             // The TSval of a segment from above a hole would make the stack reject
             // the delayed one (RFC 7323, section 5.3); an older one is always safe.
-            ts_recent: if f.c_nxt == c_end {
-                f.ts_in_order
+            ts_recent: if given.nxt == c_end {
+                given.ts
             } else {
                 f.ts_echoed
             },
@@ -316,43 +383,6 @@ impl Shard {
         }
     }
 
-    /// Sends the request bytes from what the destination has acknowledged.
-    fn send_data<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let Some(src) = self.slots[slot as usize].source.as_mut() else {
-            return;
-        };
-        let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
-            return;
-        };
-        let (st, mut at) = (src.state, src.acked);
-        let request = std::mem::take(&mut src.request);
-        let room = Self::room(v, &Build::default(), &Fields::default());
-        while at < request.len() {
-            self.counters.data_segments += 1;
-            let n = room.min(request.len() - at);
-            let head = Head {
-                seq: st.c_base.wrapping_add(1).wrapping_add(at as u32),
-                ack: st.s_base.wrapping_add(1),
-                flags: ACK | PSH,
-                ..Head::default()
-            };
-            self.say(
-                v,
-                &peer,
-                Kind::Data,
-                flow,
-                &Fields::default(),
-                head,
-                &request[at..at + n],
-                out,
-            );
-            at += n;
-        }
-        if let Some(src) = &mut self.slots[slot as usize].source {
-            src.request = request;
-        }
-    }
-
     fn send_plain<O: Output>(&mut self, v: &View, slot: u32, kind: Kind, flags: u8, out: &mut O) {
         let Some(src) = self.slots[slot as usize].source.as_ref() else {
             return;
@@ -378,7 +408,7 @@ impl Shard {
         out: &mut O,
     ) {
         if m.header.kind == Kind::FlowEnd {
-            return self.flow_ended(v, m, now);
+            return self.flow_ended(v, m, now, out);
         }
         let slot = self.ports.slot(m.peer.local_port);
         let src = slot.and_then(|s| self.slots[s as usize].source.as_mut());
@@ -397,23 +427,18 @@ impl Shard {
             // The client's acknowledgement has told it before.
             Kind::Accept if src.phase == Phase::Ending => src.replay = m.fields.replay,
             Kind::Continue if src.phase == Phase::Splicing => {
-                let got = m.ack.wrapping_sub(src.state.c_base.wrapping_add(1)) as usize;
-                // Repetitions of one question are answered by the timer alone: a
-                // burst of them would make the losses that it answers.
-                let news = got > src.acked || !src.data_sent;
-                if got <= src.request.len() && got >= src.acked && news {
-                    src.acked = got;
-                    src.data_sent = true;
-                    src.tries = 0;
-                    src.retry_at = now + RETRY;
-                    self.send_data(v, slot, out);
-                }
+                self.continue_came(v, m, slot, now, out);
             }
             Kind::Refuse if undecided => {
-                let reason = m
-                    .fields
-                    .reason
-                    .unwrap_or(dts_proto::block::Reason::Malformed);
+                let reason = m.fields.reason.unwrap_or(Reason::Malformed);
+                let earlier = reason == Reason::Incarnation && src.repeated;
+                if earlier && !broken(Mutation::IncarnationTrusted) {
+                    // The incarnation that is gone may have executed the request.
+                    if src.phase != Phase::Unknown {
+                        self.outcome_unknown(v, slot, now);
+                    }
+                    return;
+                }
                 self.give_up(v, slot, Fail::Refused(reason), now, out);
             }
             Kind::Aborted if undecided => self.give_up(v, slot, Fail::Aborted, now, out),
@@ -433,22 +458,30 @@ impl Shard {
         let cut = src.state.cut;
         f.peer = src.peer.map(|p| (p.node, p.incarnation));
         let mut frames = Vec::new();
-        for list in [&mut f.copies, &mut f.held] {
+        for (list, held) in [(&mut f.copies, false), (&mut f.held, true)] {
             while let Some(h) = self.store.pop(list) {
-                frames.push(h);
+                frames.push((h, held));
             }
         }
-        for h in frames {
+        for (h, held) in frames {
             let Some(seg) = segment(&h.frame) else {
                 continue;
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
-            if fresh || seg.has(RST) || seg.is_keepalive(cut) {
+            // A copy of one byte below the cut is the request's last one.
+            let probe = held && seg.is_keepalive(cut) && !broken(Mutation::ProbeLost);
+            if broken(Mutation::HeldLost) {
+                continue;
+            }
+            if fresh || seg.has(RST) || probe {
                 self.forward_held(v, slot, &h.frame, &seg, out);
             }
         }
         self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
         if self.slots[slot as usize].state == State::Held {
+            if broken(Mutation::NoTombstone) {
+                return self.remove(slot);
+            }
             self.entomb(v, slot);
         }
         self.wake(slot, now + RETRY);
@@ -513,6 +546,11 @@ impl Shard {
             return;
         };
         src.steps.buried = now - src.started;
+        // Late messages of the handover that brought the flow here are still answered,
+        // and its source is told when the flow ends.
+        if f.dest.is_none() {
+            f.dest = src.was.take();
+        }
         self.close_source(&src);
     }
 
@@ -543,92 +581,6 @@ impl Shard {
         }
     }
 
-    /// Refused or aborted: the flow lives on here.
-    pub(crate) fn give_up<O: Output>(
-        &mut self,
-        v: &View,
-        slot: u32,
-        fail: Fail,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let Some(src) = self.slots[slot as usize].source.as_ref() else {
-            return;
-        };
-        let (ticket, phase) = (src.ticket, src.phase);
-        if phase == Phase::Unknown {
-            // The proxy was told that nobody knows, and its socket is gone: the
-            // client cannot be served here any more, but it need not wait.
-            return self.reset_client(v, slot, now, out);
-        }
-        self.tickets.remove(&ticket);
-        self.unfreeze(v, slot, now, out);
-        self.fail(ticket, fail);
-    }
-
-    /// Lets a frozen flow go on: its newest swallowed segment goes out, and what
-    /// was held goes in.
-    pub(crate) fn unfreeze<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
-        let f = &mut self.slots[slot as usize];
-        let Some(src) = f.source.take() else { return };
-        self.ports.give_back(src.port);
-        f.cut = f.c_isn.wrapping_add(1);
-        let mut held = std::mem::take(&mut f.held);
-        self.set_state(slot, State::Intake);
-        if let Some(bytes) = src.swallowed
-            && let Some(frame) = out.frame(&bytes)
-        {
-            self.wire_host_in(v, frame, now, out);
-        }
-        while let Some(h) = self.store.pop(&mut held) {
-            if let Some(frame) = out.frame(&h.frame) {
-                self.wire_in(v, frame, now, out);
-            }
-        }
-    }
-
-    /// Resets the client of a flow that nobody can serve, and keeps answering it
-    /// with RST for a while.
-    pub(crate) fn reset_client<O: Output>(
-        &mut self,
-        v: &View,
-        slot: u32,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let f = &mut self.slots[slot as usize];
-        if let Some(src) = f.source.take() {
-            self.tickets.remove(&src.ticket);
-            self.ports.give_back(src.port);
-        }
-        f.reset = true;
-        f.expires = Some(now + v.params.closing);
-        if f.state != State::Tombstone {
-            self.entomb(v, slot);
-        }
-        self.send_reset(v, slot, out);
-    }
-
-    /// A RST with exactly the number that the client expects next.
-    pub(crate) fn send_reset<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
-        let f = &self.slots[slot as usize];
-        let rst = Tcp {
-            eth_dst: f.next_hop,
-            eth_src: v.wire_mac,
-            src: f.key.vip,
-            dst: f.key.client,
-            sport: f.key.port,
-            dport: f.key.client_port,
-            seq: f.client_ack,
-            ack: f.c_nxt,
-            flags: RST | ACK,
-            window: 0,
-            opts: Build::default(),
-            payload: &[],
-        };
-        self.emit(Port::Wire, &rst.frame(), out);
-    }
-
     /// The deadlines and retransmissions of a source.
     pub(crate) fn source_timer<O: Output>(
         &mut self,
@@ -648,7 +600,7 @@ impl Shard {
         if due && !matches!(src.phase, Phase::Frozen | Phase::Unknown) {
             self.counters.link_repeats += 1;
             src.tries += 1;
-            src.retry_at = now + Span(RETRY.0 << src.tries.min(RETRY_MOST));
+            src.retry_at = now + src.pause();
         }
         match src.phase {
             Phase::Frozen if now >= deadline => {
@@ -662,19 +614,18 @@ impl Shard {
                 self.send_plain(v, slot, Kind::Abort, RST | ACK, out);
             }
             Phase::Splicing if due => {
+                src.repeated = true;
                 self.send_splice(v, slot, out);
-                if self.slots[slot as usize]
-                    .source
-                    .as_ref()
-                    .is_some_and(|s| s.acked > 0)
-                {
-                    self.send_data(v, slot, out);
-                }
+                self.data_again(v, slot, out);
             }
             Phase::Paper if now >= deadline => return self.paper_gives_up(v, slot, now, out),
-            Phase::Paper if due => self.send_paper(v, slot, out),
+            Phase::Paper if due => self.send_paper(v, slot, true, out),
+            Phase::Aborting if now >= deadline && broken(Mutation::UnknownRepeated) => {
+                return self.give_up(v, slot, Fail::Aborted, now, out);
+            }
             Phase::Aborting if now >= deadline => return self.outcome_unknown(v, slot, now),
             Phase::Aborting if due => self.send_plain(v, slot, Kind::Abort, RST | ACK, out),
+            Phase::Unknown if broken(Mutation::UnknownSilent) => return,
             Phase::Unknown if now >= src.started + p.unknown_deadline => {
                 self.counters.unknown_resets += 1;
                 return self.reset_client(v, slot, now, out);
@@ -694,58 +645,6 @@ impl Shard {
                 _ => src.retry_at,
             };
             self.wake(slot, next);
-        }
-    }
-
-    pub(crate) fn outcome_unknown(&mut self, v: &View, slot: u32, now: Instant) {
-        let Some(src) = self.slots[slot as usize].source.as_mut() else {
-            return;
-        };
-        src.phase = Phase::Unknown;
-        let ticket = src.ticket;
-        let at = src.started + v.params.unknown_deadline;
-        self.tickets.remove(&ticket);
-        self.fail(ticket, Fail::Unknown);
-        self.wake(slot, at.max(now));
-    }
-
-    /// A client's segment that acknowledges a byte which only the destination can
-    /// have sent proves that it accepted.
-    pub(crate) fn client_proves<O: Output>(
-        &mut self,
-        v: &View,
-        slot: u32,
-        s: &Segment,
-        now: Instant,
-        out: &mut O,
-    ) {
-        let Some(src) = self.slots[slot as usize].source.as_ref() else {
-            return;
-        };
-        let waits = matches!(
-            src.phase,
-            Phase::Splicing | Phase::Aborting | Phase::Unknown
-        );
-        let first = src.state.s_base.wrapping_add(1);
-        let valid = s.has(ACK) && seq::lt(first, s.ack) && s.ack.wrapping_sub(first) < 1 << 30;
-        let in_window =
-            seq::le(src.state.cut, s.seq) && s.seq.wrapping_sub(src.state.cut) < 1 << 20;
-        // In a handover of the node to itself the two ends see the same client.
-        let remote = src.peer.is_some_and(|p| p.addr != v.link);
-        if waits && valid && in_window && remote {
-            self.accepted(v, slot, now, out);
-        }
-    }
-
-    /// The destination says that a flow ended: its tombstone's time begins.
-    fn flow_ended(&mut self, v: &View, m: &Message<'_>, now: Instant) {
-        let id = m.header.flow;
-        let Some(slot) = self.find(&FlowKey::new(id.client, id.vip)) else {
-            return;
-        };
-        let f = &mut self.slots[slot as usize];
-        if f.state == State::Tombstone && f.c_isn == id.c_isn && f.s_isn == id.s_isn {
-            f.expires.get_or_insert(now + v.params.tombstone);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Handovers between two nodes, their stacks played by hand.
 
+use super::testkit::*;
 use crate::command::{Command, Event, Fail};
 use crate::drops::Drop;
 use crate::frame::Port;
-use crate::testkit::*;
-use crate::wire::options::{Build, SpliceOption};
+use crate::wire::options::Build;
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
 use dts_proto::block::{Reason, Replay};
 
@@ -59,5 +59,4 @@ fn served(c: u32, s: u32, l: u32) -> Pair {
 
 mod held;
 mod outcomes;
-mod paper;
 mod replays;

@@ -133,13 +133,39 @@ fn a_stack_that_breaks_a_promise_is_refused() {
     };
     p.b.rx(
         Port::WireHost,
-        host(8080, 50, p.k(), SYN | ACK, 65_160, no_ts, b""),
+        host(8080, 50, 1001, SYN | ACK, 65_160, no_ts, b""),
     );
     p.link();
     assert!(matches!(
         p.a.events()[..],
         [Event::Failed {
             fail: Fail::Refused(Reason::Options),
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn a_stack_that_breaks_a_promise_with_the_request_in_hand_decides_nothing() {
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.splice_to(2);
+    p.link();
+    p.b.tx(Port::WireHost);
+    let no_ts = Build {
+        timestamps: None,
+        ..synack_opts(0, 0)
+    };
+    p.b.rx(
+        Port::WireHost,
+        host(8080, 50, p.k(), SYN | ACK, 65_160, no_ts, b""),
+    );
+    p.link();
+    assert!(p.a.events().is_empty(), "the application may have read it");
+    p.a.pass(200);
+    assert!(matches!(
+        p.a.events()[..],
+        [Event::Failed {
+            fail: Fail::Unknown,
             ..
         }]
     ));
@@ -215,8 +241,8 @@ fn forged_replayed_and_foreign_messages() {
     let mut forged = syn.clone();
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    let end = forged.len();
-    crate::wire::edit::write_tcp_checksum(&mut forged, 34, end);
+    let (l4, end) = (tcp_at(&forged), forged.len());
+    crate::wire::edit::write_tcp_checksum(&mut forged, l4, end);
     p.b.rx(Port::Link, forged);
     assert!(p.b.silent());
     assert_eq!(p.b.s.drops.get(Drop::BlockForged), 1);

@@ -1,16 +1,21 @@
 //! A source, and a destination, that know nothing but the paper: option 32, data
 //! with window 0, FIN.
 
-use super::*;
-use crate::key::Addr;
+use super::testkit::*;
+use crate::command::{Command, Event};
+use crate::drops::Drop;
+use crate::frame::Port;
 use crate::wire::build::Tcp;
+use crate::wire::options::{Build, SpliceOption};
+use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
+use dts_proto::block::Replay;
 
 fn bare(seq: u32, ack: u32, flags: u8, opts: Build, payload: &[u8]) -> Vec<u8> {
     Tcp {
         eth_dst: [2, 0, 0, 0, 1, 2],
         eth_src: [2, 0, 0, 0, 1, 1],
-        src: Addr::v4([10, 77, 1, 1]),
-        dst: Addr::v4([10, 77, 1, 2]),
+        src: on_link(1u16).into(),
+        dst: on_link(2u16).into(),
         sport: 3333,
         dport: 8080,
         seq,
@@ -27,7 +32,7 @@ fn syn() -> Vec<u8> {
     let opts = Build {
         mss: Some(1460),
         splice: Some(SpliceOption {
-            client: CLIENT,
+            client: CLIENT_V4,
             port: CPORT,
             init_seq: 9000,
         }),
@@ -167,8 +172,8 @@ fn a_destination_of_the_bare_form_gets_data_and_a_fin() {
         Tcp {
             eth_dst: [2, 0, 0, 0, 1, 1],
             eth_src: [2, 0, 0, 0, 1, 2],
-            src: Addr::v4([10, 77, 1, 2]),
-            dst: Addr::v4([10, 77, 1, 1]),
+            src: on_link(2u16).into(),
+            dst: on_link(1u16).into(),
             sport: 8080,
             dport: syn.seg.sport,
             seq,

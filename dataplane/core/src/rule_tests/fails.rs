@@ -28,16 +28,16 @@ fn failed_with(p: &mut Pair) -> Fail {
 
 #[test]
 fn each_bad_splice_unfreezes_and_says_why() {
-    let here = sock([10, 77, 1, 2], 8080);
+    let here = sock(on_link(2u16), 8080);
     let large = vec![b'x'; 60_001];
     let less = &GET[..GET.len() - 1];
     let cases: [(SocketAddr, &[u8], bool, Fail); 6] = [
         (here, less, false, Fail::Unaccounted),
         (here, b"", true, Fail::Unaccounted),
         (here, &large, false, Fail::TooLarge),
-        (sock([10, 77, 1, 9], 8080), GET, false, Fail::BadDestination),
-        (sock([10, 77, 1, 2], 80), GET, false, Fail::BadDestination),
-        (sock([10, 77, 1, 2], 8001), GET, false, Fail::BadDestination),
+        (sock(on_link(9u16), 8080), GET, false, Fail::BadDestination),
+        (sock(on_link(2u16), 80), GET, false, Fail::BadDestination),
+        (sock(on_link(2u16), 8001), GET, false, Fail::BadDestination),
     ];
     for (c, s, l) in ISNS {
         for (dest, request, fin, want) in cases {
@@ -53,18 +53,13 @@ fn each_bad_splice_unfreezes_and_says_why() {
 #[test]
 fn the_largest_request_and_a_byte_of_fin_are_within_the_limits() {
     let mut p = Pair::frozen(1000, 9000, 50);
-    p.a.command(splice(
-        1,
-        sock([10, 77, 1, 2], 8080),
-        &[b'x'; 60_000],
-        false,
-    ));
+    p.a.command(splice(1, sock(on_link(2u16), 8080), &[b'x'; 60_000], false));
     assert!(p.a.events().is_empty());
     assert_eq!(p.a.tx(Port::Link).len(), 1);
     let mut p = Pair::frozen(1000, 9000, 50);
     // K - 1 bytes and the FIN account for everything that was acknowledged.
     let less = &GET[..GET.len() - 1];
-    p.a.command(splice(1, sock([10, 77, 1, 2], 8080), less, true));
+    p.a.command(splice(1, sock(on_link(2u16), 8080), less, true));
     assert!(p.a.events().is_empty());
 }
 
@@ -133,7 +128,7 @@ fn unknown_flows_cannot_be_frozen() {
         (sock(CLIENT, CPORT + 1), sock(VIP, 8001)),
         (sock(CLIENT, CPORT), sock(VIP, 80)),
         (sock(CLIENT, CPORT), sock(VIP, 8080)),
-        (sock(CLIENT, CPORT), sock([10, 77, 0, 1], 8001)),
+        (sock(CLIENT, CPORT), sock(on_wire(1), 8001)),
     ] {
         n.command(Command::Freeze {
             ticket: 8,
@@ -203,7 +198,7 @@ fn a_second_splice_or_an_unfreeze_cannot_recall_the_first() {
     // as well would execute it twice.
     for recall in [
         Command::Unfreeze { ticket: 1 },
-        splice(1, sock([10, 77, 1, 1], 8080), GET, false),
+        splice(1, sock(on_link(1u16), 8080), GET, false),
     ] {
         let mut p = Pair::spliced(1000, 9000, 50);
         let text = format!("{recall:?}");

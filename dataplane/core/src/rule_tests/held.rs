@@ -168,9 +168,9 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
     // Another flow of the same worker, in peace.
     let f = |seq, flags, o, data: &[u8]| {
         let mut f = client(seq, 9001, flags, o, data);
-        f[34..36].copy_from_slice(&50_000u16.to_be_bytes());
+        f[L4..L4 + 2].copy_from_slice(&50_000u16.to_be_bytes());
         let end = f.len();
-        edit::write_tcp_checksum(&mut f, 34, end);
+        edit::write_tcp_checksum(&mut f, L4, end);
         f
     };
     p.a.rx(Port::Wire, f(1000, SYN, syn_opts(100), b""));
@@ -183,9 +183,9 @@ fn the_cap_per_flow_counts_and_spares_other_flows() {
         synack_opts(5000, 100),
         b"",
     );
-    h[36..38].copy_from_slice(&50_000u16.to_be_bytes());
+    h[L4 + 2..L4 + 4].copy_from_slice(&50_000u16.to_be_bytes());
     let end = h.len();
-    edit::write_tcp_checksum(&mut h, 34, end);
+    edit::write_tcp_checksum(&mut h, L4, end);
     p.a.rx(Port::WireHost, h);
     p.a.rx(Port::Wire, f(1001, ACK, ts(120, 5000), b""));
     p.a.tx(Port::WireHost);
@@ -244,4 +244,106 @@ fn the_cap_per_worker_counts_and_pure_acks_of_an_intake_need_no_buffer() {
     );
     assert_eq!(n.tx(Port::WireHost).len(), 1);
     assert_eq!(n.s.drops.0.iter().sum::<u64>(), 2);
+}
+
+/// `frame` with URG and this pointer.
+fn urgent(mut f: Vec<u8>, pointer: u16) -> Vec<u8> {
+    f[34 + 13] |= URG;
+    f[34 + 18..34 + 20].copy_from_slice(&pointer.to_be_bytes());
+    let end = f.len();
+    edit::write_tcp_checksum(&mut f, 34, end);
+    f
+}
+
+#[test]
+fn the_urgent_pointer_stays_on_its_byte() {
+    for (c, s, l) in ISNS {
+        // Held at the freeze, with bytes below K before the urgent one; behind K in
+        // whole; and the urgent byte itself below K, which the drain has refused or
+        // taken: then it is not told again.
+        for (front, pointer, want) in [(5, 8, Some(3)), (0, 2, Some(2)), (5, 5, None)] {
+            let mut p = Pair::frozen(c, s, l);
+            let at = p.k().wrapping_sub(front);
+            let f = client(at, p.s1(), ACK | PSH, ts(140, 5010), b"12345678");
+            let f = urgent(f, pointer);
+            p.a.rx(Port::Wire, f);
+            p.splice_to(2);
+            p.link();
+            p.b.tx(Port::WireHost);
+            p.cut_over();
+            let got = p.b.tx(Port::WireHost).remove(0);
+            let s = seen(&got);
+            assert_eq!((s.seg.seq, s.payload.len() as u32), (p.k(), 8 - front));
+            let field = u16::from_be_bytes([got[52], got[53]]);
+            let told = s.seg.has(URG).then_some(field);
+            assert_eq!(told, want, "front {front}, pointer {pointer}");
+        }
+        // Served: as it is, both ways.
+        let mut p = Pair::served(c, s, l);
+        let f = client(p.k(), p.s1(), ACK | PSH, ts(150, 777), b"abc");
+        p.b.rx(Port::Wire, urgent(f, 3));
+        let got = p.b.tx(Port::WireHost).remove(0);
+        assert_eq!(
+            (seen(&got).seg.has(URG), got[52..54].to_vec()),
+            (true, vec![0, 3])
+        );
+        let f = host(8080, p.l1(), p.k(), ACK | PSH, 510, ts(779, 130), b"xyz");
+        p.b.rx(Port::WireHost, urgent(f, 1));
+        let got = p.b.tx(Port::Wire).remove(0);
+        assert_eq!(
+            (seen(&got).seg.has(URG), got[52..54].to_vec()),
+            (true, vec![0, 1])
+        );
+    }
+}
+
+#[test]
+fn an_old_socket_is_killed_at_its_own_number_and_asked_again_so_often() {
+    for (c, s, l) in ISNS {
+        for with_ts in [true, false] {
+            let o = |val, ecr| match with_ts {
+                true => ts(val, ecr),
+                false => Build::default(),
+            };
+            let opts = Build {
+                timestamps: with_ts.then_some((100, 0)),
+                ..syn_opts(0)
+            };
+            let synack = Build {
+                timestamps: with_ts.then_some((5000, 100)),
+                ..syn_opts(0)
+            };
+            let a = established_as(view(1, 1), c, s, opts, synack);
+            let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), c, s, l);
+            p.splice_to(2);
+            p.link();
+            let syn = p.b.one(Port::WireHost);
+            // TIME_WAIT answers with the numbers of the connection that was.
+            let old = c.wrapping_sub(77_777);
+            for _ in 0..2 {
+                p.b.rx(Port::WireHost, host(8080, 5, old, ACK, 500, o(1, 1), b""));
+                let got = p.b.tx(Port::WireHost);
+                let (rst, again) = (seen(&got[0]), seen(&got[1]));
+                assert_eq!((rst.seg.flags, rst.seg.seq), (RST, old));
+                assert!(rst.payload.is_empty());
+                assert_eq!((again.seg.flags, again.seg.seq), (SYN, c));
+                assert_eq!(
+                    (again.payload, again.seg.ts_val()),
+                    (syn.payload.clone(), syn.seg.ts_val())
+                );
+            }
+            // Three SYNs are enough: whatever that is, it cannot be killed.
+            p.b.rx(Port::WireHost, host(8080, 5, old, ACK, 500, o(1, 1), b""));
+            assert!(p.b.tx(Port::WireHost).is_empty());
+            p.b.pass(70);
+            p.link();
+            assert!(matches!(
+                p.a.events()[..],
+                [Event::Failed {
+                    fail: Fail::Refused(Reason::Silence),
+                    ..
+                }]
+            ));
+        }
+    }
 }

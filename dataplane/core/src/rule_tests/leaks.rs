@@ -1,17 +1,11 @@
 //! Whatever the outcome, a shard gets back all that a handover took.
 
 use super::*;
-use crate::key::Addr;
 use crate::wire::build::Tcp;
 
 /// Splice ports that are free.
 fn free_ports(n: &mut Node) -> usize {
-    let mut taken = vec![];
-    while let Some(p) = n.s.ports.take(0) {
-        taken.push(p);
-    }
-    taken.iter().for_each(|&p| n.s.ports.give_back(Some(p)));
-    taken.len()
+    n.s.ports.unused()
 }
 
 /// Nothing of any handover is left: tickets, ports, buffers.
@@ -201,7 +195,7 @@ fn incomplete_at_the_destination() {
     let a = established(1000, 9000);
     let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
     let large = vec![b'x'; 20_000];
-    p.a.command(splice(1, sock([10, 77, 1, 2], 8080), &large, false));
+    p.a.command(splice(1, sock(on_link(2u16), 8080), &large, false));
     let syn = p.a.tx(Port::Link).remove(0);
     p.b.rx(Port::Link, syn);
     p.b.tx(Port::Link);
@@ -229,8 +223,8 @@ fn the_papers_form() {
             Tcp {
                 eth_dst: [2, 0, 0, 0, 1, 1],
                 eth_src: [2, 0, 0, 0, 1, 2],
-                src: Addr::v4([10, 77, 1, 2]),
-                dst: Addr::v4([10, 77, 1, 1]),
+                src: on_link(2u16).into(),
+                dst: on_link(1u16).into(),
                 sport: 8080,
                 dport: port,
                 seq,
@@ -249,9 +243,10 @@ fn the_papers_form() {
             p.a.rx(Port::Link, reply(0, 1001, RST | ACK));
         }
         let e = p.a.events();
-        match (accept, trusted) {
+        // Option 32 has no room for an IPv6 client: the peer cannot know whom it serves.
+        match (accept, trusted && CLIENT.is_ipv4()) {
             (true, true) => assert!(matches!(e[..], [Event::Done { .. }]), "{e:?}"),
-            (false, _) => {
+            (false, true) => {
                 assert!(
                     matches!(
                         e[..],
@@ -288,8 +283,8 @@ fn a_bare_source_that_gives_up() {
         Tcp {
             eth_dst: [2, 0, 0, 0, 1, 2],
             eth_src: [2, 0, 0, 0, 1, 1],
-            src: Addr::v4([10, 77, 1, 1]),
-            dst: Addr::v4([10, 77, 1, 2]),
+            src: on_link(1u16).into(),
+            dst: on_link(2u16).into(),
             sport: 3333,
             dport: 8080,
             seq,
@@ -304,7 +299,7 @@ fn a_bare_source_that_gives_up() {
     let splice = Build {
         mss: Some(1460),
         splice: Some(crate::wire::options::SpliceOption {
-            client: CLIENT,
+            client: CLIENT_V4,
             port: CPORT,
             init_seq: 9000,
         }),

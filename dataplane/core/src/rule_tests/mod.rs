@@ -1,26 +1,32 @@
 //! The rules of PROTOCOL, sections 3 to 6, one by one, on two nodes whose stacks
 //! are played by hand.
 
+use super::testkit::*;
 use crate::command::{Command, Event, Fail};
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::Port;
-use crate::testkit::*;
 use crate::view::View;
 use crate::wire::options::Build;
-use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
+use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};
 use crate::wire::{L3, edit, l3, tcp::Segment};
 use dts_proto::block::Reason;
 use std::net::SocketAddr;
 
+mod again;
 mod answers;
+mod edges;
 mod fails;
+mod gone;
 mod held;
+mod keys;
 mod leaks;
 mod noise;
 mod options;
+mod outside;
 mod seats;
 mod steering;
+mod storm;
 mod tombstones;
 mod translation;
 mod windows;

@@ -131,7 +131,7 @@ fn valid(
             let opts = Build {
                 mss: Some(1460),
                 splice: Some(crate::wire::options::SpliceOption {
-                    client: CLIENT,
+                    client: CLIENT_V4,
                     port: CPORT,
                     init_seq: s,
                 }),
@@ -158,8 +158,8 @@ fn link_segment(
     Tcp {
         eth_dst: [2, 0, 0, 0, 1, 2],
         eth_src: [2, 0, 0, 0, 1, 9],
-        src: Addr::v4([10, 77, 1, 1]),
-        dst: Addr::v4([10, 77, 1, 2]),
+        src: on_link(1u16).into(),
+        dst: on_link(2u16).into(),
         sport,
         dport,
         seq,
@@ -303,7 +303,7 @@ impl Said {
         let mut payload = vec![];
         block::write(&mut payload, &header, &self.fields);
         payload.extend(&self.body);
-        let ip = |n: u16| Addr::v4([10, 77, 1, n as u8]);
+        let ip = |n: u16| Addr::from(on_link(n));
         let c = crate::handover::message::context(&ip(from), &ip(to), 8080, self.dport, self.head);
         block::seal(&mut payload, &LinkKey::new(1, KEY), &c);
         Tcp {
@@ -355,12 +355,12 @@ proptest! {
         let mut n = situation(i);
         for (kind, off, flags, len, flips, repair, cut, wait) in frames {
             let (port, mut f) = valid(kind, isn, off, flags, len);
-            let end = f.len();
+            let (l4, end) = (tcp_at(&f), f.len());
             for (at, v) in flips {
                 f[at % end] ^= v;
             }
             if repair {
-                edit::write_tcp_checksum(&mut f, 34, end);
+                edit::write_tcp_checksum(&mut f, l4, end);
             }
             if let Some(cut) = cut {
                 f.truncate(cut);

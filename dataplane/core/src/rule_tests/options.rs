@@ -151,3 +151,59 @@ fn splice_option_on_the_wire_is_dropped_in_every_state() {
     assert_eq!(p.a.s.drops.get(Drop::Option32OnWire), 2);
     assert_eq!(p.b.s.drops.get(Drop::Option32OnWire), 2);
 }
+
+/// Bits that ECN and its successor use in a TCP header: ECE, CWR, and AE beside the
+/// header's length.
+fn with_ecn(mut f: Vec<u8>, bits: u8) -> Vec<u8> {
+    f[34 + 12] |= bits >> 2 & 1;
+    f[34 + 13] |= (bits & 3) << 6;
+    let end = f.len();
+    edit::write_tcp_checksum(&mut f, 34, end);
+    f
+}
+
+/// Both IP bits of ECN.
+fn with_codepoint(mut f: Vec<u8>, bits: u8) -> Vec<u8> {
+    f[15] |= bits;
+    let total = f.len() - 14;
+    edit::set_ip_len(&mut f, total);
+    f
+}
+
+#[test]
+fn ecn_is_cleared_on_syns_both_ways_and_nothing_else_is_touched() {
+    for bits in 0..8 {
+        for code in 0..4 {
+            let mut n = Node::new(view(1, 1));
+            let clean = client(1000, 0, SYN, syn_opts(100), b"");
+            let f = with_codepoint(with_ecn(clean.clone(), bits), code);
+            n.rx(Port::Wire, f);
+            let got = n.tx(Port::WireHost).remove(0);
+            seen(&got);
+            // But for the port and the addresses below IP, as if it had not been there.
+            let mut want = with_codepoint(clean, code);
+            want[36..38].copy_from_slice(&8001u16.to_be_bytes());
+            let end = want.len();
+            edit::write_tcp_checksum(&mut want, 34, end);
+            assert_eq!(got[14..], want[14..], "SYN, {bits:#05b}, {code}");
+
+            let clean = host(8001, 9000, 1001, SYN | ACK, 500, synack_opts(1, 100), b"");
+            let f = with_codepoint(with_ecn(clean.clone(), bits), code);
+            n.rx(Port::WireHost, f);
+            let got = n.tx(Port::Wire).remove(0);
+            seen(&got);
+            let mut want = with_codepoint(clean, code);
+            want[34..36].copy_from_slice(&80u16.to_be_bytes());
+            edit::write_tcp_checksum(&mut want, 34, end);
+            assert_eq!(got[14..], want[14..], "SYN-ACK, {bits:#05b}, {code}");
+
+            // Nothing was agreed, so what comes later says nothing; it passes.
+            let f = with_ecn(client(1001, 9001, ACK, ts(120, 1), b""), bits);
+            let f = with_codepoint(f, code);
+            n.rx(Port::Wire, f.clone());
+            let got = n.tx(Port::WireHost).remove(0);
+            seen(&got);
+            assert_eq!((got[15], got[46], got[47]), (f[15], f[46], f[47]));
+        }
+    }
+}

@@ -29,7 +29,7 @@ fn live(c: u32, s: u32) -> Node {
 fn a_splice_takes_the_place_of_a_tombstone() {
     // The tombstone of an older flow of node 2 that node 1 serves.
     let mut v = view(2, 2);
-    v.link = crate::key::Addr::v4([10, 77, 1, 2]);
+    v.link = on_link(2u16).into();
     let mut b = Node::new(v);
     let mut other = Node::new(view(1, 2));
     hand_over_between(&mut b, &mut other);
@@ -61,7 +61,7 @@ fn hand_over_between(from: &mut Node, to: &mut Node) {
         client(1001, 9001, ACK | PSH, ts(120, 5000), GET),
     );
     from.command(freeze(1));
-    from.command(splice(1, sock([10, 77, 1, 1], 8080), GET, false));
+    from.command(splice(1, sock(on_link(1u16), 8080), GET, false));
     carry(from, to);
     let k = 1001 + GET.len() as u32;
     to.rx(
@@ -174,7 +174,7 @@ fn a_splice_in_another_nodes_name_is_not_taken_for_a_handover_to_itself() {
     let f = p.a.tx(Port::Link).remove(0);
     let s = seen(&f);
     let c = |from: u8, to: u8, sport, dport| {
-        let ip = |n| crate::key::Addr::v4([10, 77, 1, n]);
+        let ip = |n: u8| crate::key::Addr::from(on_link(n));
         let head = (s.seg.seq, s.seg.ack, s.seg.flags);
         crate::handover::message::context(&ip(from), &ip(to), sport, dport, head)
     };
@@ -188,8 +188,8 @@ fn a_splice_in_another_nodes_name_is_not_taken_for_a_handover_to_itself() {
     let back = crate::wire::build::Tcp {
         eth_dst: [2, 0, 0, 0, 1, 1],
         eth_src: [2, 0, 0, 0, 1, 2],
-        src: crate::key::Addr::v4([10, 77, 1, 2]),
-        dst: crate::key::Addr::v4([10, 77, 1, 1]),
+        src: on_link(2u16).into(),
+        dst: on_link(1u16).into(),
         sport: 4000,
         dport: 8080,
         seq: s.seg.seq,

@@ -5,29 +5,19 @@ use crate::key::{Addr, HashKey};
 use crate::shard::{Shard, Sizes};
 use crate::steer::{worker_of_client, worker_of_frame};
 use crate::wire::build::Tcp;
-
-fn readdress(mut f: Vec<u8>, at: usize, addr: [u8; 4], port_at: usize, port: u16) -> Vec<u8> {
-    f[at..at + 4].copy_from_slice(&addr);
-    f[port_at..port_at + 2].copy_from_slice(&port.to_be_bytes());
-    let len = f.len() - 14;
-    edit::set_ip_len(&mut f, len);
-    let end = f.len();
-    edit::write_tcp_checksum(&mut f, 34, end);
-    f
-}
+use std::net::IpAddr;
 
 /// Clients with no pattern, reproducible.
-fn clients(n: usize) -> impl Iterator<Item = ([u8; 4], u16)> {
+fn clients(n: usize) -> impl Iterator<Item = (IpAddr, u16)> {
     let mut x = 0x9e37_79b9_7f4a_7c15u64;
     (0..n).map(move |_| {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
         let b = x.to_be_bytes();
-        (
-            [10, b[0], b[1], b[2]],
-            u16::from_be_bytes([b[3], b[4]]).max(1),
-        )
+        let mut ip = Addr::from(CLIENT);
+        ip.0[13..].copy_from_slice(&b[..3]);
+        (ip.ip(), u16::from_be_bytes([b[3], b[4]]).max(1))
     })
 }
 
@@ -60,9 +50,9 @@ impl Fleet {
 
     /// Gives the number of the worker that had `f`.
     fn rx(&mut self, port: Port, f: Vec<u8>) -> usize {
-        let w = worker_of_frame(&self.v, port, &f, self.shards.len());
+        let w = worker_of_frame(&self.v, port, &Pieces::of(&f, 1), self.shards.len());
         let now = crate::time::Instant(1_000_000);
-        self.shards[w].ingress(&self.v, port, f, now, &mut self.out);
+        self.shards[w].ingress(&self.v, port, Pieces::of(&f, 1), now, &mut self.out);
         assert!(self.out.handed.is_empty(), "no second steering");
         w
     }
@@ -89,10 +79,10 @@ fn a_whole_handover_stays_on_one_worker_of_each_node() {
         let (mut a, mut b) = (Fleet::new(va, wa), Fleet::new(vb, wb));
         let mut used = [0usize; 4];
         for (i, (addr, port)) in clients(60).enumerate() {
-            let wire = |f| readdress(f, 26, addr, 34, port);
-            let local = |f| readdress(f, 30, addr, 36, port);
+            let wire = |f| from(f, addr, port);
+            let local = |f| to(f, addr, port);
             let w = a.rx(Port::Wire, wire(client(1000, 0, SYN, syn_opts(100), b"")));
-            assert_eq!(w, worker_of_client(&a.v, &Addr::v4(addr), port, wa));
+            assert_eq!(w, worker_of_client(&a.v, &addr.into(), port, wa));
             used[w] += 1;
             a.one(Port::WireHost);
             let f = host(
@@ -118,10 +108,10 @@ fn a_whole_handover_stays_on_one_worker_of_each_node() {
                     local: sock(VIP, 8001),
                 },
             );
-            a.command(w, splice(ticket, sock([10, 77, 1, 2], 8080), GET, false));
+            a.command(w, splice(ticket, sock(on_link(2u16), 8080), GET, false));
             let syn = a.one(Port::Link);
             let theirs = b.rx(Port::Link, syn);
-            assert_eq!(theirs, worker_of_client(&b.v, &Addr::v4(addr), port, wb));
+            assert_eq!(theirs, worker_of_client(&b.v, &addr.into(), port, wb));
             b.one(Port::WireHost);
             let k = 1001 + GET.len() as u32;
             let f = host(8080, 50, k, SYN | ACK, 65_160, synack_opts(777, 130), b"");
@@ -139,6 +129,11 @@ fn a_whole_handover_stays_on_one_worker_of_each_node() {
             let f = client(k, 9001, ACK, ts(150, 5010), b"");
             assert_eq!(b.rx(Port::Wire, wire(f)), theirs);
             b.one(Port::WireHost);
+            // So does what a router says of the answer.
+            let f = host(80, 9001, k, ACK, 1, ts(1, 1), GET);
+            assert_eq!(b.rx(Port::Wire, too_big(&to(f, addr, port), 1400)), theirs);
+            let g = b.one(Port::WireHost);
+            assert_eq!(g[QUOTED..QUOTED + 2], 8080u16.to_be_bytes());
         }
         assert!(used[..wa].iter().all(|&n| n > 60 / wa / 3), "{used:?}");
     }
@@ -152,18 +147,18 @@ fn wire_host_block_and_splice_port_agree_for_many_clients() {
             .map(|w| crate::handover::ports::SplicePorts::new(v.params.splice_ports, w, workers))
             .collect();
         for (addr, port) in clients(300) {
-            let w = worker_of_client(&v, &Addr::v4(addr), port, workers);
-            let f = readdress(client(1, 1, ACK, ts(1, 1), b""), 26, addr, 34, port);
+            let w = worker_of_client(&v, &addr.into(), port, workers);
+            let f = from(client(1, 1, ACK, ts(1, 1), b""), addr, port);
             assert_eq!(worker_of_frame(&v, Port::Wire, &f, workers), w);
             for p in [8001, 8080] {
-                let f = readdress(host(p, 1, 1, ACK, 1, ts(1, 1), b""), 30, addr, 36, port);
+                let f = to(host(p, 1, 1, ACK, 1, ts(1, 1), b""), addr, port);
                 assert_eq!(worker_of_frame(&v, Port::WireHost, &f, workers), w);
             }
             let mine = ports[w].take(0).unwrap();
             let answer = Tcp {
                 eth_dst: v.link_mac,
                 eth_src: [2; 6],
-                src: Addr::v4([10, 77, 1, 2]),
+                src: on_link(2u16).into(),
                 dst: v.link,
                 sport: 8080,
                 dport: mine,
@@ -176,6 +171,9 @@ fn wire_host_block_and_splice_port_agree_for_many_clients() {
             }
             .frame();
             assert_eq!(worker_of_frame(&v, Port::Link, &answer, workers), w);
+            let large = to(host(80, 1, 1, ACK, 1, ts(1, 1), GET), addr, port);
+            let error = too_big(&large, 1400);
+            assert_eq!(worker_of_frame(&v, Port::Wire, &error, workers), w);
             ports[w].give_back(Some(mine));
         }
     }
@@ -184,10 +182,8 @@ fn wire_host_block_and_splice_port_agree_for_many_clients() {
 #[test]
 fn what_belongs_to_no_flow_stays_on_worker_0() {
     let v = view(1, 1);
-    let mut fragment = client(1, 1, ACK, ts(1, 1), b"x");
-    fragment[20] = 0x20;
-    let mut udp = client(1, 1, ACK, ts(1, 1), b"x");
-    udp[23] = 17;
+    let fragment = first_fragment(client(1, 1, ACK, ts(1, 1), b"x"));
+    let udp = with_proto(client(1, 1, ACK, ts(1, 1), b"x"), 17);
     for f in [fragment, udp, vec![], vec![0xff; 13], vec![0xff; 60]] {
         for port in [Port::Wire, Port::WireHost, Port::Link, Port::LinkHost] {
             for workers in 1..5 {

@@ -4,17 +4,17 @@ use super::*;
 
 /// `frame` with another client port.
 fn from_port(mut f: Vec<u8>, port: u16) -> Vec<u8> {
-    f[34..36].copy_from_slice(&port.to_be_bytes());
+    f[L4..L4 + 2].copy_from_slice(&port.to_be_bytes());
     let end = f.len();
-    edit::write_tcp_checksum(&mut f, 34, end);
+    edit::write_tcp_checksum(&mut f, L4, end);
     f
 }
 
 /// `frame` of a host to another client port.
 fn to_port(mut f: Vec<u8>, port: u16) -> Vec<u8> {
-    f[36..38].copy_from_slice(&port.to_be_bytes());
+    f[L4 + 2..L4 + 4].copy_from_slice(&port.to_be_bytes());
     let end = f.len();
-    edit::write_tcp_checksum(&mut f, 34, end);
+    edit::write_tcp_checksum(&mut f, L4, end);
     f
 }
 
@@ -50,7 +50,7 @@ fn hand_over(a: &mut Node, b: &mut Node, port: u16) {
         client: sock(CLIENT, port),
         local: sock(VIP, 8001),
     });
-    a.command(splice(ticket, sock([10, 77, 1, 2], 8080), GET, false));
+    a.command(splice(ticket, sock(on_link(2u16), 8080), GET, false));
     carry(a, b);
     b.tx(Port::WireHost);
     let k = 1001 + GET.len() as u32;
@@ -189,7 +189,7 @@ fn an_eviction_before_the_end_mark_is_acknowledged_still_ends_the_handover() {
             client: sock(CLIENT, port),
             local: sock(VIP, 8001),
         });
-        a.command(splice(ticket, sock([10, 77, 1, 2], 8080), GET, false));
+        a.command(splice(ticket, sock(on_link(2u16), 8080), GET, false));
         a.tx(Port::Link)
             .into_iter()
             .for_each(|f| b.rx(Port::Link, f));

@@ -1,9 +1,7 @@
 //! What is rewritten once delta and tau are not 0 (PROTOCOL, section 3).
 
 use super::*;
-use crate::key::Addr;
 use crate::wire::build::Tcp;
-use crate::wire::{checksum, icmp};
 
 #[test]
 fn every_sack_edge_is_shifted_wherever_the_option_lies() {
@@ -171,6 +169,53 @@ fn a_reset_of_the_client_is_translated_and_its_stack_judges() {
     }
 }
 
+/// The client's RST comes at `off` from the number that the stack expects; the
+/// FCB is then asked to end, by time and by a SYN of another connection.
+fn reset_at(p: &mut Pair, off: i32) {
+    let at = p.k().wrapping_add_signed(off);
+    p.b.rx(Port::Wire, client(at, 0, RST, Build::default(), b""));
+    let r = p.b.one(Port::WireHost);
+    assert_eq!((r.seg.flags, r.seg.seq), (RST, at), "the stack judges");
+}
+
+#[test]
+fn a_reset_that_is_not_exact_ends_no_fcb_by_itself_nor_with_a_syn() {
+    // In the window, at its edges, below and above it: RFC 5961, section 3.2.
+    for off in [1, 60_000, 0x7fff_ffff, -1, -40_000, i32::MIN] {
+        let (c, s, l) = (1000, 9000, 50);
+        let mut p = Pair::served(c, s, l);
+        reset_at(&mut p, off);
+        // In the window the stack challenges; the challenge passes.
+        if off > 0 {
+            let f = host(8080, p.l1(), p.k(), ACK, 510, ts(900, 130), b"");
+            p.b.rx(Port::WireHost, f);
+            let a = p.b.one(Port::Wire);
+            assert_eq!((a.seg.flags, a.seg.seq, a.seg.ack), (ACK, p.s1(), p.k()));
+        }
+        p.b.pass(40_000);
+        assert_eq!(p.b.s.count_states(), [0, 0, 0, 1, 0], "offset {off}");
+        // (The filter completed the handshake meanwhile.)
+        p.b.tx(Port::WireHost);
+        // Whoever forged the RST forges a SYN behind it: the flow keeps its place.
+        reset_at(&mut p, off);
+        p.b.rx(Port::Wire, client(555, 0, SYN, syn_opts(900), b""));
+        assert_eq!(p.b.one(Port::WireHost).seg.dport, 8080);
+        assert_eq!(p.b.s.count_states(), [0, 0, 0, 1, 0], "offset {off}");
+        let f = client(p.k(), p.s1(), ACK | PSH, ts(200, 900), b"on");
+        p.b.rx(Port::Wire, f);
+        assert_eq!(p.b.one(Port::WireHost).payload, b"on");
+    }
+}
+
+#[test]
+fn an_exact_reset_makes_room_for_the_clients_next_connection() {
+    let mut p = Pair::served(1000, 9000, 50);
+    reset_at(&mut p, 0);
+    p.b.rx(Port::Wire, client(555, 0, SYN, syn_opts(900), b""));
+    assert!(p.b.silent(), "node 1 owns it");
+    assert_eq!(p.b.s.flows(), 0);
+}
+
 #[test]
 fn a_reset_that_the_stack_does_not_contradict_frees_the_fcb_later() {
     let mut p = Pair::served(1000, 9000, 50);
@@ -190,8 +235,8 @@ fn an_icmp_quote_is_translated_back_to_the_stacks_numbers() {
         let quoted = Tcp {
             eth_dst: CLIENT_MAC,
             eth_src: p.b.v.wire_mac,
-            src: Addr::v4(VIP),
-            dst: Addr::v4(CLIENT),
+            src: VIP.into(),
+            dst: CLIENT.into(),
             sport: 80,
             dport: CPORT,
             seq: p.s1().wrapping_add(300),
@@ -202,18 +247,17 @@ fn an_icmp_quote_is_translated_back_to_the_stacks_numbers() {
             payload: &[0; 100],
         }
         .frame();
-        let mut eth = [0u8; 14];
-        eth[..6].copy_from_slice(&CLUSTER_MAC);
-        eth[6..12].copy_from_slice(&CLIENT_MAC);
-        eth[12] = 8;
-        let f = icmp::frag_needed(&eth, [10, 77, 0, 254], &quoted[14..], 1400);
+        let f = too_big(&quoted, 1400);
         p.a.rx(Port::Wire, f.clone());
         assert!(p.a.silent(), "the source has handed it over");
         assert_eq!(p.a.s.drops.get(Drop::HandedOver), 1);
         p.b.rx(Port::Wire, f);
         let g = p.b.tx(Port::WireHost).remove(0);
-        assert_eq!(g[62..64], 8080u16.to_be_bytes());
-        assert_eq!(g[66..70], p.l1().wrapping_add(300).to_be_bytes());
-        assert_eq!(checksum::fold(checksum::sum(&g[34..])), 0xffff);
+        assert_eq!(g[QUOTED..QUOTED + 2], 8080u16.to_be_bytes());
+        assert_eq!(
+            g[QUOTED + 4..QUOTED + 8],
+            p.l1().wrapping_add(300).to_be_bytes()
+        );
+        assert!(icmp_checksum_ok(&g));
     }
 }

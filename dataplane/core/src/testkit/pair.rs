@@ -19,8 +19,8 @@ pub const ISNS: [(u32, u32, u32); 6] = [
     (7, 0x8000_0000, 0x8000_0000),
 ];
 
-pub fn sock(a: [u8; 4], p: u16) -> SocketAddr {
-    SocketAddr::from((a, p))
+pub fn sock(a: impl Into<IpAddr>, p: u16) -> SocketAddr {
+    SocketAddr::new(a.into(), p)
 }
 
 /// Two nodes and one flow.
@@ -46,6 +46,7 @@ pub fn splice(ticket: u64, dest: SocketAddr, request: &[u8], client_fin: bool) -
         ticket,
         dest,
         request: request.to_vec(),
+        taken: 0,
         client_fin,
     }
 }
@@ -137,7 +138,7 @@ impl Pair {
 
     /// Splices; `fin` says that the client has sent its FIN behind the request.
     pub fn splice_fin(&mut self, node: u8, fin: bool) {
-        let dest = sock([10, 77, 1, node], 8080);
+        let dest = sock(on_link(node), 8080);
         self.a.command(splice(1, dest, &self.req.clone(), fin));
     }
 
@@ -150,6 +151,8 @@ impl Pair {
                 return n;
             }
             n += x.len() + y.len();
+            let most = crate::wire::ETH_LEN + self.a.v.params.mtu;
+            assert!(x.iter().chain(&y).all(|f| f.len() <= most), "over the MTU");
             x.into_iter().for_each(|f| self.b.rx(Port::Link, f));
             y.into_iter().for_each(|f| self.a.rx(Port::Link, f));
         }

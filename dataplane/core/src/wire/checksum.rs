@@ -16,6 +16,27 @@ pub fn sum(bytes: &[u8]) -> u64 {
     s + u64::from(u32::from_be_bytes(last))
 }
 
+/// The sum of the bytes `at..end` of something in several pieces.
+pub fn sum_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, at: usize, end: usize) -> u64 {
+    let (mut offset, mut total) = (0, 0);
+    for piece in pieces {
+        let from = at.max(offset);
+        let to = end.min(offset + piece.len());
+        if from < to {
+            let s = sum(&piece[from - offset..to - offset]);
+            // A piece that starts at an odd byte counts its bytes the other way
+            // round (RFC 1071, section 2, B).
+            total += if (from - at) & 1 == 0 {
+                s
+            } else {
+                u64::from(fold(s).swap_bytes())
+            };
+        }
+        offset += piece.len();
+    }
+    total
+}
+
 /// Folds a sum to 16 bits.
 #[inline]
 pub fn fold(mut s: u64) -> u16 {
@@ -88,6 +109,25 @@ mod tests {
         #[test]
         fn sum_is_rfc_1071(b in prop::collection::vec(any::<u8>(), 0..2000)) {
             prop_assert!(same(fold(sum(&b)), rfc1071(&b)));
+        }
+
+        #[test]
+        fn pieces_sum_up(
+            b in prop::collection::vec(any::<u8>(), 0..300),
+            cuts in prop::collection::vec(1usize..40, 0..20), at in 0usize..60, less in 0usize..60,
+        ) {
+            let at = at.min(b.len());
+            let end = b.len().saturating_sub(less).max(at);
+            let mut pieces = Vec::new();
+            let mut rest = &b[..];
+            for c in cuts {
+                let (a, z) = rest.split_at(c.min(rest.len()));
+                pieces.push(a);
+                rest = z;
+            }
+            pieces.push(rest);
+            let whole = sum(&b[at..end]);
+            prop_assert!(same(fold(sum_pieces(pieces.into_iter(), at, end)), fold(whole)));
         }
 
         #[test]

@@ -2,14 +2,17 @@
 
 use super::checksum::Delta;
 use super::options::kind;
-use super::tcp::Segment;
+use super::tcp::{Segment, URG};
 use super::{ETH_LEN, checksum, ipv6};
+use crate::frame::{Checksum, Frame};
 
 /// An open change of one segment; [`Edit::finish`] writes the checksum.
 pub struct Edit<'a> {
     frame: &'a mut [u8],
     l4: usize,
     delta: Delta,
+    /// The field covers the pseudo-header alone, of which nothing here changes.
+    partial: bool,
 }
 
 impl<'a> Edit<'a> {
@@ -20,6 +23,18 @@ impl<'a> Edit<'a> {
             frame,
             l4,
             delta: Delta::default(),
+            partial: false,
+        }
+    }
+
+    /// Opens the segment at `l4` of a frame's head, and leaves its checksum alone
+    /// where that is partial.
+    #[inline]
+    pub fn of<F: Frame>(frame: &'a mut F, l4: usize) -> Self {
+        let partial = frame.meta().checksum == Checksum::Partial;
+        Self {
+            partial,
+            ..Self::new(frame.head_mut(), l4)
         }
     }
 
@@ -102,6 +117,9 @@ impl<'a> Edit<'a> {
     /// Writes the checksum.
     #[inline]
     pub fn finish(&mut self) {
+        if self.partial {
+            return;
+        }
         let at = self.l4 + 16;
         let old = u16::from_be_bytes([self.frame[at], self.frame[at + 1]]);
         let new = std::mem::take(&mut self.delta).apply(old);
@@ -110,7 +128,7 @@ impl<'a> Edit<'a> {
 }
 
 /// Overwrites every option but MSS, window scale, SACK-permitted and timestamps
-/// with NOPs.
+/// with NOPs; one of these kinds with another kind's length goes too.
 pub fn strip_options(frame: &mut [u8], s: &Segment) {
     let opts: Vec<(usize, usize)> = foreign_options(&frame[s.opts_at..s.data]).collect();
     let mut e = Edit::new(frame, s.l4);
@@ -139,8 +157,11 @@ fn foreign_options(o: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
                     }
                     i += len;
                     if !matches!(
-                        k,
-                        kind::MSS | kind::WSCALE | kind::SACK_PERMITTED | kind::TIMESTAMPS
+                        (k, len),
+                        (kind::MSS, 4)
+                            | (kind::WSCALE, 3)
+                            | (kind::SACK_PERMITTED, 2)
+                            | (kind::TIMESTAMPS, 10)
                     ) {
                         return Some((at, len));
                     }
@@ -162,6 +183,16 @@ pub fn cut_payload(frame: &mut [u8], s: &Segment, front: usize, keep: usize) -> 
     let end = s.data + keep;
     let seq = s.seq.wrapping_add(front as u32);
     frame[s.l4 + 4..s.l4 + 8].copy_from_slice(&seq.to_be_bytes());
+    if s.has(URG) {
+        // It counts from the sequence number (RFC 9293, section 3.8.5).
+        let at = s.l4 + 18;
+        let urgent = usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+        let left = urgent.saturating_sub(front) as u16;
+        frame[at..at + 2].copy_from_slice(&left.to_be_bytes());
+        if left == 0 {
+            frame[s.l4 + 13] &= !URG;
+        }
+    }
     set_ip_len(frame, end - ETH_LEN);
     write_tcp_checksum(frame, s.l4, end);
     end

@@ -45,7 +45,7 @@ impl Quote {
     /// unreachable, source quench, time exceeded, parameter problem; in IPv6 also
     /// packet too big.
     pub fn parse(frame: &[u8], ip: &Ip) -> Option<Self> {
-        let icmp = frame.get(ip.l4..ip.end)?;
+        let icmp = ip.payload(frame);
         let ty = *icmp.first()?;
         let v4 = ip.src.is_v4();
         let error = if v4 {

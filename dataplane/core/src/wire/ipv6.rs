@@ -93,31 +93,30 @@ pub(super) fn walk(mut next: u8, b: &[u8]) -> Result<Chain, Bad> {
         }
         let h = b.get(at..).and_then(<[u8]>::first_chunk::<8>);
         let h = h.ok_or(Bad::Malformed)?;
-        if next == FRAGMENT {
-            at += FRAGMENT_LEN;
-            // Offset or "more fragments"; the two bits between them say nothing.
-            let part = u16::from_be_bytes([h[2], h[3]]) & 0xfff9 != 0;
-            next = h[0];
-            if part {
-                return Ok(Chain {
-                    proto: next,
-                    len: at,
-                    fragment: true,
-                });
-            }
-            continue;
-        }
         if next == ROUTING && (h[2] == 0 || h[3] != 0) {
             return Err(Bad::Routing);
         }
-        at += (usize::from(h[1]) + 1) * 8;
+        at += if next == FRAGMENT {
+            FRAGMENT_LEN
+        } else {
+            (usize::from(h[1]) + 1) * 8
+        };
         if at > EXT_BYTES_MOST {
             return Err(Bad::Extensions);
         }
         if at > b.len() {
             return Err(Bad::Malformed);
         }
+        // Offset or "more fragments"; the two bits between them say nothing.
+        let fragment = next == FRAGMENT && u16::from_be_bytes([h[2], h[3]]) & 0xfff9 != 0;
         next = h[0];
+        if fragment {
+            return Ok(Chain {
+                proto: next,
+                len: at,
+                fragment,
+            });
+        }
     }
     Ok(Chain {
         proto: next,
@@ -126,9 +125,10 @@ pub(super) fn walk(mut next: u8, b: &[u8]) -> Result<Chain, Bad> {
     })
 }
 
-/// Finds the payload of the IPv6 packet that `rest` begins with.
+/// Finds the payload of the IPv6 packet that `rest` begins with; `room` bytes of the
+/// frame follow its Ethernet header, in `rest` and in pieces behind it.
 #[inline]
-pub(super) fn parse(rest: &[u8]) -> Result<Ip, Bad> {
+pub(super) fn parse(rest: &[u8], room: usize) -> Result<Ip, Bad> {
     let (h, body) = Ipv6Hdr::ref_from_prefix(rest).map_err(|_| Bad::Malformed)?;
     if h.version_class_flow.get() >> 28 != 6 {
         return Err(Bad::Malformed);
@@ -137,7 +137,10 @@ pub(super) fn parse(rest: &[u8]) -> Result<Ip, Bad> {
     if len == 0 && h.next == HOP_BY_HOP {
         return Err(Bad::Jumbogram);
     }
-    let body = body.get(..len).ok_or(Bad::Malformed)?;
+    if HEADER_LEN + len > room {
+        return Err(Bad::Malformed);
+    }
+    let body = &body[..len.min(body.len())];
     let (src, dst) = (Addr(h.src), Addr(h.dst));
     if src.is_v4() || dst.is_v4() {
         return Err(Bad::Mapped);

@@ -145,6 +145,11 @@ fn bounds() {
     let long = |units| frame(&[(DESTINATION, options(units))], TCP);
     assert_eq!(ip(&long(EXT_BYTES_MOST / 8)).unwrap().proto, TCP);
     assert_eq!(ip(&long(EXT_BYTES_MOST / 8 + 1)), Err(Bad::Extensions));
+    let mut whole = long(EXT_BYTES_MOST / 8);
+    (whole[54], whole[19]) = (FRAGMENT, whole[19].wrapping_add(8));
+    whole.splice(54 + EXT_BYTES_MOST..54 + EXT_BYTES_MOST, part(0, false));
+    whole[54 + EXT_BYTES_MOST] = TCP;
+    assert_eq!(ip(&whole), Err(Bad::Extensions), "a fragment header counts");
     let late = frame(&[(DESTINATION, options(1)), (HOP_BY_HOP, options(1))], TCP);
     assert_eq!(ip(&late), Err(Bad::Extensions));
 }

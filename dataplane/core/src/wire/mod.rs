@@ -10,12 +10,17 @@ pub mod nd;
 pub mod options;
 pub mod tcp;
 
+use crate::frame::Frame;
 use crate::key::Addr;
 use zerocopy::byteorder::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of an Ethernet header without a VLAN tag.
 pub const ETH_LEN: usize = 14;
+/// Bytes from the start of a frame within which every header lies that is read: the
+/// longest are those of an ICMPv6 error with all extension headers, and of its quote
+/// with as many, up to the quoted sequence number.
+pub const HEADERS_MOST: usize = ETH_LEN + 2 * (ipv6::HEADER_LEN + ipv6::EXT_BYTES_MOST + 8);
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
@@ -106,7 +111,8 @@ pub struct Ip {
     pub fragment: bool,
     /// Offset of the payload in the frame, behind options and extension headers.
     pub l4: usize,
-    /// Offset behind the payload; what follows is Ethernet padding.
+    /// Offset behind the payload; what follows is Ethernet padding. In a frame of
+    /// several pieces it lies behind the head.
     pub end: usize,
 }
 
@@ -125,6 +131,13 @@ impl Ip {
         let hidden = matches!(self.proto, ipv6::ROUTING | ipv6::FRAGMENT)
             || matches!(self.proto, ipv6::HOP_BY_HOP | ipv6::DESTINATION);
         self.proto == PROTO_TCP || (self.fragment && !self.src.is_v4() && hidden)
+    }
+
+    /// The datagram's payload as far as it lies in `head`.
+    #[inline]
+    pub fn payload<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        head.get(self.l4..self.end.min(head.len()))
+            .unwrap_or_default()
     }
 }
 
@@ -183,22 +196,37 @@ pub fn set_eth_src(frame: &mut [u8], src: Mac) {
     frame[6..12].copy_from_slice(&src);
 }
 
-/// Finds the network layer of a frame.
+/// Finds the network layer of a frame in one piece.
 ///
 /// # Errors
 /// [`Bad::Malformed`] for a frame shorter than its headers say; what else there is
 /// of [`Bad`] is peculiar to IPv6.
 #[inline]
 pub fn l3(frame: &[u8]) -> Result<L3, Bad> {
-    let (e, rest) = EthHdr::ref_from_prefix(frame).map_err(|_| Bad::Malformed)?;
+    l3_in(frame, frame.len())
+}
+
+/// Finds the network layer of a frame of any number of pieces.
+///
+/// # Errors
+/// Those of [`l3`].
+#[inline]
+pub fn l3_of<F: Frame>(frame: &F) -> Result<L3, Bad> {
+    l3_in(frame.head(), frame.len())
+}
+
+/// Finds the network layer in `head`, the beginning of a frame of `len` bytes.
+#[inline]
+fn l3_in(head: &[u8], len: usize) -> Result<L3, Bad> {
+    let (e, rest) = EthHdr::ref_from_prefix(head).map_err(|_| Bad::Malformed)?;
     match e.ethertype.get() {
         ETHERTYPE_ARP => Ok(L3::Arp),
-        ETHERTYPE_IPV6 => ipv6::parse(rest).map(L3::Ip),
+        ETHERTYPE_IPV6 => ipv6::parse(rest, len - ETH_LEN).map(L3::Ip),
         ETHERTYPE_IPV4 => {
             let (h, _) = Ipv4Hdr::ref_from_prefix(rest).map_err(|_| Bad::Malformed)?;
             let ihl = usize::from(h.version_ihl & 0xf) * 4;
             let total = usize::from(h.total_len.get());
-            if h.version_ihl >> 4 != 4 || ihl < 20 || total < ihl || total > rest.len() {
+            if h.version_ihl >> 4 != 4 || ihl < 20 || total < ihl || ETH_LEN + total > len {
                 return Err(Bad::Malformed);
             }
             Ok(L3::Ip(Ip {

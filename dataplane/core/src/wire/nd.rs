@@ -34,7 +34,7 @@ pub fn icmp_type(frame: &[u8], ip: &Ip) -> Option<u8> {
     if ip.proto != PROTO_ICMPV6 || ip.fragment || ip.src.is_v4() {
         return None;
     }
-    frame.get(ip.l4..ip.end)?.first().copied()
+    ip.payload(frame).first().copied()
 }
 
 /// The type of a message about neighbours or routers: 133 to 137.
@@ -48,7 +48,7 @@ pub fn target(frame: &[u8], ip: &Ip) -> Option<Addr> {
     if !matches!(kind(frame, ip)?, SOLICIT | ADVERT) {
         return None;
     }
-    let t = frame.get(ip.l4 + 8..ip.end)?.first_chunk::<16>()?;
+    let t = ip.payload(frame).get(8..)?.first_chunk::<16>()?;
     Some(Addr(*t))
 }
 
@@ -111,8 +111,9 @@ impl Solicit {
     /// [`Malformed`] for one that a host must not answer: RFC 4861, section 7.1.1,
     /// and extension headers, of which none belongs there (RFC 6980).
     pub fn parse(frame: &[u8], ip: &Ip) -> Result<Self, Malformed> {
-        let plain = ip.l4 == ETH_LEN + HEADER_LEN && kind(frame, ip) == Some(SOLICIT);
-        let bytes = frame.get(ip.l4..ip.end).ok_or(Malformed)?;
+        let whole = ip.end == ip.l4 + ip.payload(frame).len();
+        let plain = ip.l4 == ETH_LEN + HEADER_LEN && kind(frame, ip) == Some(SOLICIT) && whole;
+        let bytes = ip.payload(frame);
         if !plain || frame[ETH_LEN + 7] != HOP_LIMIT || bytes.len() < FIXED || bytes[1] != 0 {
             return Err(Malformed);
         }

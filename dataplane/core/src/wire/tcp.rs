@@ -2,6 +2,7 @@
 
 use super::options::Options;
 use super::{Ip, Malformed, TcpHdr, checksum};
+use crate::frame::{Checksum, Frame};
 use zerocopy::FromBytes;
 
 /// FIN.
@@ -49,13 +50,13 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Reads the segment of an unfragmented TCP datagram.
+    /// Reads the segment of an unfragmented TCP datagram from the frame's head.
     ///
     /// # Errors
     /// [`Malformed`] when the header is longer than the datagram.
     #[inline]
     pub fn parse(frame: &[u8], ip: &Ip) -> Result<Self, Malformed> {
-        let bytes = &frame[ip.l4..ip.end];
+        let bytes = ip.payload(frame);
         let (h, rest) = TcpHdr::ref_from_prefix(bytes).map_err(|_| Malformed)?;
         let off = usize::from(h.off >> 4) * 4;
         if off < 20 || off > bytes.len() {
@@ -130,15 +131,31 @@ impl Segment {
 
     /// Whether the TCP checksum is right.
     pub fn checksum_ok(&self, frame: &[u8], ip: &Ip) -> bool {
+        self.sum_ok(ip, checksum::sum(&frame[self.l4..self.end]))
+    }
+
+    /// Whether what came is what was sent: by the word of the device where it has
+    /// one, else by the TCP checksum.
+    pub fn intact<F: Frame>(&self, frame: &F, ip: &Ip) -> bool {
+        match frame.meta().checksum {
+            Checksum::Good | Checksum::Partial => true,
+            Checksum::Bad => false,
+            Checksum::Unknown => {
+                self.sum_ok(ip, checksum::sum_pieces(frame.pieces(), self.l4, self.end))
+            }
+        }
+    }
+
+    fn sum_ok(&self, ip: &Ip, sum: u64) -> bool {
         let s = checksum::pseudo(&ip.src, &ip.dst, ip.proto, self.end - self.l4);
-        checksum::fold(s + checksum::sum(&frame[self.l4..self.end])) == 0xffff
+        checksum::fold(s + sum) == 0xffff
     }
 }
 
 /// The ports of a TCP or UDP datagram, without reading the rest.
 #[inline]
 pub fn ports(frame: &[u8], ip: &Ip) -> Option<(u16, u16)> {
-    let b = frame.get(ip.l4..ip.end)?.first_chunk::<4>()?;
+    let b = ip.payload(frame).first_chunk::<4>()?;
     Some((
         u16::from_be_bytes([b[0], b[1]]),
         u16::from_be_bytes([b[2], b[3]]),

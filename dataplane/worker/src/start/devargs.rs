@@ -89,6 +89,20 @@ pub(super) fn twin(device: &str, mac: Mac, queues: u16) -> String {
     text
 }
 
+/// The string by which a NIC is attached: `net_af_packet` with frames in its ring that
+/// hold those of this MTU, where the string says nothing of them. `buffer` is the
+/// size of a packet buffer, a multiple of 1024, which a frame must not exceed.
+pub(super) fn nic(device: &str, mtu: u16, buffer: u16) -> String {
+    let mut text = device.to_owned();
+    let says = argument(device, "framesz").is_some() || argument(device, "blocksz").is_some();
+    if Kind::of(device) == Kind::AfPacket && mtu > 1500 && !says {
+        // A block is full of frames and a multiple of a page.
+        let block = u32::from(buffer) * 4;
+        let _ = write!(text, ",framesz={buffer},blocksz={block}");
+    }
+    text
+}
+
 /// An address as drivers and operators write it.
 pub(super) struct Colons(pub(super) Mac);
 
@@ -119,6 +133,26 @@ mod tests {
         assert_eq!(Kind::of_driver("net_virtio_user"), Kind::VirtioUser);
         assert_eq!(Kind::of_driver("net_tap"), Kind::Tap);
         assert_eq!(Kind::of_driver("net_pcap"), Kind::Other);
+    }
+
+    #[test]
+    fn rings_hold_jumbo_frames() {
+        for (device, mtu, is) in [
+            ("net_af_packet0,iface=a", 1500, "net_af_packet0,iface=a"),
+            (
+                "net_af_packet0,iface=a",
+                9000,
+                "net_af_packet0,iface=a,framesz=9216,blocksz=36864",
+            ),
+            (
+                "net_af_packet0,iface=a,framesz=16384",
+                9000,
+                "net_af_packet0,iface=a,framesz=16384",
+            ),
+            ("0000:01:00.0", 9000, "0000:01:00.0"),
+        ] {
+            assert_eq!(nic(device, mtu, 9216), is);
+        }
     }
 
     #[test]

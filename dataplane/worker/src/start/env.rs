@@ -9,7 +9,7 @@ use dts_core::frame::Port;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::devargs::Kind;
+use super::devargs::{Kind, argument};
 use super::{StartError, device_string};
 
 /// Bits of the capability sets (`linux/capability.h`).
@@ -48,6 +48,25 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
             .map_err(|reason| StartError::new("memory.hugepages", reason))?;
     }
     Ok(())
+}
+
+/// A raw socket sends and receives what its interface does: the interface's MTU is
+/// the operator's, and must suffice.
+pub(super) fn interface_mtu(port: Port, device: &str, mtu: u16) -> Result<(), StartError> {
+    let Some(name) = argument(device, "iface").filter(|_| Kind::of(device) == Kind::AfPacket)
+    else {
+        return Ok(());
+    };
+    // An interface that is not there is the driver's to complain about.
+    let text = fs::read_to_string(format!("/sys/class/net/{name}/mtu")).unwrap_or_default();
+    match text.trim().parse::<u32>() {
+        Ok(has) if has < u32::from(mtu) => {
+            let path = format!("{}.mtu", super::key(port));
+            let reason = format!("{mtu} is more than the MTU of {name}, {has}");
+            Err(StartError::new(path, reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The kernel's text about this process; empty where `/proc` is not there.

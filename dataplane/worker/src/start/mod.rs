@@ -4,15 +4,17 @@
 mod devargs;
 mod env;
 mod mac;
+mod offloads;
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use dpdk::{DevInfo, Eal, HEADROOM, Mempool, PortConf, hotplug};
+use dpdk::{DevInfo, Eal, Gso, HEADROOM, Mempool, PortConf, hotplug};
 use dts_config::{Config, Idle};
 use dts_core::frame::Port;
 use dts_core::wire::Mac;
 
+use crate::offload::Finish;
 use crate::stats::PortSnapshot;
 use devargs::Kind;
 
@@ -58,12 +60,18 @@ const DESCRIPTORS: u32 = 1024;
 const TAP_DESCRIPTORS: u16 = 16;
 /// Ethernet header, two VLAN tags and FCS.
 const FRAME_OVERHEAD: u16 = 14 + 8 + 4;
+/// Segments of large frames that may be on their way, per worker.
+const SEGMENTS: u32 = 4095;
+/// What `net_af_packet` counts off a ring's frame that is as large as a buffer.
+const RING_HEADER: u16 = 32;
 
 /// One started port.
 struct Device {
     port: dpdk::Port,
     info: DevInfo,
     queues: u16,
+    finish: Finish,
+    report: offloads::Report,
 }
 
 /// The environment, with four started ports and a packet pool per worker.
@@ -75,6 +83,8 @@ pub struct Opened {
     // Ports go before the pools from which they have buffers.
     devices: [Device; 4],
     pub(crate) pools: Vec<Mempool>,
+    /// One per worker, or none where no large frames come.
+    pub(crate) gso: Vec<Gso>,
     eal: Eal,
     runtime: env::RuntimeDir,
     pub(crate) cores: Vec<u16>,
@@ -105,16 +115,17 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
     let (eal, runtime) = env::start(config)?;
     // What was opened on the way is closed when `bring_up` returns without it.
     match bring_up(config) {
-        Ok((devices, pools, wire_mac, link_mac)) => Ok(Opened {
+        Ok((devices, pools, gso, wire_mac, link_mac)) => Ok(Opened {
             devices,
             pools,
+            gso,
             eal,
             runtime,
             cores: config.workers.cores.clone(),
             idle: config.workers.idle,
             idle_sleep: config.workers.idle_sleep,
             flows: config.memory.flows as usize,
-            hold: config.memory.hold_kib as usize * 1024,
+            hold: config.hold_kib_per_worker() as usize * 1024,
             mbufs: config.memory.mbufs as usize,
             wire_mac,
             link_mac,
@@ -128,7 +139,7 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
     }
 }
 
-type Up = ([Device; 4], Vec<Mempool>, Mac, Mac);
+type Up = ([Device; 4], Vec<Mempool>, Vec<Gso>, Mac, Mac);
 
 fn bring_up(config: &Config) -> Result<Up, StartError> {
     let workers = config.workers.cores.len();
@@ -152,8 +163,10 @@ fn bring_up(config: &Config) -> Result<Up, StartError> {
     // NICs first: the twins' addresses follow from theirs.
     let mut nics = Vec::new();
     for port in [Port::Wire, Port::Link] {
-        let opened = hotplug::attach_one(&conf(config, port).device)
-            .map_err(|e| StartError::of_port(port, e))?;
+        let conf = conf(config, port);
+        env::interface_mtu(port, &conf.device, conf.mtu)?;
+        let text = devargs::nic(&conf.device, conf.mtu, data_room(conf.mtu) - HEADROOM);
+        let opened = hotplug::attach_one(&text).map_err(|e| StartError::of_port(port, e))?;
         nics.push(opened);
     }
     let [wire_nic, link_nic] = take(nics);
@@ -172,12 +185,32 @@ fn bring_up(config: &Config) -> Result<Up, StartError> {
     let wire_host = twin(Port::WireHost, config.cluster.mac.0)?;
     let link_host = twin(Port::LinkHost, link_mac)?;
 
+    let infos = [&wire_nic, &wire_host, &link_nic, &link_host]
+        .into_iter()
+        .zip(Port::ALL)
+        .map(|(opened, port)| opened.info().map_err(|e| StartError::of_port(port, e)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let plans = offloads::plan(config, &take(infos));
+    let gso = if plans.iter().any(|p| p.large) {
+        (0..workers)
+            .map(|w| Gso::new(&format!("dts_gso{w}"), SEGMENTS, POOL_CACHE))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| StartError::new("memory.megabytes", e))?
+    } else {
+        Vec::new()
+    };
     let mut devices = Vec::new();
     for (port, opened) in Port::ALL
         .into_iter()
         .zip([wire_nic, wire_host, link_nic, link_host])
     {
-        devices.push(configure(config, port, opened, &pools)?);
+        devices.push(configure(
+            config,
+            port,
+            opened,
+            &pools,
+            &plans[port.index()],
+        )?);
     }
     for (port, d) in Port::ALL.into_iter().zip(&devices) {
         d.port.start().map_err(|e| StartError::of_port(port, e))?;
@@ -191,7 +224,7 @@ fn bring_up(config: &Config) -> Result<Up, StartError> {
             }
         }
     }
-    Ok((take(devices), pools, wire_mac, link_mac))
+    Ok((take(devices), pools, gso, wire_mac, link_mac))
 }
 
 /// A vector of known length as an array.
@@ -223,10 +256,22 @@ fn wanted_queues(config: &Config, port: Port) -> u16 {
     conf(config, port).queues.min(workers).max(1)
 }
 
+/// A key that is new at every start: whoever knows it chooses the queue, and so
+/// the core, that a flood of chosen clients meets.
+fn rss_key(stated: u8) -> Result<Vec<u8>, getrandom::Error> {
+    // Drivers that state no length read DPDK's default of 40 bytes.
+    let mut key = vec![0; if stated == 0 { 40 } else { stated.into() }];
+    getrandom::fill(&mut key)?;
+    Ok(key)
+}
+
 /// Bytes of a packet buffer: one holds any frame of this MTU, so that frames are
 /// in one piece, and is a multiple of what NICs count in.
 fn data_room(mtu: u16) -> u16 {
-    HEADROOM + (mtu + FRAME_OVERHEAD).next_multiple_of(1024).max(2048)
+    HEADROOM
+        + (mtu + FRAME_OVERHEAD + RING_HEADER)
+            .next_multiple_of(1024)
+            .max(2048)
 }
 
 fn configure(
@@ -234,13 +279,21 @@ fn configure(
     port: Port,
     opened: dpdk::Port,
     pools: &[Mempool],
+    plan: &offloads::Plan,
 ) -> Result<Device, StartError> {
     let fail = |e: dpdk::Error| StartError::of_port(port, e);
     let info = opened.info().map_err(fail)?;
     let mtu = conf(config, port).mtu;
-    if mtu > info.max_mtu {
+    // It tells of 1500 bytes and carries what its ring's frames hold, which
+    // `devargs::nic` has asked for.
+    let modest = Kind::of_driver(&info.driver) == Kind::AfPacket;
+    if mtu > info.max_mtu && !modest {
+        let hint = match Kind::of_driver(&info.driver) {
+            Kind::Tap => "; a twin for larger frames is virtio-user",
+            _ => "",
+        };
         let reason = format!(
-            "{mtu} is more than {} ({}) can do: {}",
+            "{mtu} is more than {} ({}) can do: {}{hint}",
             opened.name(),
             info.driver,
             info.max_mtu
@@ -258,7 +311,8 @@ fn configure(
     // Half of a pool at most waits in descriptors of all ports.
     let share = (config.memory.mbufs / 16).clamp(32, DESCRIPTORS);
     let desc = 1u16 << share.ilog2();
-    opened
+    let rss_key = rss_key(info.rss_key_bytes).map_err(|e| StartError::of_port(port, e))?;
+    let configured = opened
         .configure(&PortConf {
             rx_queues: queues,
             tx_queues: queues,
@@ -268,20 +322,39 @@ fn configure(
                 desc
             },
             tx_desc: desc,
-            mtu,
-            // No offload: checksums are judged by stacks, a virtio peer must not
-            // leave them unfinished, and frames come in one piece.
-            rx_offloads: 0,
-            tx_offloads: 0,
+            mtu: mtu.min(info.max_mtu),
+            keep_mtu: modest,
+            rx_offloads: plan.rx,
+            tx_offloads: plan.tx,
+            rss_key: Some(rss_key),
             ..PortConf::default()
         })
         .map_err(fail)?;
     // Queue q takes its buffers from pool q modulo workers, its poller's.
     opened.setup_queues(pools).map_err(fail)?;
+    let vlan = match port {
+        Port::Wire | Port::Link => conf(config, port).vlan,
+        Port::WireHost | Port::LinkHost => None,
+    };
+    let report = plan.report(port, &configured, vlan.is_some());
+    let words: Vec<String> = report
+        .iter()
+        .map(|(what, by)| format!("{what}={by}"))
+        .collect();
+    tracing::info!(
+        port = port.name(),
+        driver = info.driver,
+        mtu,
+        vlan,
+        offloads = words.join(" "),
+        "port"
+    );
     Ok(Device {
         port: opened,
         info,
         queues,
+        finish: plan.finish(mtu, vlan, &configured),
+        report,
     })
 }
 
@@ -305,6 +378,11 @@ impl Opened {
         &self.devices[port.index()].port
     }
 
+    /// What frames need before this port sends them.
+    pub(crate) fn finish(&self, port: Port) -> Finish {
+        self.devices[port.index()].finish
+    }
+
     pub(crate) fn has_tap(&self) -> bool {
         self.devices.iter().any(|d| d.info.driver == "net_tap")
     }
@@ -316,6 +394,7 @@ impl Opened {
             device: d.port.name().to_owned(),
             driver: d.info.driver.clone(),
             queues: d.queues,
+            offloads: d.report.clone(),
             up: link.is_some_and(|l| l.up),
             mbps: link.and_then(|l| l.mbps),
             eth: d.port.stats().unwrap_or_default(),
@@ -330,6 +409,7 @@ impl Opened {
         let Opened {
             devices,
             pools,
+            gso,
             eal,
             runtime,
             ..
@@ -339,6 +419,7 @@ impl Opened {
             result = result.and(device.port.detach());
         }
         drop(pools);
+        drop(gso);
         result = result.and(eal.cleanup());
         drop(runtime);
         result
@@ -350,8 +431,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rss_keys_have_the_devices_length_and_are_new_each_time() {
+        for (stated, bytes) in [(0, 40), (40, 40), (52, 52)] {
+            let (one, other) = (rss_key(stated).unwrap(), rss_key(stated).unwrap());
+            assert_eq!((one.len(), other.len()), (bytes, bytes));
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
     fn a_buffer_holds_a_frame() {
-        for mtu in [576, 1500, 2022, 2023, 9000] {
+        for mtu in [576, 1500, 1990, 1991, 9000, 9216] {
             assert!(data_room(mtu) - HEADROOM >= mtu + FRAME_OVERHEAD);
         }
         assert_eq!(data_room(1500), dpdk::DEFAULT_DATA_ROOM);

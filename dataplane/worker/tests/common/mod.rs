@@ -157,6 +157,7 @@ pub fn view(opened: &Opened) -> View {
         steer_key: HashKey::new([9; 16]),
         params: Params {
             mtu: 1500,
+            wire_mtu: 1500,
             first_window: 60_000,
             replay: Replay::FastOpen,
             paper_form: false,

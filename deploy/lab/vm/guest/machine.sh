@@ -45,8 +45,11 @@ machine_net_up() {
     uplink "$WIRE_UPLINK_MAC" brwire upwire
     uplink "$LINK_UPLINK_MAC" brlink uplink
     ns_create client
-    plug client wire0 02:77:00:00:00:c8 brwire wc
+    [[ -z ${OVERLAY[WIRE_VLAN]:-} ]] || modprobe 8021q
+    client_plug
     ip -n "${PREFIX}client" addr add "$CLIENT_IP/24" dev wire0
+    ipv6_on client wire0
+    ip -n "${PREFIX}client" addr add "$CLIENT_IP6/64" dev wire0 nodad
     ip -n "${PREFIX}client" link set dev wire0 up
     netns client sysctl -q -w net.ipv4.tcp_no_metrics_save=1
     ns_create node1

@@ -35,12 +35,13 @@ direct_traffic() {
     report "the nodes' own addresses answer pings and HTTP through their twins"
 }
 
-transfer() { # NODE WHAT NUMBER: appends "WHAT NODE ANSWERED-BY HTTP-CODE CONTENT" to the list
-    local pool node got
+transfer() { # NODE WHAT NUMBER: appends "WHAT NODE ANSWERED-BY HTTP-CODE CONTENT" to the list; every second one over IPv6
+    local pool node got host=$VIP
+    (($3 % 2)) || host="[$VIP6]"
     pool=$([[ $1 == 1 ]] && echo a || echo b)
-    local url=http://$VIP/big/100M args=(-o "$STATE/body") expected=200 content=ok
+    local url=http://$host/big/100M args=(-o "$STATE/body") expected=200 content=ok
     if [[ $2 == upload ]]; then
-        url=http://$VIP/upload/file$3 args=(-o /dev/null -T "$STATE/to-upload") expected=201
+        url=http://$host/upload/file$3 args=(-o /dev/null -T "$STATE/to-upload") expected=201
         rm -f "$(node_dir "$1")/upload/file$3"
     fi
     got=$(netns client curl -s -m 120 -H "X-Pool: $pool" -w '%{http_code} %header{x-node}' "${args[@]}" "$url" || true)
@@ -66,7 +67,7 @@ requests_run() {
     ask_nodes before
     proc_start capture "$STATE/capture.log" ip netns exec "${PREFIX}client" dumpcap -q -P -i wire0 -B 64 -w "$STATE/client.pcap"
     wait_for 20 "the capture" grep -q "^File: " "$STATE/capture.log" || die "$(<"$STATE/capture.log")"
-    netns client python3 "$LAB_DIR/demo.py" curl "$VIP" "$SHARE/requests.json"
+    netns client python3 "$LAB_DIR/demo.py" curl "$SHARE/requests.json" "$VIP" "$VIP6"
     ask_nodes requests
     step "transfers"
     for n in 1 2; do

@@ -16,6 +16,11 @@ pub mod offload {
     pub const RX_UDP_CKSUM: u64 = sys::DTS_ETH_RX_OFFLOAD_UDP_CKSUM;
     /// Receive: frames larger than a buffer come in several segments.
     pub const RX_SCATTER: u64 = sys::DTS_ETH_RX_OFFLOAD_SCATTER;
+    /// Receive: several TCP segments may come as one packet, see
+    /// [`Mbuf::segment_size`](crate::Mbuf::segment_size).
+    pub const RX_TCP_LRO: u64 = sys::DTS_ETH_RX_OFFLOAD_TCP_LRO;
+    /// Receive: the device takes VLAN tags off.
+    pub const RX_VLAN_STRIP: u64 = sys::DTS_ETH_RX_OFFLOAD_VLAN_STRIP;
     /// Receive: the RSS hash comes with the packet.
     pub const RX_RSS_HASH: u64 = sys::DTS_ETH_RX_OFFLOAD_RSS_HASH;
     /// Transmit: packets of several segments.
@@ -24,6 +29,12 @@ pub mod offload {
     pub const TX_IPV4_CKSUM: u64 = sys::DTS_ETH_TX_OFFLOAD_IPV4_CKSUM;
     /// Transmit: fill in TCP checksums.
     pub const TX_TCP_CKSUM: u64 = sys::DTS_ETH_TX_OFFLOAD_TCP_CKSUM;
+    /// Transmit: fill in UDP checksums.
+    pub const TX_UDP_CKSUM: u64 = sys::DTS_ETH_TX_OFFLOAD_UDP_CKSUM;
+    /// Transmit: cut large packets into TCP segments.
+    pub const TX_TCP_TSO: u64 = sys::DTS_ETH_TX_OFFLOAD_TCP_TSO;
+    /// Transmit: put VLAN tags in.
+    pub const TX_VLAN_INSERT: u64 = sys::DTS_ETH_TX_OFFLOAD_VLAN_INSERT;
 }
 
 /// What a device can do.
@@ -100,6 +111,9 @@ pub struct PortConf {
     pub rx_offloads: u64,
     /// Transmit offloads wanted; those that the device lacks are left out.
     pub tx_offloads: u64,
+    /// Leave the MTU of what the device stands on as it is. Some drivers know of
+    /// no frames above 1500 bytes and carry them all the same.
+    pub keep_mtu: bool,
     /// Receive interrupts, for [`RxQueue::event_fd`](crate::RxQueue::event_fd).
     pub rx_interrupts: bool,
 }
@@ -118,6 +132,7 @@ impl Default for PortConf {
             rss_key: None,
             rx_offloads: RX_IPV4_CKSUM | RX_TCP_CKSUM | RX_SCATTER,
             tx_offloads: TX_MULTI_SEGS,
+            keep_mtu: false,
             rx_interrupts: false,
         }
     }

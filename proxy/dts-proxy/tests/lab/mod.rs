@@ -83,6 +83,15 @@ impl Lab {
         config: &str,
         answer: impl Fn(SocketAddr, &[u8]) -> Option<Answer> + Send + Sync + 'static,
     ) -> Self {
+        Self::on("127.0.0.1:0", config, answer)
+    }
+
+    /// One that listens there.
+    pub fn on(
+        address: &str,
+        config: &str,
+        answer: impl Fn(SocketAddr, &[u8]) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config: Config = parse(config, "x").unwrap();
         config.rpc_socket = dir.path().join("rpc.sock");
@@ -102,7 +111,7 @@ impl Lab {
             .unwrap();
         let listener = {
             let _context = runtime.enter();
-            listen("127.0.0.1:0".parse().unwrap()).unwrap()
+            listen(address.parse().unwrap()).unwrap()
         };
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
@@ -120,7 +129,11 @@ impl Lab {
     }
 
     pub fn client(&self) -> TcpStream {
-        let client = TcpStream::connect(self.address).unwrap();
+        self.client_at(self.address)
+    }
+
+    pub fn client_at(&self, address: SocketAddr) -> TcpStream {
+        let client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.set_nodelay(true).unwrap();
         client

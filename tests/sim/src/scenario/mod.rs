@@ -1,0 +1,154 @@
+//! The families of scenarios. A seed picks one and its numbers; `--scenario` forces one.
+//!
+//! A new family is a line in `families!` and an arm in [`Family::shape`], which changes
+//! a plan of one undisturbed handover into what the family is about.
+
+mod attacks;
+mod client;
+mod handover;
+mod network;
+mod nodes;
+
+use crate::plan::Plan;
+use crate::rng::Rng;
+use dts_proto::block::Kind;
+
+macro_rules! families {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// A family of scenarios.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Family { $($(#[doc = $doc])* $variant,)* }
+
+        impl Family {
+            /// Every family.
+            pub const ALL: &'static [Family] = &[$(Family::$variant,)*];
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Family::$variant => $name,)* }
+            }
+            /// What it is about.
+            pub fn about(self) -> &'static str {
+                match self { $(Family::$variant => concat!($($doc),*),)* }
+            }
+        }
+    };
+}
+
+families! {
+    /// One handover, nothing odd: any client, any options.
+    Plain = "plain",
+    /// A handover at every byte offset of a request.
+    Offsets = "offsets",
+    /// Numbers next to 2^31 and 2^32, clocks next to their wrap.
+    Numbers = "numbers",
+    /// Options on and off on either side, window shifts 0 to 14, MSS 536 to 8960.
+    Options = "options",
+    /// Handshake replay.
+    Handshake = "handshake",
+    /// Requests of many segments, up to the first window.
+    Large = "large",
+    /// Pipelined data and bodies that stream in during the handover.
+    Pipelined = "pipelined",
+    /// A handover of a node to itself.
+    Itself = "itself",
+    /// Refusals, and another node after them.
+    Refusals = "refusals",
+    /// The client closes its side before, at and behind the cut.
+    HalfClose = "half-close",
+    /// Slow readers, small buffers, slow applications.
+    Slow = "slow",
+    /// Keepalives, RSTs, probes, repeated SYNs of the client at each step.
+    ClientActs = "client-acts",
+    /// Out-of-order data that is SACKed already at the freeze.
+    Sacked = "sacked",
+    /// More segments in the handover than a flow may have held.
+    HoldCap = "hold-cap",
+    /// The 4-tuple again, while the old sockets are in TIME_WAIT.
+    Reuse = "reuse",
+    /// Each link message lost, repeated or late.
+    Steps = "steps",
+    /// Loss, repetition, reordering, damage and jitter on the wire.
+    Noise = "noise",
+    /// The same on the link.
+    LinkNoise = "link-noise",
+    /// The link cut for a while at each step.
+    Partition = "partition",
+    /// The destination dies at each step, and may come back.
+    DestDies = "dest-dies",
+    /// The source dies at each step, and may come back.
+    SourceDies = "source-dies",
+    /// The application dies.
+    AppDies = "app-dies",
+    /// Two nodes take themselves for the owner.
+    Ownership = "ownership",
+    /// Forged, replayed and foreign segments on wire and link.
+    Attacks = "attacks",
+    /// ICMP errors about the flow.
+    Icmp = "icmp",
+    /// Several clients at once, owners by hash.
+    Many = "many",
+}
+
+impl Family {
+    /// The family of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|f| f.name() == name)
+    }
+
+    /// Makes a plain plan one of this family.
+    pub fn shape(self, p: &mut Plan, r: &mut Rng) {
+        match self {
+            Family::Plain => handover::plain(p, r),
+            Family::Offsets => handover::offsets(p, r),
+            Family::Numbers => handover::numbers(p, r),
+            Family::Options => handover::options(p, r),
+            Family::Handshake => handover::handshake(p, r),
+            Family::Large => handover::large(p, r),
+            Family::Pipelined => handover::pipelined(p, r),
+            Family::Itself => handover::itself(p, r),
+            Family::Refusals => handover::refusals(p, r),
+            Family::HalfClose => client::half_close(p, r),
+            Family::Slow => client::slow(p, r),
+            Family::ClientActs => client::acts(p, r),
+            Family::Sacked => client::sacked(p, r),
+            Family::HoldCap => client::hold_cap(p, r),
+            Family::Reuse => client::reuse(p, r),
+            Family::Steps => network::steps(p, r),
+            Family::Noise => network::noise(p, r),
+            Family::LinkNoise => network::link_noise(p, r),
+            Family::Partition => network::partition(p, r),
+            Family::DestDies => nodes::dest_dies(p, r),
+            Family::SourceDies => nodes::source_dies(p, r),
+            Family::AppDies => nodes::app_dies(p, r),
+            Family::Ownership => nodes::ownership(p, r),
+            Family::Attacks => attacks::attacks(p, r),
+            Family::Icmp => attacks::icmp(p, r),
+            Family::Many => nodes::many(p, r),
+        }
+    }
+}
+
+/// The kind of a link message, if a frame is one.
+pub fn link_kind(frame: &[u8]) -> Option<Kind> {
+    let s = crate::seg::Seg::of_frame(frame)?;
+    let b = &s.payload;
+    if b.len() < dts_proto::block::FIXED_LEN || b[..2] != dts_proto::block::MAGIC.to_be_bytes() {
+        return None;
+    }
+    KINDS.iter().copied().find(|k| *k as u8 == b[3])
+}
+
+/// Every kind of link message.
+pub const KINDS: [Kind; 11] = [
+    Kind::Splice,
+    Kind::Accept,
+    Kind::Refuse,
+    Kind::Continue,
+    Kind::Data,
+    Kind::Forward,
+    Kind::EndMark,
+    Kind::EndAck,
+    Kind::Abort,
+    Kind::Aborted,
+    Kind::FlowEnd,
+];
