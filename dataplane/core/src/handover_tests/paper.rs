@@ -10,6 +10,9 @@ use crate::wire::options::{Build, SpliceOption};
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN};
 use dts_proto::block::Replay;
 
+#[path = "paper_edges.rs"]
+mod edges;
+
 fn bare(seq: u32, ack: u32, flags: u8, opts: Build, payload: &[u8]) -> Vec<u8> {
     Tcp {
         eth_dst: [2, 0, 0, 0, 1, 2],
