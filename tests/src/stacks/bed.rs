@@ -278,9 +278,9 @@ impl<'a> Bed<'a> {
     }
 
     /// What the servers tell, once they have told of `count` connections or have had
-    /// the time to.
+    /// the time to: a FIN may be lost several times.
     fn served(&self, count: usize) -> HashMap<(u16, Way), Served> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let mut all = HashMap::new();
             for (_, records) in &self.servers {
