@@ -7,6 +7,7 @@ use crate::impair::rig::Rig;
 use crate::lab::{Lab, Running, bin_dir};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 const SERVER: &str = "node2";
 /// Where the server listens that is asked directly.
 const DIRECT_PORT: u16 = 8080;
-/// The first client port; every pair has a port of its own.
+/// The first client port; every pair of a run has a port of its own.
 const FIRST_PORT: u16 = 10_000;
+static NEXT_PORT: AtomicU16 = AtomicU16::new(FIRST_PORT);
 /// Behind the last client port.
 const END_PORT: u16 = 60_000;
 
@@ -115,7 +117,6 @@ pub struct Bed<'a> {
     lab: &'a Lab,
     rig: Rig<'a>,
     servers: Vec<(Running, PathBuf)>,
-    next_port: u16,
 }
 
 impl<'a> Bed<'a> {
@@ -137,7 +138,6 @@ impl<'a> Bed<'a> {
             rig: Rig::new(lab),
             lab,
             servers: Vec::new(),
-            next_port: FIRST_PORT,
         };
         bed.serve("");
         bed
@@ -216,11 +216,11 @@ impl<'a> Bed<'a> {
     /// # Panics
     /// The programs failed. What became of the connections is told, not judged.
     pub fn measure(&mut self, seed: u64, cables: &[(&str, Cable)], load: &Load) -> Vec<Pair> {
-        if usize::from(END_PORT - self.next_port) < load.pairs {
-            self.next_port = FIRST_PORT;
+        let mut first = NEXT_PORT.load(Ordering::Relaxed);
+        if usize::from(END_PORT - first) < load.pairs {
+            first = FIRST_PORT;
         }
-        let first = self.next_port;
-        self.next_port += load.pairs as u16;
+        NEXT_PORT.store(first + load.pairs as u16, Ordering::Relaxed);
         for (_, records) in &self.servers {
             // The server appends to it.
             std::fs::write(records, "").unwrap_or_else(|e| panic!("{}: {e}", records.display()));
@@ -278,9 +278,9 @@ impl<'a> Bed<'a> {
     }
 
     /// What the servers tell, once they have told of `count` connections or have had
-    /// the time to.
+    /// the time to: a FIN may be lost several times.
     fn served(&self, count: usize) -> HashMap<(u16, Way), Served> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let mut all = HashMap::new();
             for (_, records) in &self.servers {
