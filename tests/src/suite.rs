@@ -24,19 +24,27 @@ pub struct Group {
     pub once: Vec<Case>,
 }
 
+/// A test over one family.
+struct Run {
+    name: String,
+    family: Family,
+    case: fn(&Lab),
+}
+
 impl Group {
-    fn trials(&self) -> Vec<(String, Family, fn(&Lab))> {
-        let all = |cases: &[Case], family: Family| -> Vec<_> {
-            let name = |name| format!("{name}{}{}", self.suffix, family.suffix());
-            let trial = |&(n, run): &Case| (name(n), family, run);
-            cases.iter().map(trial).collect()
+    fn runs(&self) -> Vec<Run> {
+        let over = |cases: &[Case], family: Family| -> Vec<Run> {
+            let run = |&(name, case): &Case| Run {
+                name: format!("{name}{}{}", self.suffix, family.suffix()),
+                family,
+                case,
+            };
+            cases.iter().map(run).collect()
         };
-        [
-            all(&self.cases, Family::V4),
-            all(&self.once, Family::V4),
-            all(&self.cases, Family::V6),
-        ]
-        .concat()
+        let mut runs = over(&self.cases, Family::V4);
+        runs.extend(over(&self.once, Family::V4));
+        runs.extend(over(&self.cases, Family::V6));
+        runs
     }
 }
 
@@ -53,7 +61,7 @@ pub fn main(groups: Vec<Group>) -> ExitCode {
     let current: Arc<Mutex<Current>> = Arc::default();
     let mut trials = Vec::new();
     for (number, group) in groups.into_iter().enumerate() {
-        for (name, family, case) in group.trials() {
+        for Run { name, family, case } in group.runs() {
             let (current, setup) = (Arc::clone(&current), group.setup.clone());
             trials.push(Trial::test(name, move || {
                 let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);

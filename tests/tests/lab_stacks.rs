@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     suite::main(vec![
         Group {
             setup: setup(OVERLAY),
-            cases: vec![
+            suffix: "",
+            cases: vec![],
+            once: vec![
                 ("the_relay_adds_little", the_relay_adds_little),
                 (
                     "stacks_and_impairments_beside_direct",
@@ -38,7 +40,9 @@ fn main() -> ExitCode {
         },
         Group {
             setup: setup(HANDSHAKE_OVERLAY),
-            cases: vec![(
+            suffix: "",
+            cases: vec![],
+            once: vec![(
                 "round_trips_after_handshake_replay",
                 round_trips_after_handshake_replay,
             )],

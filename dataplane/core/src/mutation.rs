@@ -44,7 +44,7 @@ mutations! {
     NoTimestamps = "no-timestamps", "5.2";
     /// A replay's SYN bears the window as the client scaled it.
     SynWindowScaled = "syn-window-scaled", "5.3";
-    /// A replay's SYN bears a window of 0, as in the paper.
+    /// The window stays shut behind the cut over, as in the paper.
     WindowZero = "window-zero", "4.7";
     /// Windows pass unchanged between stacks of different shifts.
     WindowUnscaled = "window-unscaled", "5.3";
@@ -124,6 +124,10 @@ mutations! {
     BelowCut = "below-cut", "4.7";
     /// Copies that came twice are given twice.
     GivenTwice = "given-twice", "4.7";
+    /// A copied last byte of the request is taken for a keepalive.
+    CopyAsProbe = "copy-as-probe", "4.7";
+    /// An acknowledgement of nothing but replayed bytes goes out.
+    ReplayedAckLeft = "replayed-ack-left", "3";
     /// Segments from above a hole do not wait for what is forwarded.
     HoleUnfilled = "hole-unfilled", "4.7";
     /// Nothing acknowledges K until the application speaks.

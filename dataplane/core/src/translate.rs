@@ -82,7 +82,8 @@ pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outg
     let known = s.ack == f.c_acked && window == f.c_window;
     // A stack that was given the request again by a replay tells that in a D-SACK; to
     // the client, which sent it once, what is left of it would be a duplicate ACK.
-    let replayed = s.flags == ACK && s.is_empty() && only_replayed(f, frame.head(), s);
+    let bare = s.flags == ACK && s.is_empty();
+    let replayed = bare && only_replayed(f, frame.head(), s) && !broken(Mutation::ReplayedAckLeft);
     let news = !(pure && !f.spoken_to || replayed);
     if !news && known && s.seq.wrapping_add(f.delta) == f.s_nxt {
         return false;

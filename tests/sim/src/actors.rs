@@ -69,6 +69,8 @@ pub enum Note {
     Step(Step),
     /// The next step is due after a delay that the run chooses.
     Due(SocketAddr),
+    /// The same, after this long.
+    Later(SocketAddr, u64),
     /// A handover was accepted, by this node.
     Accepted(u16),
     /// A handover failed.
@@ -214,6 +216,9 @@ fn drain(n: &mut Node, plan: &Plan, client: SocketAddr) -> Result<(Vec<u8>, bool
     if request.len() > plan.first_window as usize {
         return Err("too large".into());
     }
+    if plan.short_drain {
+        request.pop();
+    }
     Ok((request, state == State::CloseWait))
 }
 
@@ -250,7 +255,7 @@ pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
                 notes.push(Note::Due(client));
             } else if elsewhere && p.asked < plan.dests.len() {
                 p.stage = Stage::Asked;
-                notes.push(Note::Due(client));
+                notes.push(Note::Later(client, plan.retry_wait));
             } else {
                 give_up(n, client, notes);
             }

@@ -57,6 +57,13 @@ impl World {
                 self.note_app_reset();
                 self.host_runs(id);
             }
+            Fault::Reopen => {
+                if let Some(c) = &self.clients[0] {
+                    let ahead = c.numbers().1.wrapping_add(70_000);
+                    self.plan.clients[0].setup.isn = ahead;
+                    self.push(self.now + MS, Ev::ClientStart(0));
+                }
+            }
             Fault::Icmp => self.icmp(),
             Fault::Option32 => {
                 let mut s = self.stranger(SYN, STRANGER, 0);

@@ -3,7 +3,7 @@
 //! between client and application with what this says.
 
 use crate::seg::{ACK, FIN, PSH, RST, SYN, Seg, before, later};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// What client and intake agreed on, as seen on the wire.
@@ -35,6 +35,8 @@ pub struct Model {
     ts_max: BTreeMap<SocketAddr, u32>,
     /// Highest acknowledgement that a client was sent.
     acked: BTreeMap<SocketAddr, u32>,
+    /// Clients that began anew while an old flow of theirs may live.
+    again: BTreeSet<SocketAddr>,
 }
 
 impl Model {
@@ -120,10 +122,15 @@ impl Model {
             return Err("a segment for a client that nobody answered".into());
         };
         let Some(l) = self.local.get_mut(&(node, client)) else {
+            if self.again.contains(&client) {
+                return Ok(());
+            }
             return Err("a segment of an application that took no SYN".into());
         };
         let delta = l.s_isn.wrapping_sub(l.l_isn);
-        equal("seq", i.seq.wrapping_add(delta), o.seq)?;
+        if !i.has(RST) {
+            equal("seq", i.seq.wrapping_add(delta), o.seq)?;
+        }
         // What the client was acknowledged is never taken back.
         let said = self.acked.get(&client).copied();
         let ack = said
@@ -225,6 +232,9 @@ impl Model {
     pub fn forget(&mut self, client: SocketAddr) {
         self.local.retain(|k, _| k.1 != client);
         self.acked.remove(&client);
+        if self.promised.contains_key(&client) {
+            self.again.insert(client);
+        }
     }
 }
 

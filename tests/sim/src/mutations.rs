@@ -15,30 +15,42 @@ pub struct Caught {
     pub violation: String,
 }
 
-/// Families in which a mutation is likely to show, asked first.
+/// Families in which a mutation is likely to show, asked first and longest.
 fn likely(m: Mutation) -> &'static [Family] {
-    let _ = m;
-    Family::ALL
+    use Mutation as M;
+    match m {
+        M::IncarnationUnchecked | M::IncarnationTrusted | M::OrphansHang | M::NoTombstone => {
+            &[Family::DestDies]
+        }
+        M::AbortConfirmed | M::ProofIgnored => &[Family::Steps],
+        M::ChallengeOff => &[Family::Reopen, Family::ClientActs],
+        M::ChallengeForever | M::ProbeLost => &[Family::ClientActs],
+        M::HeldUnverified | M::DamagedSyn => &[Family::Noise],
+        M::WindowRetreats | M::OptionsOffered => &[Family::Options],
+        M::DrainUnchecked => &[Family::ShortDrain],
+        M::SwallowedLost => &[Family::Refusals],
+        M::CopyAsProbe => &[Family::Plain],
+        M::HoleUnfilled => &[Family::Pipelined],
+        M::ReplayedAckLeft => &[Family::Handshake],
+        _ => &[],
+    }
 }
 
-/// Runs seeds with the rule broken until one shows it, at most `budget` of each family.
+/// Runs seeds with the rule broken until one shows it: at most ten times `budget` of the
+/// likely families, then `budget` of each.
 pub fn hunt(m: Mutation, budget: u64) -> Option<Caught> {
-    for seed in 0..budget {
-        for &family in likely(m) {
-            mutation::set(Some(m));
-            let report = run(seed, Some(family));
-            mutation::set(None);
-            // A seed that fails with the rule kept shows nothing.
-            if let Some(v) = report.violation
-                && run(seed, Some(family)).violation.is_none()
-            {
-                return Some(Caught {
-                    family,
-                    seed,
-                    violation: format!("{}: {}", v.rule, v.what),
-                });
-            }
-        }
-    }
-    None
+    let first = (0..10 * budget).flat_map(|s| likely(m).iter().map(move |&f| (s, f)));
+    let then = (0..budget).flat_map(|s| Family::ALL.iter().map(move |&f| (s, f)));
+    first.chain(then).find_map(|(seed, family)| {
+        mutation::set(Some(m));
+        let report = run(seed, Some(family));
+        mutation::set(None);
+        let v = report.violation?;
+        // A seed that fails with the rule kept shows nothing.
+        run(seed, Some(family)).violation.is_none().then(|| Caught {
+            family,
+            seed,
+            violation: format!("{}: {}", v.rule, v.what),
+        })
+    })
 }

@@ -137,6 +137,8 @@ pub enum Fault {
     BareSplice,
     /// The client's SYN comes once more from the wire, as a network may repeat it.
     OldSyn,
+    /// The client's host starts anew and connects from the same port.
+    Reopen,
     /// Somebody acknowledges a number that the client was never sent.
     WrongAck,
 }
@@ -261,6 +263,10 @@ pub struct Plan {
     pub app_closes: bool,
     /// The application answers with a RST instead.
     pub app_resets: bool,
+    /// The proxy waits so long before it asks another node, nanoseconds.
+    pub retry_wait: u64,
+    /// The daemon drains a byte less than there is, and does not notice.
+    pub short_drain: bool,
     /// What breaks, and when.
     pub faults: Vec<(When, Fault)>,
     /// Buffers for held frames, bytes of each worker.
@@ -284,6 +290,9 @@ pub struct Expect {
     pub may_hang: bool,
     /// At least one handover must have been accepted.
     pub handover: bool,
+    /// Segments of an earlier connection may reach a new one, as they may on any network;
+    /// only its end counts then.
+    pub stale: bool,
 }
 
 impl Plan {
@@ -375,6 +384,8 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
         think: r.pick(&[0, 100 * US, 3 * MS, 60 * MS]),
         app_closes: r.permille(500),
         app_resets: false,
+        retry_wait: 0,
+        short_drain: false,
         faults: Vec::new(),
         hold: 96 << 10,
         hold_flow: 64 << 10,
@@ -384,6 +395,7 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
             may_reset: false,
             may_hang: false,
             handover: true,
+            stale: false,
         },
     }
 }

@@ -74,6 +74,7 @@ impl Shard {
         // gets the filter's, after the round trip that the client would have needed.
         d.due = now + patience(f.rtt);
         if broken(Mutation::AckAtOnce) {
+            // Together with `tells_round_trip`.
             d.due = now;
         }
         d.filling = d.paper.is_none().then(|| now + FILLING);

@@ -14,6 +14,7 @@
 
 use super::dest::DestSide;
 use crate::frame::Output;
+use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
@@ -37,7 +38,8 @@ impl DestSide {
         // Without a request the SYN is an ordinary one, and a stack may hold the TSecr
         // of what follows against the TSval of its SYN-ACK.
         let request = st.cut != st.c_base.wrapping_add(1);
-        self.replay == Replay::FastOpen && request && st.timestamps && st.rtt_us >= TOLD_LEAST_US
+        let asked = self.replay == Replay::FastOpen && request && !broken(Mutation::AckAtOnce);
+        asked && st.timestamps && st.rtt_us >= TOLD_LEAST_US
     }
 }
 
@@ -59,6 +61,11 @@ impl Shard {
         // more. Rounded down: where a probe's answer comes sooner than the smallest round
         // trip that it knows, Linux takes it for an answer to the original, and waits.
         let back = (rtt.0 / MILLISECOND) as u32;
+        let window = if broken(Mutation::WindowZero) {
+            0
+        } else {
+            window
+        };
         let (ack, ts_ecr) = (d.l_isn.wrapping_add(1), d.l_tsval.wrapping_sub(back));
         // What is held is older than what was heard last, and must not be too old.
         let ts_val = Some(d.state.ts_recent);

@@ -469,6 +469,7 @@ impl Shard {
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
             // A copy of one byte below the cut is the request's last one.
+            let held = held || broken(Mutation::CopyAsProbe);
             let probe = held && seg.is_keepalive(cut) && !broken(Mutation::ProbeLost);
             if broken(Mutation::HeldLost) {
                 continue;

@@ -51,9 +51,10 @@ fn timestamps_and_sack_together_at_an_odd_offset() {
     assert_eq!(t, Some((140, 779)));
 }
 
-/// The stack's ACK with SACK blocks, as the client sees it.
+/// The stack's ACK of another byte, with SACK blocks, as the client sees it.
 fn from_host(p: &mut Pair, pad: usize, blocks: &[(u32, u32)]) -> Vec<u8> {
-    let ack = p.k().wrapping_add(500);
+    let served = p.b.s.slots.iter().find(|f| f.dest.is_some());
+    let ack = served.expect("a served flow").c_acked.wrapping_add(1);
     let plain = host(8080, p.l1(), ack, ACK, 510, Build::default(), b"");
     p.b.rx(Port::WireHost, with_options(&plain, &sack(pad, blocks)));
     let mut f = p.b.tx(Port::Wire);

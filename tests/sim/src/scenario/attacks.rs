@@ -25,7 +25,8 @@ pub fn attacks(p: &mut Plan, r: &mut Rng) {
             step: Step::Answered,
             after: 13_000 * MS,
         };
-        p.faults.push((when, r.pick(&[Fault::Replayed, Fault::Forged])));
+        p.faults
+            .push((when, r.pick(&[Fault::Replayed, Fault::Forged])));
     }
 }
 

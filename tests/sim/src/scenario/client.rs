@@ -1,7 +1,7 @@
 //! What clients do while a handover is under way.
 
 use super::handover::pieces;
-use crate::plan::{Act, MS, Plan, Step, US, When};
+use crate::plan::{Act, Fault, MS, Plan, Step, US, When};
 use crate::rng::Rng;
 
 fn when(r: &mut Rng, steps: &[Step], most: u64) -> When {
@@ -76,7 +76,13 @@ pub fn acts(p: &mut Plan, r: &mut Rng) {
             p.expect.handover = false;
         }
         2 => script.push((w, Act::BlindReset)),
-        3 => script.push((w, Act::Keepalive(r.permille(500)))),
+        3 => {
+            script.push((w, Act::Keepalive(r.permille(500))));
+            // Nothing else tells the client that someone is there.
+            p.think = 800 * MS;
+            p.proxy_stack.ack_delay_ms = 0;
+            p.rpc_delay = 5 * MS;
+        }
         4 => {
             script.push((w, Act::ZeroWindow));
             let later = When {
@@ -88,6 +94,10 @@ pub fn acts(p: &mut Plan, r: &mut Rng) {
         5 => script.push((w, Act::SynAgain)),
         6 => {
             script.push((w, Act::OtherSyn));
+            if r.permille(500) {
+                // Nobody but the flow's own node hears it.
+                p.dests = vec![p.owner.unwrap_or(1)];
+            }
         }
         7 => {
             let k = first / 2;
@@ -130,12 +140,37 @@ pub fn sacked(p: &mut Plan, r: &mut Rng) {
 pub fn hold_cap(p: &mut Plan, r: &mut Rng) {
     let n = r.range(5_000, 30_000) as usize;
     let c = &mut p.clients[0];
-    c.requests = vec![(r.range(24, 600) as usize, 100), (n, r.range(1, 9000) as usize)];
+    c.requests = vec![
+        (r.range(24, 600) as usize, 100),
+        (n, r.range(1, 9000) as usize),
+    ];
     p.ask_at = c.requests[0].0;
     c.chunks = vec![(p.ask_at, 0), (n, r.below(MS))];
     p.rpc_delay = 5 * MS;
     p.hold_flow = r.range(2, 6) as usize * 1600;
     p.expect.clean = false;
+}
+
+/// The worker must notice that more was acknowledged than drained.
+pub fn short_drain(p: &mut Plan, _: &mut Rng) {
+    p.short_drain = true;
+    p.proxy_stack.ack_delay_ms = 0;
+    p.rpc_delay = 5 * MS;
+    p.expect.clean = false;
+    p.expect.complete = false;
+    p.expect.handover = false;
+}
+
+pub fn reopen(p: &mut Plan, r: &mut Rng) {
+    let w = when(r, &Step::ALL, 5 * MS);
+    p.faults.push((w, Fault::Reopen));
+    p.clients[0].requests[0].1 += 20_000;
+    p.think = r.pick(&[0, 3 * MS, 60 * MS]);
+    p.expect.clean = false;
+    p.expect.stale = true;
+    // What the old flow's node still says may end the new connection.
+    p.expect.complete = false;
+    p.expect.may_reset = true;
 }
 
 pub fn reuse(p: &mut Plan, r: &mut Rng) {

@@ -26,6 +26,11 @@ pub fn plain(p: &mut Plan, r: &mut Rng) {
     } else {
         r.range(1, 100) as usize
     };
+    if r.permille(100) {
+        // The last byte has a segment of its own, like a keepalive's.
+        let n = p.request_bytes(0);
+        p.clients[0].chunks = vec![(n - 1, 0), (1, r.below(MS))];
+    }
     p.clients[0].odd_syn = r.permille(200);
     if r.permille(100) {
         // Longer than the client's patience: something must acknowledge its request.
@@ -75,6 +80,9 @@ pub fn options(p: &mut Plan, r: &mut Rng) {
     p.proxy_stack.sack = r.permille(800);
     p.proxy_stack.shift = r.permille(850).then(|| r.range(0, 14) as u8);
     p.app_stack.shift = Some(r.range(0, 14) as u8);
+    if r.permille(500) {
+        pipelined(p, r);
+    }
 }
 
 pub fn handshake(p: &mut Plan, r: &mut Rng) {
@@ -164,5 +172,6 @@ pub fn refusals(p: &mut Plan, r: &mut Rng) {
     if r.permille(300) {
         pipelined(p, r);
     }
+    p.retry_wait = r.pick(&[0, 0, 1500 * MS]);
     p.think = p.think.min(3 * MS);
 }

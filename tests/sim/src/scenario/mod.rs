@@ -61,6 +61,10 @@ families! {
     ClientActs = "client-acts",
     /// Out-of-order data that is SACKed already at the freeze.
     Sacked = "sacked",
+    /// A daemon that drains less than it should.
+    ShortDrain = "short-drain",
+    /// A client whose host starts anew and uses its port again while the old flow lives.
+    Reopen = "reopen",
     /// More segments in the handover than a flow may have held.
     HoldCap = "hold-cap",
     /// The 4-tuple again, while the old sockets are in TIME_WAIT.
@@ -111,6 +115,8 @@ impl Family {
             Family::Slow => client::slow(p, r),
             Family::ClientActs => client::acts(p, r),
             Family::Sacked => client::sacked(p, r),
+            Family::ShortDrain => client::short_drain(p, r),
+            Family::Reopen => client::reopen(p, r),
             Family::HoldCap => client::hold_cap(p, r),
             Family::Reuse => client::reuse(p, r),
             Family::Steps => network::steps(p, r),

@@ -3,6 +3,7 @@
 use super::{KINDS, handover};
 use crate::plan::{Fate, Fault, Impair, LinkRule, MS, Plan, Step, US, When};
 use crate::rng::Rng;
+use dts_proto::block::Kind;
 
 pub fn steps(p: &mut Plan, r: &mut Rng) {
     for _ in 0..r.range(1, 2) {
@@ -27,6 +28,35 @@ pub fn steps(p: &mut Plan, r: &mut Rng) {
         p.fast_open = false;
     }
     disturbed(p);
+    let special = |kind, fate| LinkRule {
+        kind,
+        from: 0,
+        count: 1000,
+        fate,
+    };
+    match r.below(8) {
+        0 => {
+            // The abort comes while a slow stack has the request.
+            let late = Fate::Late(r.range(60, 98) * MS);
+            p.rules = vec![special(Kind::Splice, late)];
+            p.host_delay = 24 * MS;
+            p.fast_open = true;
+        }
+        1 => {
+            // Only the client can tell the source that the destination accepted.
+            p.rules = vec![special(Kind::Accept, Fate::Lose)];
+            p.think = p.think.min(3 * MS);
+            // It lasts longer than the deadline of an unknown outcome.
+            let c = &mut p.clients[0];
+            c.setup.rx = 4000;
+            c.setup.shift = Some(0);
+            c.slow_reader = (2000, 200 * MS);
+            c.requests.last_mut().expect("a request").1 = 40_000;
+            p.expect.complete = true;
+            p.expect.may_reset = false;
+        }
+        _ => {}
+    }
 }
 
 /// A link that may lose anything: a handover may fail, an outcome may be unknown.
@@ -69,6 +99,10 @@ pub fn noise(p: &mut Plan, r: &mut Rng) {
         _ => {}
     }
     p.clients[0].setup.sack = r.permille(500);
+    if r.permille(250) {
+        handover::pipelined(p, r);
+        p.wire.corrupt = 120;
+    }
 }
 
 pub fn link_noise(p: &mut Plan, r: &mut Rng) {

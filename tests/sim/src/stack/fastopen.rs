@@ -26,6 +26,10 @@ pub struct FastOpen {
     /// From the SYN-ACK to its acknowledgement: what the stack takes for the round trip.
     pub rtt: Option<u64>,
     due: u64,
+    /// The SYN's window was 0.
+    shut: bool,
+    /// Window field of the segment that ended the handshake.
+    pub window: u16,
     /// The SYN was repeated once already: Linux answers that only now and then.
     answered: bool,
 }
@@ -34,6 +38,10 @@ impl FastOpen {
     /// Whether a segment of smoltcp's goes out: the pure acknowledgement of the
     /// payload does not, the SYN-ACK has said it.
     pub fn admit(&mut self, s: &Seg) -> bool {
+        // With a window of 0 in the SYN smoltcp may probe at once; Linux waits.
+        if self.shut && !self.done && !s.payload.is_empty() {
+            return false;
+        }
         let bare = s.flags & !PSH == ACK && s.payload.is_empty();
         !(bare && !self.done && s.ack == self.ack)
     }
@@ -85,6 +93,8 @@ impl Tcb {
             tries: 0,
             began: now,
             rtt: None,
+            window: 0,
+            shut: syn.window == 0,
             due: now + RTO,
             answered: false,
         });
@@ -94,14 +104,20 @@ impl Tcb {
 
     /// Before the handshake ends: whether smoltcp gets `s`.
     pub(super) fn fast_input(&mut self, s: &Seg, now: u64) -> bool {
-        let isn = self.setup.isn;
+        let (isn, clock) = (self.setup.isn, self.tsval());
         if s.has(RST) {
             return s.seq == self.rcv_nxt;
         }
         let fits = s.has(ACK) && !s.has(SYN) && before(isn, s.ack) && !before(self.snd_nxt, s.ack);
         if fits && let Some(f) = &mut self.fast {
             f.done = true;
-            f.rtt = Some(now - f.began);
+            // A SYN-ACK that was repeated gives no sample but by its echo (Karn's rule).
+            f.rtt = match (f.answered, s.opts.ts) {
+                (false, _) => Some(now - f.began),
+                (true, Some((_, ecr))) => Some(u64::from(clock.wrapping_sub(ecr)) * 1_000_000),
+                (true, None) => None,
+            };
+            f.window = s.window;
         }
         fits
     }

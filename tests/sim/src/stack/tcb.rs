@@ -208,6 +208,11 @@ impl Tcb {
         self.fast.as_ref().and_then(|f| f.rtt)
     }
 
+    /// The segment that ended a Fast Open handshake left the window shut.
+    pub fn is_shut(&self) -> bool {
+        self.fast.as_ref().is_some_and(|f| f.done && f.window == 0)
+    }
+
     /// The smoltcp socket.
     pub fn socket(&mut self) -> &mut tcp::Socket<'static> {
         self.sockets.get_mut(self.handle)
@@ -406,7 +411,7 @@ impl Tcb {
         }
     }
 
-    fn tsval(&self) -> u32 {
+    pub(super) fn tsval(&self) -> u32 {
         clock::tsval().wrapping_add(self.setup.ts_offset)
     }
 
