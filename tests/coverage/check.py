@@ -73,13 +73,16 @@ def missing(rel, source, regions, branches):
     """Places that no test reaches, each told once: the decision that is never taken,
     or where there is none, the code that is not run."""
     inside = lambda l, c, spans: any((a, b) <= (l, c) < (x, y) for a, b, x, y in spans)
-    brace = lambda l, c: source.lines[l - 1][c - 1] == "}"
+    brace = lambda l, c: source.lines[l - 1][c - 1 :].startswith("}")
     dead = [k[1:] for k, n in regions if n == 0 and k[1] < source.end and not brace(k[1], k[2])]
     outer = [r for r in dead if not inside(r[0], r[1], [d for d in dead if d != r])]
     found, decisions = set(), []
     for (_, line, col, side), n in branches:
-        # Within what is not run nothing can be decided.
-        if n == 0 and line < source.end and not inside(line, col, dead):
+        # Within what is not run nothing can be decided; and the rules that the
+        # simulator can break hold everywhere else.
+        if n == 0 and line < source.end and re.match(r"!?broken\(Mutation::", source.lines[line - 1][col - 1 :]):
+            decisions.append(line)
+        elif n == 0 and line < source.end and not inside(line, col, dead):
             what = "never true" if side else "never false"
             found.add((rel, source.function(line), source.text(line), what))
             decisions.append(line)

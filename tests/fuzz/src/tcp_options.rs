@@ -74,7 +74,7 @@ fn strip(o: &[u8]) {
         payload: &o,
     };
     let mut f = base.frame();
-    f[46] = ((20 + o.len()) / 4 << 4) as u8;
+    f[46] = (((20 + o.len()) / 4) << 4) as u8;
     let end = f.len();
     edit::write_tcp_checksum(&mut f, 34, end);
     let parse = |f: &[u8]| {

@@ -288,7 +288,7 @@ pub fn with_options(frame: &[u8], raw: &[u8]) -> Vec<u8> {
     let mut o = raw[..raw.len().min(40)].to_vec();
     o.resize(o.len().next_multiple_of(4), options::kind::NOP);
     let mut f = [&frame[..s.opts_at], &o, &frame[s.data..s.end]].concat();
-    f[s.l4 + 12] = ((20 + o.len()) / 4 << 4) as u8;
+    f[s.l4 + 12] = (((20 + o.len()) / 4) << 4) as u8;
     let end = f.len();
     edit::set_ip_len(&mut f, end - 14);
     edit::write_tcp_checksum(&mut f, s.l4, end);
