@@ -198,7 +198,7 @@ fn on_to_a_third_node_back_to_the_intake_and_there_again() {
         t.answers(3, 500);
         // Bytes of the replay that the stack tells of twice are not the client's
         // affair, also after a second cut.
-        let f = host(8080, t.l, t.c, ACK, 100, Build::default(), b"");
+        let f = host(8080, t.l, t.c, ACK, 509, Build::default(), b"");
         let twice = (t.c.wrapping_sub(NEXT.len() as u32), t.c);
         t.n[2].rx(Port::WireHost, with_options(&f, &sack(2, &[twice])));
         assert!(
