@@ -107,9 +107,17 @@ pub struct SourceSide {
 
 impl SourceSide {
     /// Until the current message is sent again, by how often it was; not less than
-    /// the destination took to answer before.
+    /// the destination took to answer before. There are fewer doublings while the
+    /// destination has not decided, for time is short then, and fewest where it is one
+    /// message that is sent again.
     pub(crate) fn pause(&self) -> Span {
-        let pause = Span(RETRY.0 << self.tries.min(RETRY_MOST));
+        let most = match self.phase {
+            Phase::Aborting => 1,
+            Phase::Splicing if self.sending.sent == 0 => 1,
+            Phase::Splicing => 2,
+            Phase::Frozen | Phase::Paper | Phase::Unknown | Phase::Ending => 3,
+        };
+        let pause = Span(RETRY.0 << self.tries.min(most));
         pause.max(Span(self.link_rtt.0 * 2))
     }
 
@@ -133,9 +141,8 @@ pub(crate) fn segment(frame: &[u8]) -> Option<Segment> {
     }
 }
 
-/// First retransmission of a link message; doubled each time.
+/// First retransmission of a link message; doubled each time, up to a limit.
 const RETRY: Span = Span::millis(5);
-const RETRY_MOST: u32 = 3;
 /// End marks that are sent before the source buries without an answer.
 const END_MARKS: u32 = 8;
 
