@@ -104,6 +104,9 @@ impl Store {
         if len > self.slot || full {
             return false;
         }
+        if self.free.is_empty() && broken(Mutation::HoldGrows) {
+            self.grow();
+        }
         let Some(slot) = self.free.pop() else {
             return false;
         };
@@ -116,6 +119,21 @@ impl Store {
         };
         list.slots.push_back(slot);
         true
+    }
+
+    /// One more buffer, which no rule allows.
+    fn grow(&mut self) {
+        let n = self.meta.len();
+        let more = Meta {
+            len: 0,
+            seq: 0,
+            seq_end: 0,
+        };
+        self.meta.push(more);
+        let mut bytes = std::mem::take(&mut self.bytes).into_vec();
+        bytes.resize((n + 1) * self.slot, 0);
+        self.bytes = bytes.into_boxed_slice();
+        self.free.push(n as u32);
     }
 
     /// Drops every frame of `list` that lies wholly at or below `ack`.

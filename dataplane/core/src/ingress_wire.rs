@@ -90,7 +90,7 @@ impl Shard {
             let Ok(s) = Solicit::parse(frame.head(), ip) else {
                 return self.drop_frame(Drop::NdInvalid);
             };
-            if v.general.owner_of(&s.src) == v.node {
+            if v.general.owner_of(&s.src) == v.node || broken(Mutation::EveryoneAdvertises) {
                 let probe = s.src.is_unspecified();
                 let dst = if probe { nd::ALL_NODES } else { s.src };
                 let reply = Advert {
@@ -141,7 +141,10 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        if ip.fragment && (ip.proto == PROTO_TCP || v.is_replayed_to(&ip.dst)) {
+        if ip.fragment
+            && (ip.proto == PROTO_TCP || v.is_replayed_to(&ip.dst))
+            && !broken(Mutation::FragmentsPass)
+        {
             return self.drop_frame(Drop::Fragment);
         }
         if ip.proto == PROTO_TCP {

@@ -10,6 +10,7 @@
 use crate::fcb::State;
 use crate::frame::Output;
 use crate::key::{Addr, FlowKey};
+use crate::mutation::{Mutation, broken};
 use crate::shard::Shard;
 use crate::time::Instant;
 use crate::view::View;
@@ -83,6 +84,9 @@ impl Shard {
                 f.missed = Some(now);
                 return;
             }
+        }
+        if broken(Mutation::SocketGoneStays) {
+            return;
         }
         self.counters.sockets_gone += 1;
         // The stack would answer RST to whatever comes now. It is not asked: its RST

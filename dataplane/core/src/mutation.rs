@@ -164,6 +164,24 @@ mutations! {
     OrphansHang = "orphans-hang", "6";
     /// A SYN inside a live flow lets everything out, not the challenge alone.
     ChallengeOff = "challenge-off", "6";
+    /// The urgent pointer stays where it was when bytes before it are cut off.
+    UrgentUnmoved = "urgent-unmoved", "5.11";
+    /// An acknowledgement storm goes on.
+    StormGoesOn = "storm-goes-on", "5.13";
+    /// The breaker takes the first repeated acknowledgement for a storm.
+    StormAtOnce = "storm-at-once", "5.13";
+    /// Fragments of TCP to a VIP pass.
+    FragmentsPass = "fragments-pass", "5.14";
+    /// A worker's buffers for held frames grow as needed.
+    HoldGrows = "hold-grows", "5.15";
+    /// Only the first link key is valid.
+    FirstKeyOnly = "first-key-only", "5.18";
+    /// A splice port is used again at once.
+    PortAtOnce = "port-at-once", "5.19";
+    /// A flow whose socket is gone lives on.
+    SocketGoneStays = "socket-gone-stays", "5.20";
+    /// Every node answers a solicitation for a VIP.
+    EveryoneAdvertises = "everyone-advertises", "2";
     /// A SYN inside a live flow silences it until the client speaks.
     ChallengeForever = "challenge-forever", "6";
 }

@@ -5,6 +5,7 @@
 //! good order: keepalives and window probes are far apart, and everything else moves
 //! a number, opens a window or tells of a hole.
 
+use crate::mutation::{Mutation, broken};
 use crate::time::{Instant, Span};
 use crate::wire::tcp::{ACK, Segment};
 
@@ -62,6 +63,11 @@ impl Storm {
             return false;
         }
         self.row = self.row.saturating_add(1);
-        self.row > MOST
+        let most = if broken(Mutation::StormAtOnce) {
+            0
+        } else {
+            MOST
+        };
+        self.row > most && !broken(Mutation::StormGoesOn)
     }
 }

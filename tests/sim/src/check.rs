@@ -2,7 +2,7 @@
 
 use crate::model::Model;
 use crate::plan::Plan;
-use crate::seg::{ACK, FIN, PSH, RST, SYN, Seg, before, later};
+use crate::seg::{ACK, FIN, PSH, RST, SYN, Seg, URG, before, later};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -55,6 +55,7 @@ pub struct Check {
     pub violation: Option<Violation>,
     seen: BTreeMap<SocketAddr, Seen>,
     executed: BTreeSet<u64>,
+    urgent: BTreeSet<u32>,
     clean: bool,
     first_window: u32,
     /// Families in which two owners answer one SYN.
@@ -71,6 +72,7 @@ impl Check {
             violation: None,
             seen: BTreeMap::new(),
             executed: BTreeSet::new(),
+            urgent: BTreeSet::new(),
             clean: plan.expect.clean,
             first_window: plan.first_window,
             two_owners: !plan.other_view.is_empty() || plan.expect.stale,
@@ -108,8 +110,20 @@ impl Check {
         self.seen.get(&client).and_then(|c| c.ts_sent)
     }
 
+    /// A host gets a segment: an urgent pointer must name a byte that a client named.
+    pub fn urgent(&mut self, at: u64, node: u16, s: &Seg) {
+        let byte = s.seq.wrapping_add(s.urgent.into());
+        if s.has(URG) && !self.urgent.contains(&byte) {
+            let what = format!("node {node}: {byte}, not one of {:?}", self.urgent);
+            self.fail(at, "the urgent pointer stays on its byte", what);
+        }
+    }
+
     /// A client sends a segment.
     pub fn client_sends(&mut self, at: u64, client: SocketAddr, s: &Seg) {
+        if s.has(URG) {
+            self.urgent.insert(s.seq.wrapping_add(s.urgent.into()));
+        }
         if s.has(SYN) && !s.has(ACK) {
             let old = self.seen.get(&client);
             if old.is_none_or(|c| c.c_isn != s.seq || !c.open) {

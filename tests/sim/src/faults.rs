@@ -64,6 +64,16 @@ impl World {
                     self.push(self.now + MS, Ev::ClientStart(0));
                 }
             }
+            Fault::Fragments => self.fragments(),
+            Fault::Storm(rounds, gap) => self.storm(rounds, gap),
+            Fault::StormOver(rounds) => self.storm_over(rounds),
+            Fault::Solicit => self.solicit(),
+            Fault::Forget(id) => self.node(id).host.tcbs.clear(),
+            Fault::Look(id) => {
+                let now = self.now;
+                self.node(id).look(now, now);
+            }
+            Fault::NoFlow(id) => self.no_flow(id),
             Fault::Icmp => self.icmp(),
             Fault::Option32 => {
                 let mut s = self.stranger(SYN, STRANGER, 0);
@@ -127,7 +137,7 @@ impl World {
     }
 
     /// A segment in the name of client 0 that it never sent.
-    fn stranger(&self, flags: u8, seq: u32, ack: u32) -> Seg {
+    pub(crate) fn stranger(&self, flags: u8, seq: u32, ack: u32) -> Seg {
         Seg {
             src: client_addr(0).ip(),
             dst: Ipv4Addr::from(VIP).into(),
@@ -193,7 +203,7 @@ fn option32() -> Vec<u8> {
     vec![32, 12, 10, 77, 0, 200, 0x9c, 0x40, 0, 0, 0, 1]
 }
 
-fn checksum(b: &[u8]) -> u16 {
+pub(crate) fn checksum(b: &[u8]) -> u16 {
     let mut s: u32 = b
         .chunks(2)
         .map(|c| u32::from(u16::from_be_bytes([c[0], *c.get(1).unwrap_or(&0)])))

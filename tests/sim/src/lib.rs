@@ -17,6 +17,7 @@ pub mod node;
 pub mod plan;
 pub mod rng;
 pub mod scenario;
+mod scripted;
 pub mod seg;
 pub mod stack;
 pub mod talk;

@@ -27,6 +27,15 @@ fn likely(m: Mutation) -> &'static [Family] {
         M::ChallengeForever | M::ProbeLost => &[Family::ClientActs],
         M::HeldUnverified | M::DamagedSyn => &[Family::Noise],
         M::WindowRetreats | M::OptionsOffered => &[Family::Options],
+        M::UrgentUnmoved
+        | M::StormGoesOn
+        | M::StormAtOnce
+        | M::FragmentsPass
+        | M::HoldGrows
+        | M::FirstKeyOnly
+        | M::SocketGoneStays
+        | M::EveryoneAdvertises => &[Family::Rules],
+        M::PortAtOnce => &[Family::Refusals],
         M::DrainUnchecked => &[Family::ShortDrain],
         M::SwallowedLost => &[Family::Refusals],
         M::CopyAsProbe => &[Family::Plain],

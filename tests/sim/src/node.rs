@@ -9,6 +9,7 @@ use dts_config::{Policy, Replay};
 use dts_core::command::{Command, Event};
 use dts_core::frame::{Frame, Output, Pool, Port};
 use dts_core::key::{Addr, HashKey};
+use dts_core::life::SocketSet;
 use dts_core::ownership::{BucketTable, Share};
 use dts_core::shard::{Shard, Sizes};
 use dts_core::steer;
@@ -18,7 +19,7 @@ use dts_core::wire::Mac;
 use dts_proto::block::LinkKey;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,7 +33,10 @@ pub const SERVICE_PORT: u16 = 80;
 pub const PROXY_PORT: u16 = 8001;
 /// The application's port.
 pub const APP_PORT: u16 = 8080;
+/// The service's other address.
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x64);
 const KEY: &[u8] = b"0123456789abcdef";
+const NEXT_KEY: &[u8] = b"fedcba9876543210";
 
 /// MAC address of a node on the wire.
 pub fn wire_mac(node: u16) -> Mac {
@@ -193,14 +197,16 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
         link_mac: link_mac(id),
         link: Addr::v4(link_addr(id)),
         own: vec![Addr::v4([10, 77, 0, id as u8])],
-        services: vec![Service {
-            name: "web".into(),
-            vip: Addr::v4(VIP),
-            port: SERVICE_PORT,
-            proxy_port: Some(PROXY_PORT),
-            app_port: APP_PORT,
-            buckets: buckets.clone(),
-        }],
+        services: [Addr::v4(VIP), IpAddr::V6(VIP6).into()]
+            .map(|vip| Service {
+                name: "web".into(),
+                vip,
+                port: SERVICE_PORT,
+                proxy_port: Some(PROXY_PORT),
+                app_port: APP_PORT,
+                buckets: buckets.clone(),
+            })
+            .into(),
         general: buckets,
         members: (1..=plan.nodes)
             .map(|m| Member {
@@ -211,10 +217,19 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
                 gone: false,
             })
             .collect(),
-        keys: vec![LinkKey::new(1, KEY)],
+        keys: keys(plan, id),
         steer_key: HashKey::new(steer),
         params: params(plan),
     }
+}
+
+/// The link's keys; the first one signs.
+fn keys(plan: &Plan, id: u16) -> Vec<LinkKey> {
+    let mut keys = vec![LinkKey::new(1, KEY)];
+    if plan.rotate {
+        keys.insert(usize::from(id % 2), LinkKey::new(2, NEXT_KEY));
+    }
+    keys
 }
 
 impl Node {
@@ -295,6 +310,17 @@ impl Node {
         self.shards[worker].command(&self.view, c, Instant(now), &mut self.out);
     }
 
+    /// Tells the workers which sockets there are; `number` rises from look to look.
+    pub fn look(&mut self, number: u64, now: u64) {
+        let local = |port| SocketAddr::new(Ipv4Addr::from(VIP).into(), port);
+        let all = self.host.tcbs.keys().map(|n| (local(n.0), n.1));
+        let set = Arc::new(SocketSet::new(number, all));
+        for s in &mut self.shards {
+            let c = Command::Sockets { set: set.clone() };
+            s.command(&self.view, c, Instant(now), &mut self.out);
+        }
+    }
+
     /// Deadlines.
     pub fn tick(&mut self, now: u64) {
         for s in &mut self.shards {
@@ -334,7 +360,7 @@ impl Node {
     /// Clients that a rule made this node reset.
     pub fn resets(&self) -> u64 {
         let all = self.shards.iter();
-        all.map(|s| s.counters.unknown_resets + s.counters.orphan_resets)
+        all.map(|s| s.counters.unknown_resets + s.counters.orphan_resets + s.counters.sockets_gone)
             .sum()
     }
 }

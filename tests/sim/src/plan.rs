@@ -139,6 +139,21 @@ pub enum Fault {
     OldSyn,
     /// The client's host starts anew and connects from the same port.
     Reopen,
+    /// Fragments of a TCP datagram come from the wire.
+    Fragments,
+    /// Client and stack say their last acknowledgement again and again, in turn: so
+    /// often, with so many nanoseconds between.
+    Storm(u64, u64),
+    /// How many of so many acknowledgements came through.
+    StormOver(u64),
+    /// Someone asks for the IPv6 VIP's Ethernet address.
+    Solicit,
+    /// A node's stack forgets its sockets without a word.
+    Forget(u16),
+    /// The daemon of a node looks at its sockets.
+    Look(u16),
+    /// A node must have no flow by now.
+    NoFlow(u16),
     /// Somebody acknowledges a number that the client was never sent.
     WrongAck,
 }
@@ -172,6 +187,8 @@ pub enum Act {
     Urgent(usize),
     /// ECN bits on a data segment of so many bytes.
     Ecn(usize),
+    /// A segment of so many old and so many new bytes, the last one urgent.
+    UrgentAgain(usize, usize),
 }
 
 /// One client.
@@ -269,6 +286,8 @@ pub struct Plan {
     pub short_drain: bool,
     /// What breaks, and when.
     pub faults: Vec<(When, Fault)>,
+    /// The link's keys change: every other node signs with the new one already.
+    pub rotate: bool,
     /// Buffers for held frames, bytes of each worker.
     pub hold: usize,
     /// `hold_flow_max`.
@@ -387,6 +406,7 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
         retry_wait: 0,
         short_drain: false,
         faults: Vec::new(),
+        rotate: false,
         hold: 96 << 10,
         hold_flow: 64 << 10,
         expect: Expect {

@@ -5,7 +5,7 @@ use dts_sim::run;
 use dts_sim::scenario::Family;
 use dts_sim::world::World;
 
-/// Seeds that once showed a defect of `dts-core`, with what it was.
+/// Seeds that once showed a defect of `dts-core` or of a shim, with what it was.
 const PINNED: &[(Family, u64, &str)] = &[
     (
         Family::Noise,
@@ -46,6 +46,11 @@ const PINNED: &[(Family, u64, &str)] = &[
         Family::Handshake,
         9,
         "a D-SACK of replayed bytes left a duplicate ACK",
+    ),
+    (
+        Family::Slow,
+        2111,
+        "a client's stack promised two bytes more than it took",
     ),
 ];
 

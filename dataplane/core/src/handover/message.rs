@@ -258,7 +258,12 @@ impl Shard {
             block::seal(payload.to_mut(), &v.keys[0], &c);
         }
         let payload = &payload[..];
-        match block::open(payload, &v.keys, &c) {
+        let keys = if broken(Mutation::FirstKeyOnly) {
+            &v.keys[..1]
+        } else {
+            &v.keys
+        };
+        match block::open(payload, keys, &c) {
             Err(BlockError::Absent) => self.link_bare(v, bytes, &ip, &s, eth.src, now, out),
             Err(BlockError::Malformed | BlockError::Forged) => self.drop_frame(Drop::BlockForged),
             Ok((header, fields, n)) => {

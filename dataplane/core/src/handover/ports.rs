@@ -3,6 +3,7 @@
 //! it. After use a port is in quarantine (rule 19): what comes late for the handover
 //! that had it must find nobody, and not another handover.
 
+use crate::mutation::{Mutation, broken};
 use crate::time::{Instant, Span};
 use std::collections::VecDeque;
 
@@ -51,6 +52,9 @@ impl SplicePorts {
         if let Some(p) = port
             && self.used.remove(&p).is_some()
         {
+            if broken(Mutation::PortAtOnce) {
+                return self.free.push_front(p);
+            }
             self.resting.push_back((p, None));
         }
     }

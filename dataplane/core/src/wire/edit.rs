@@ -5,6 +5,7 @@ use super::options::kind;
 use super::tcp::{Segment, URG};
 use super::{ETH_LEN, checksum, ipv6};
 use crate::frame::{Checksum, Frame};
+use crate::mutation::{Mutation, broken};
 
 /// An open change of one segment; [`Edit::finish`] writes the checksum.
 pub struct Edit<'a> {
@@ -187,7 +188,12 @@ pub fn cut_payload(frame: &mut [u8], s: &Segment, front: usize, keep: usize) -> 
         // It counts from the sequence number (RFC 9293, section 3.8.5).
         let at = s.l4 + 18;
         let urgent = usize::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
-        let left = urgent.saturating_sub(front) as u16;
+        let moved = if broken(Mutation::UrgentUnmoved) {
+            0
+        } else {
+            front
+        };
+        let left = urgent.saturating_sub(moved) as u16;
         frame[at..at + 2].copy_from_slice(&left.to_be_bytes());
         if left == 0 {
             frame[s.l4 + 13] &= !URG;

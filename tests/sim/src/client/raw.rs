@@ -206,6 +206,16 @@ impl Raw {
                 }
                 out
             }
+            Act::UrgentAgain(back, n) => {
+                let from = self.let_go.saturating_sub(back);
+                self.advance(self.let_go + n);
+                let mut out = self.data(from, self.let_go);
+                if let Some(s) = out.last_mut() {
+                    s.flags |= URG;
+                    s.urgent = s.payload.len() as u16;
+                }
+                out
+            }
             Act::Ecn(n) => {
                 let from = self.let_go;
                 self.advance(from + n);

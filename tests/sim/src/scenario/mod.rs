@@ -8,6 +8,7 @@ mod client;
 mod handover;
 mod network;
 mod nodes;
+mod rules;
 
 use crate::plan::Plan;
 use crate::rng::Rng;
@@ -91,6 +92,9 @@ families! {
     Icmp = "icmp",
     /// Several clients at once, owners by hash.
     Many = "many",
+    /// Rules that no stack's traffic touches: urgent data, storms, fragments, caps of a
+    /// worker, keys that change, sockets that vanish, neighbour discovery.
+    Rules = "rules",
 }
 
 impl Family {
@@ -130,6 +134,7 @@ impl Family {
             Family::Attacks => attacks::attacks(p, r),
             Family::Icmp => attacks::icmp(p, r),
             Family::Many => nodes::many(p, r),
+            Family::Rules => rules::rules(p, r),
         }
     }
 }

@@ -6,8 +6,9 @@
 //!   scenario's; numbers are shifted on their way in and out.
 //! - **options**: window scale, SACK and timestamps can be off; the window shift is
 //!   the scenario's (smoltcp itself always has shift 0, its buffers being at most
-//!   65,535 bytes; a window is rounded down to what the shift can say, but the
-//!   right edge that was told never retreats).
+//!   65,535 bytes; a window is rounded down to what the shift can say; the
+//!   right edge that was told does not retreat while there is room for it, and never
+//!   lies beyond what smoltcp takes, which would wait a minute for bytes cut off there).
 //! - **RFC 7323, section 5**: PAWS, TS.Recent; a segment without agreed timestamps is
 //!   dropped. smoltcp has neither.
 //! - **RFC 5961**: a RST ends the connection only with exactly the next number; a RST
@@ -504,7 +505,7 @@ impl Tcb {
         let usable = u32::from(s.window).saturating_sub(unit - 1);
         let mut w = usable >> shift;
         while before(s.ack.wrapping_add(w << shift), self.edge)
-            && (w + 1) << shift <= u32::from(s.window) + (unit - 1)
+            && (w + 1) << shift <= u32::from(s.window)
         {
             w += 1;
         }

@@ -129,6 +129,7 @@ impl World {
             }
             let bytes = s.frame(CLUSTER_MAC, client_mac(i));
             self.record(Party::Client(i), &bytes);
+            self.memory.client_said(&s);
             if s.flags & (SYN | ACK) == SYN {
                 self.first_syn.get_or_insert_with(|| bytes.clone());
             }

@@ -15,6 +15,7 @@ impl World {
         self.trace(8, id, bytes);
         self.record(Party::Host(id), bytes);
         let now = self.now;
+        self.no_fragment(id, bytes);
         self.host_may_see(id, bytes);
         let out = self.node(id).host.input(&bytes[ETH..], now);
         self.host_sends(id, out);
@@ -31,6 +32,7 @@ impl World {
             return;
         };
         let client = SocketAddr::new(s.src, s.sport);
+        self.check.urgent(at, id, &s);
         if s.flags & (SYN | ACK) != SYN {
             return;
         }

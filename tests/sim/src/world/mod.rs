@@ -118,6 +118,7 @@ pub struct World {
     epilogue: Option<u64>,
     pub(crate) crashed: bool,
     pub(crate) icmp_sent: bool,
+    pub(crate) memory: crate::scripted::Memory,
 }
 
 impl World {
@@ -158,6 +159,7 @@ impl World {
             epilogue: None,
             crashed: false,
             icmp_sent: false,
+            memory: Default::default(),
             plan,
         };
         for i in 0..w.plan.clients.len() {
@@ -309,6 +311,9 @@ impl World {
         if let Some(s) = Seg::of_frame(&bytes).filter(|s| s.sport == APP_PORT && !s.has(SYN)) {
             let client = SocketAddr::new(s.dst, s.dport);
             self.check.model.app_said(id, client, &s);
+            if port == Port::WireHost {
+                self.memory.stack_said(id, &s);
+            }
         }
         let now = self.now;
         self.node(id).ingress(port, bytes, now);
@@ -405,6 +410,8 @@ impl World {
         let slot = (self.plan.mtu + ETH + 8).next_multiple_of(64);
         let most = 2 * (self.plan.hold_flow / slot) * self.plan.clients.len();
         let used: usize = self.node(id).shards.iter().map(|s| s.hold_use().0).sum();
+        let node = self.plan.hold / slot * self.plan.workers;
+        let most = most.min(node);
         if used > most {
             let what = format!("{used} buffers at node {id}, the cap is {most}");
             self.check.fail(self.now, "held frames are capped", what);
@@ -443,7 +450,9 @@ impl World {
 
     fn node_on_wire(&mut self, id: u16, bytes: Vec<u8>) {
         let at = self.now;
-        let Some(s) = Seg::of_frame(&bytes) else {
+        let s = Seg::of_frame(&bytes);
+        self.memory.left(&bytes, s.as_ref());
+        let Some(s) = s else {
             return;
         };
         if bytes[6..12] != wire_mac(id) {
@@ -523,6 +532,11 @@ impl World {
         if let Some(k) = kind {
             self.say(|| format!("link {id} -> {to}: {k:?}"));
             self.link_step(k);
+            if k.from_source()
+                && let Some(s) = Seg::of_frame(&bytes)
+            {
+                self.port_rests(id, &s);
+            }
             if self.heard.len() < 64 {
                 self.heard.push(bytes.clone());
             }
@@ -685,6 +699,7 @@ impl World {
             .flat_map(|n| n.proxies.values())
             .any(|p| !matches!(p.stage, Stage::Reading | Stage::GaveUp));
         if flows == 0 && held == 0 && !asking {
+            self.solicited();
             if self.plan.expect.handover && self.report.handovers == 0 {
                 self.check
                     .fail(self.now, "the scenario happens", "no handover was accepted");
