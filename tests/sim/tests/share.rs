@@ -43,6 +43,11 @@ const PINNED: &[(Family, u64, &str)] = &[
         "a forged SYN silenced a flow for ever",
     ),
     (
+        Family::ClientActs,
+        18427,
+        "a challenge that the proxy's socket owed was asked of the application's",
+    ),
+    (
         Family::Handshake,
         9,
         "a D-SACK of replayed bytes left a duplicate ACK",

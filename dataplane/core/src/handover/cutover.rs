@@ -69,6 +69,8 @@ impl Shard {
         d.phase = Phase::Served;
         d.request = Vec::new();
         f.local_port = app_port;
+        // A challenge that is awaited is one of the socket that had the flow.
+        f.challenged = None;
         f.cut = d.state.cut;
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.

@@ -339,6 +339,28 @@ fn a_handover_to_the_node_itself_is_the_same_code() {
     assert_eq!(p.a.one(Port::WireHost).seg.ack, 54);
 }
 
+/// A forged SYN was given to the proxy's socket, and its challenge is still awaited.
+#[test]
+fn a_challenge_that_the_old_socket_owes_is_not_asked_of_the_new_one() {
+    let mut p = Pair::frozen(1000, 9000, 50);
+    let k = p.k();
+    let f = p.a.s.slots.iter_mut().find(|f| f.source.is_some());
+    f.expect("a frozen flow").challenged = Some(Box::from(&b"a SYN"[..]));
+    p.splice_to(1);
+    p.a.tx(Port::WireHost);
+    let synack = || host(8080, 50, k, SYN | ACK, 65_160, synack_opts(777, 130), b"");
+    p.a.rx(Port::WireHost, synack());
+    p.a.told();
+    // The answer to the SYN that tells the round trip, and the application's.
+    p.a.rx(Port::WireHost, synack());
+    p.a.rx(
+        Port::WireHost,
+        host(8080, 51, k, ACK | PSH, 510, ts(778, 130), b"200"),
+    );
+    assert_eq!(p.a.one(Port::Wire).payload, b"200");
+    assert_eq!(p.a.s.flows(), 1);
+}
+
 #[test]
 fn an_old_time_wait_socket_is_reset_and_the_syn_given_again() {
     let mut p = Pair::frozen(1000, 9000, 50);
