@@ -118,7 +118,12 @@ impl Shard {
             // the SYN was forged, or a late one.
             f.challenged = None;
         }
-        if f.challenged.is_some() && s.sport == f.local_port {
+        // The answer to the flow's own SYN, which the replay gave it, is no news.
+        let own = f
+            .dest
+            .as_ref()
+            .is_some_and(|d| s.has(SYN) && d.l_isn == s.seq);
+        if f.challenged.is_some() && s.sport == f.local_port && !own {
             if s.has(SYN) {
                 return self.stale_flow(v, slot, &s, now, out);
             }

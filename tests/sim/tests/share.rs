@@ -48,6 +48,11 @@ const PINNED: &[(Family, u64, &str)] = &[
         "a challenge that the proxy's socket owed was asked of the application's",
     ),
     (
+        Family::ClientActs,
+        1904,
+        "a forged SYN right after the cut over made a repeated SYN-ACK end the flow",
+    ),
+    (
         Family::Handshake,
         9,
         "a D-SACK of replayed bytes left a duplicate ACK",

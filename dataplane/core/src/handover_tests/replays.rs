@@ -361,6 +361,30 @@ fn a_challenge_that_the_old_socket_owes_is_not_asked_of_the_new_one() {
     assert_eq!(p.a.s.flows(), 1);
 }
 
+/// The stack still owes the answer to the SYN that told it the round trip.
+#[test]
+fn a_forged_syn_right_after_the_cut_over_ends_nothing() {
+    let mut p = Pair::spliced(1000, 9000, 50);
+    let synack = || {
+        host(
+            8080,
+            50,
+            1001 + GET.len() as u32,
+            SYN | ACK,
+            65_160,
+            synack_opts(777, 130),
+            b"",
+        )
+    };
+    p.b.rx(Port::WireHost, synack());
+    p.link();
+    p.b.rx(Port::Wire, client(77_777, 0, SYN, syn_opts(150), b""));
+    p.b.tx(Port::WireHost);
+    p.b.rx(Port::WireHost, synack());
+    assert!(p.b.tx(Port::WireHost).is_empty(), "no reset");
+    assert_eq!((p.b.s.flows(), p.k()), (1, 1001 + GET.len() as u32));
+}
+
 #[test]
 fn an_old_time_wait_socket_is_reset_and_the_syn_given_again() {
     let mut p = Pair::frozen(1000, 9000, 50);
