@@ -48,8 +48,11 @@ pub struct Stream {
     pub owners: Vec<u16>,
     /// The sequence numbers of those SYN-ACKs.
     pub isns: Vec<u32>,
-    /// Frame numbers of RSTs.
+    /// Frame numbers of RSTs, but for a client's answer to a SYN-ACK that came behind
+    /// the response: that is a late one of another owner's, and resets nobody.
     pub resets: Vec<u64>,
+    /// A SYN-ACK came behind the first byte of the response.
+    pub late_synack: bool,
     /// Node that sent the first byte of an answer.
     pub server: u16,
     /// The client's first and last payload frame before the answer, seconds.
@@ -141,7 +144,7 @@ impl Capture {
             self.resets.push(frame);
         }
         let stream = self.streams.entry(number(6) as u32).or_default();
-        if flags & RST != 0 {
+        if flags & RST != 0 && !(from_client && stream.late_synack) {
             stream.resets.push(frame);
         }
         stream.port = number(if from_client { 4 } else { 5 }) as u16;
@@ -154,6 +157,7 @@ impl Capture {
                 stream.asked = Some(time);
             }
         } else if flags & (SYN | ACK) == SYN | ACK {
+            stream.late_synack |= stream.answered.is_some();
             stream.owners.push(node);
             stream.isns.push(number(11) as u32);
         } else if payload && stream.answered.is_none() {
