@@ -224,9 +224,9 @@ fn copies_are_released_in_a_handover_to_the_node_itself() {
     assert_eq!(got, [(k, b"late".to_vec()), (k + 4, b"r".to_vec())]);
 }
 
-#[test]
-fn a_hole_in_a_large_request_is_asked_for_once() {
-    let req: Vec<u8> = vec![b'x'; 50_000];
+/// The splice of a request of `len` bytes has come, and more of it was asked for.
+fn asked_for_more(len: usize) -> Pair {
+    let req: Vec<u8> = vec![b'x'; len];
     let mut p = Pair::frozen_with(
         established(1000, 9000),
         Node::new(view(2, 1)),
@@ -240,6 +240,12 @@ fn a_hole_in_a_large_request_is_asked_for_once() {
     p.b.tx(Port::Link)
         .into_iter()
         .for_each(|f| p.a.rx(Port::Link, f));
+    p
+}
+
+#[test]
+fn a_hole_in_a_large_request_is_asked_for_once() {
+    let mut p = asked_for_more(50_000);
     let mut data = p.a.tx(Port::Link);
     assert_eq!(data.len(), 16, "a window, and no more");
     data.remove(3);
@@ -259,20 +265,7 @@ fn a_hole_in_a_large_request_is_asked_for_once() {
 
 #[test]
 fn a_destination_that_is_slow_to_answer_is_not_flooded() {
-    let req: Vec<u8> = vec![b'x'; 59_000];
-    let mut p = Pair::frozen_with(
-        established(1000, 9000),
-        Node::new(view(2, 1)),
-        (1000, 9000, 50),
-        &req,
-    );
-    p.splice_to(2);
-    p.a.tx(Port::Link)
-        .into_iter()
-        .for_each(|f| p.b.rx(Port::Link, f));
-    p.b.tx(Port::Link)
-        .into_iter()
-        .for_each(|f| p.a.rx(Port::Link, f));
+    let mut p = asked_for_more(59_000);
     // It hears everything, and what it says waits.
     let mut most = 0;
     let mut waiting = Vec::new();
