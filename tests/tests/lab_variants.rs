@@ -79,6 +79,12 @@ fn frames(path: &Path, filter: &str) -> usize {
 /// The wire has no tag here: that needs VLAN interfaces at the client, which not every
 /// kernel has. The virtual machine's test has them.
 fn a_tagged_link_carries_handovers(lab: &Lab) {
+    // The kernel's own greetings, as the link comes up, may have been untagged.
+    let strange = || {
+        ["vlan_untagged", "vlan_other", "too_long"]
+            .map(|reason| lab.total("dts_drops_total", &[("reason", reason)]))
+    };
+    let strangers = strange();
     let before = replays(lab);
     let (path, connections) = lab.capture("node2", "link0", "tagged", || {
         let connections = lab.load(&["count=200", "threads=2", "path=/b/vlan-{}"]);
@@ -96,9 +102,7 @@ fn a_tagged_link_carries_handovers(lab: &Lab) {
         "{ours} tagged frames of {handed} handovers"
     );
     assert_eq!(frames(&path, "(tcp || udp) && !vlan"), 0, "untagged frames");
-    for reason in ["vlan_untagged", "vlan_other", "too_long"] {
-        assert_eq!(lab.total("dts_drops_total", &[("reason", reason)]), 0);
-    }
+    assert_eq!(strange(), strangers);
 }
 
 fn two_owners_reset_nobody(lab: &Lab) {
