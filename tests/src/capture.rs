@@ -48,10 +48,11 @@ pub struct Stream {
     pub owners: Vec<u16>,
     /// The sequence numbers of those SYN-ACKs.
     pub isns: Vec<u32>,
-    /// Frame numbers of RSTs, but for a client's answer to a SYN-ACK that came behind
-    /// the response: that is a late one of another owner's, and resets nobody.
+    /// Frame numbers of RSTs, but for those behind `late_synack`.
     pub resets: Vec<u64>,
-    /// A SYN-ACK came behind the first byte of the response.
+    /// A SYN-ACK came when both sides had sent their FIN: a late one of another owner's.
+    /// The client answers it by an RST, or in TIME-WAIT by an ACK (RFC 9293, section
+    /// 3.10.7.4), to which the server, whose socket is gone, sends one. Nobody is reset.
     pub late_synack: bool,
     /// Node that sent the first byte of an answer.
     pub server: u16,
@@ -61,6 +62,8 @@ pub struct Stream {
     pub answered: Option<f64>,
     /// Whose FIN came first: `Some(true)` for the client's.
     pub client_closed_first: Option<bool>,
+    /// The other side's came too.
+    both_closed: bool,
 }
 
 /// A capture.
@@ -144,12 +147,13 @@ impl Capture {
             self.resets.push(frame);
         }
         let stream = self.streams.entry(number(6) as u32).or_default();
-        if flags & RST != 0 && !(from_client && stream.late_synack) {
+        if flags & RST != 0 && !stream.late_synack {
             stream.resets.push(frame);
         }
         stream.port = number(if from_client { 4 } else { 5 }) as u16;
         if flags & FIN != 0 {
-            stream.client_closed_first.get_or_insert(from_client);
+            stream.both_closed |=
+                *stream.client_closed_first.get_or_insert(from_client) != from_client;
         }
         let node = lab.node_of_mac(field(2));
         if from_client {
@@ -157,7 +161,7 @@ impl Capture {
                 stream.asked = Some(time);
             }
         } else if flags & (SYN | ACK) == SYN | ACK {
-            stream.late_synack |= stream.answered.is_some();
+            stream.late_synack |= stream.both_closed;
             stream.owners.push(node);
             stream.isns.push(number(11) as u32);
         } else if payload && stream.answered.is_none() {

@@ -513,6 +513,13 @@ impl Lab {
         stopped
     }
 
+    /// The port that `node`'s proxy listens on: each has one of its own, so that the
+    /// stacks of the nodes, which share a kernel, choose different sequence numbers.
+    #[must_use]
+    pub fn proxy_port(node: u16) -> u16 {
+        8000 + node
+    }
+
     /// Kills a role of a node (SIGKILL); it is started when the guard is dropped.
     ///
     /// # Panics
@@ -528,12 +535,13 @@ impl Lab {
         // A process has ended when its last thread has: only then are its ports free.
         let deadline = Instant::now() + Duration::from_secs(10);
         let port = match role {
-            "dtsd" => "sport = :9464",
-            "proxy" => "sport = :8001",
-            _ => "sport = :80",
+            "dtsd" => 9464,
+            "proxy" => Self::proxy_port(node),
+            _ => 80,
         };
+        let port = format!("sport = :{port}");
         while !self
-            .exec(&format!("node{node}"), &["ss", "-Hltn", port])
+            .exec(&format!("node{node}"), &["ss", "-Hltn", &port])
             .is_empty()
         {
             assert!(

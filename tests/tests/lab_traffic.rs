@@ -563,7 +563,7 @@ fn the_c_example_serves(lab: &Lab) {
             &library,
             &rpc,
             program,
-            "8001",
+            &Lab::proxy_port(n).to_string(),
             &destinations[0],
             &destinations[1],
             &destinations[2],
@@ -572,7 +572,8 @@ fn the_c_example_serves(lab: &Lab) {
     }
     for n in 1..=3 {
         let deadline = Instant::now() + Duration::from_secs(10);
-        let listens = || lab.exec(&format!("node{n}"), &["ss", "-Hltn", "sport = :8001"]);
+        let port = format!("sport = :{}", Lab::proxy_port(n));
+        let listens = || lab.exec(&format!("node{n}"), &["ss", "-Hltn", &port]);
         while listens().is_empty() {
             assert!(
                 Instant::now() < deadline,

@@ -47,6 +47,11 @@ boolean() { # NODE KEY DEFAULT(0|1)
     esac
 }
 
+# A kernel takes its initial sequence numbers from one secret, the clock, the addresses and the ports.
+# Nodes of a lab share all but the port: with one of its own each, two stacks that answer the same SYN
+# choose as differently as two machines would.
+proxy_port() { printf '%s' "$((8000 + $1))"; }
+
 node_dir() { printf '%s/node%s' "$STATE" "$1"; }
 
 # pool_nodes NODE KEY DEFAULT: `1,2:50` -> `1 100` and `2 50` by line.
@@ -68,10 +73,10 @@ node_core() { # NODE
     printf '%s' "${cores[($1 - 1) % ${#cores[@]}]}"
 }
 
-# One service for each family: the same ports, and on a node the same proxy and the same application.
+# One service for each family: one port, and on a node one proxy and one application.
 render_service() { # NODE NAME VIP
     printf '  - name: %s\n    vip: "%s"\n    port: 80\n' "$2" "$3"
-    [[ $(boolean "$1" L4 0) == true ]] || printf '    proxy_port: %s\n' "$PROXY_PORT"
+    [[ $(boolean "$1" L4 0) == true ]] || printf '    proxy_port: %s\n' "$(proxy_port "$1")"
     printf '    application_port: %s\n' "$APP_PORT"
     optional "$1" SERVICE_POLICY "    policy: "
 }
@@ -161,7 +166,7 @@ render_pool() { # NODE NAME KEY DEFAULT BALANCE
 render_proxy_config() { # NODE
     local n=$1
     cat <<YAML
-listen: "[::]:$PROXY_PORT"
+listen: "[::]:$(proxy_port "$n")"
 rpc_socket: $(node_dir "$n")/rpc.sock
 protocol: http
 limits:

@@ -119,7 +119,7 @@ dtsd_ready() {
 # A socket on [::] serves both families; one on 0.0.0.0 does not.
 listening() { [[ -n $(netns "node$1" ss -Hltn6 "sport = :$2") ]]; }
 nginx_ready() { listening "$1" "$APP_PORT"; }
-proxy_ready() { listening "$1" "$PROXY_PORT"; }
+proxy_ready() { listening "$1" "$(proxy_port "$1")"; }
 
 vip_resolves() { # VIP
     netns client ping -c 1 -W 1 "$1" || true
