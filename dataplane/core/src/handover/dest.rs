@@ -160,7 +160,7 @@ impl Shard {
         if len > v.params.first_window as usize || m.body.len() > len || m.seq != st.c_base {
             return self.refuse(v, m, Reason::Malformed, now, out);
         }
-        let slot = match self.seat(v, &id, slot, service, now) {
+        let slot = match self.seat(&id, slot, service, now) {
             Ok(slot) => slot,
             Err(reason) => return self.refuse(v, m, reason, now, out),
         };
@@ -207,7 +207,6 @@ impl Shard {
     /// Finds or makes the FCB for a flow that comes here.
     pub(crate) fn seat(
         &mut self,
-        v: &View,
         id: &FlowId,
         slot: Option<u32>,
         service: usize,
@@ -216,7 +215,7 @@ impl Shard {
         if let Some(slot) = slot {
             let f = &self.slots[slot as usize];
             // A handover to the node itself: both ends share the FCB.
-            if f.source.as_ref().is_some_and(|s| s.flow == Some(*id)) && id.source == v.node {
+            if f.source.as_ref().is_some_and(|s| s.flow == Some(*id)) {
                 return Ok(slot);
             }
             // A live flow under the same name is another one only if its ISN says so;

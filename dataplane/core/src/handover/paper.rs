@@ -177,7 +177,7 @@ impl Shard {
             return self.paper_accept(v, slot, out);
         }
         let heard = self.heard.get(&key).filter(|h| h.isn == s.seq);
-        let slot = match self.seat(v, &id, slot, service, now) {
+        let slot = match self.seat(&id, slot, service, now) {
             Ok(slot) => slot,
             Err(_) => return self.bare_refuse(v, &peer, s.seq, out),
         };
@@ -342,7 +342,8 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_mut() else { return };
         let Some(p) = d.paper else { return };
-        if d.phase != Phase::Data || !p.fin || seq::lt(p.acked, d.state.cut) {
+        debug_assert_eq!(d.phase, Phase::Data, "as the callers have seen");
+        if !p.fin || seq::lt(p.acked, d.state.cut) {
             return;
         }
         d.l_window = u32::from(p.synack.unwrap_or(0));

@@ -384,3 +384,50 @@ fn a_bare_segment_of_a_flow_that_came_otherwise_is_stale() {
     assert!(p.b.tx(Port::WireHost).is_empty());
     assert_eq!(p.b.s.drops.get(Drop::LinkStale), before + 2);
 }
+
+#[test]
+fn a_large_request_is_repeated_a_window_at_a_time() {
+    let request = vec![b'r'; 40_000];
+    let (mut p, port) = spliced_with(false, true, &request, false);
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    assert_eq!(p.a.tx(Port::Link).len(), 16);
+    p.a.pass(12);
+    let again = p.a.tx(Port::Link);
+    assert_eq!(again.len(), 16);
+    assert!(again.iter().all(|f| !seen(f).seg.has(FIN)));
+}
+
+#[test]
+fn a_bare_answer_to_an_abort_tells_nothing_where_the_form_is_off() {
+    let (mut p, port) = spliced_with(false, false, GET, false);
+    p.a.pass(102);
+    p.a.tx(Port::Link);
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    assert!(p.a.silent() && p.a.events().is_empty());
+    assert_eq!(p.a.s.drops.get(Drop::PaperForm), 1);
+}
+
+#[test]
+fn a_splice_that_found_no_room_leaves_no_flow() {
+    let mut b = trusting(2);
+    b.s.free.clear();
+    b.rx(Port::Link, syn());
+    assert_eq!(b.one(Port::Link).seg.flags, RST | ACK);
+    b.rx(Port::Link, bare(1001, 9001, ACK, NONE, b"x"));
+    assert!(b.silent());
+    assert_eq!(b.s.drops.get(Drop::LinkStale), 1);
+}
+
+#[test]
+fn a_segment_for_another_worker_that_finds_no_buffer_is_counted() {
+    let mut lost = 0;
+    for worker in 0..2 {
+        let mut b = trusting(2);
+        (b.s.worker, b.s.workers, b.out.dry) = (worker, 2, true);
+        b.rx(Port::Link, syn());
+        assert!(b.out.handed.is_empty());
+        lost += b.s.drops.get(Drop::NoBuffer);
+    }
+    // At the right one it is the replay that finds none.
+    assert_eq!(lost, 2);
+}

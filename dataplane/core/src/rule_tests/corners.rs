@@ -130,6 +130,12 @@ fn a_stack_that_waits_for_its_handshake_is_not_frozen() {
     let f = p.synack(synack);
     p.b.rx(Port::WireHost, f);
     p.link();
+    // Its SYN-ACK again is not answered for the client before its round trip is over.
+    let f = p.synack(synack);
+    p.b.tx(Port::Wire);
+    p.b.tx(Port::WireHost);
+    p.b.rx(Port::WireHost, f);
+    assert!(p.b.silent());
     let again = |ticket| Command::Freeze {
         ticket,
         client: sock(CLIENT, CPORT),
@@ -222,8 +228,10 @@ fn a_tombstone_stays_until_its_end_mark_is_answered() {
     let slot = p.a.s.slots.iter().find(|f| f.state == State::Tombstone);
     assert!(slot.is_some_and(|f| f.expires.is_some() && f.source.is_some()));
     p.a.pass(60);
-    p.a.s.last_sweep = crate::time::Instant(0);
-    p.a.pass(1);
+    // The slow walk comes to it now.
+    let slot = p.a.s.slots.iter().position(|f| f.state == State::Tombstone);
+    p.a.s.sweep_at = slot.expect("a tombstone");
+    p.a.pass(20);
     assert_eq!(p.a.s.flows(), 1, "its handover has not ended");
     assert!(p.a.events().is_empty());
     p.a.pass(1_000);
@@ -381,4 +389,71 @@ fn arp_of_a_vip() {
     assert_eq!(n.tx(Port::WireHost), [f.clone()]);
     n.rx(Port::WireHost, f);
     assert_eq!(n.tx(Port::Wire).len(), 1);
+}
+
+#[test]
+fn without_a_request_the_syn_alone_is_the_replay() {
+    let a = established(1000, 9000);
+    let mut p = Pair::of(a, 1000, 9000);
+    p.req = Vec::new();
+    p.b.v.params.replay = dts_config::Replay::Handshake;
+    p.a.command(freeze(1));
+    p.a.events();
+    p.splice_to(2);
+    p.link();
+    assert_eq!(p.b.one(Port::WireHost).seg.flags, SYN);
+    let f = p.synack(synack_opts(777, 120));
+    p.b.rx(Port::WireHost, f);
+    p.link();
+    assert!(matches!(p.a.events()[..], [Event::Done { .. }]));
+    // The client's first word completes the handshake by itself.
+    p.b.rx(
+        Port::Wire,
+        client(1001, 9001, ACK | PSH, ts(140, 5000), GET),
+    );
+    let got: Vec<Seen> = p.b.tx(Port::WireHost).iter().map(|f| seen(f)).collect();
+    assert_eq!(got.len(), 1, "no SYN again: {got:?}");
+    assert_eq!((got[0].payload.as_slice(), got[0].seg.ack), (GET, 51));
+}
+
+#[test]
+fn what_finds_no_buffer_is_counted() {
+    let none = |n: &Node| n.s.drops.get(Drop::NoBuffer);
+    // An unfreeze: what the socket sent last, and what the client did.
+    let mut p = Pair::frozen(1000, 9000, 50);
+    let f = client(p.k(), 9001, ACK | PSH, ts(140, 5010), b"more");
+    p.a.rx(Port::Wire, f);
+    let f = host(8001, 9001, p.k(), ACK, 500, ts(5020, 130), b"");
+    p.a.rx(Port::WireHost, f);
+    p.a.out.dry = true;
+    p.a.command(Command::Unfreeze { ticket: 1 });
+    assert_eq!((none(&p.a), p.a.silent()), (2, true));
+    assert_eq!(p.a.s.hold_use().0, 0);
+    // A cut over: the accept, the stack's answer, and what was held.
+    let mut p = given(1000, 9000, 50);
+    let f = client(p.k(), 9001, ACK | PSH, ts(140, 5010), b"more");
+    p.b.rx(Port::Wire, f);
+    let f = host(8080, p.l1(), p.c + 1, ACK, 500, ts(778, 130), b"early");
+    p.b.rx(Port::WireHost, f);
+    p.b.out.dry = true;
+    let f = host(8080, p.l1(), p.k(), ACK, 500, ts(778, 130), b"");
+    p.b.rx(Port::WireHost, f);
+    assert_eq!((none(&p.b), p.b.silent()), (3, true));
+    assert_eq!(p.b.s.hold_use().0, 0);
+    // A SYN whose flow the stack had forgotten.
+    let mut n = established(1000, 9000);
+    n.rx(Port::Wire, client(77_777, 0, SYN, syn_opts(150), b""));
+    n.tx(Port::WireHost);
+    n.out.dry = true;
+    let f = host(
+        8001,
+        4000,
+        77_778,
+        SYN | ACK,
+        65_160,
+        synack_opts(1, 150),
+        b"",
+    );
+    n.rx(Port::WireHost, f);
+    assert_eq!((none(&n), n.silent(), n.s.flows()), (2, true, 0));
 }
