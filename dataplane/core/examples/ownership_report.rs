@@ -90,7 +90,7 @@ fn plot(rows: &[Row]) -> String {
     let x = |n: u16| left + width * (f64::from(n) / 2.0).ln() / 500f64.ln();
     let y = |share: f64| top + height * (1.0 - share / 0.025);
     let mut svg = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 780 340\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 810 340\" role=\"img\" \
          font-family=\"sans-serif\" font-size=\"12\" fill=\"currentColor\" color=\"#777\">\n\
          <title>Buckets that move beyond the ideal, by number of nodes</title>\n",
     );
