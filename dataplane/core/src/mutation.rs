@@ -160,6 +160,10 @@ mutations! {
     NoTombstone = "no-tombstone", "6";
     /// The end of a flow is not told to its intake.
     EndUntold = "end-untold", "6";
+    /// A node that has a flow again forgets who brought it the first time.
+    EarlierForgotten = "earlier-forgotten", "6";
+    /// A node that refuses a flow which it had before forgets it.
+    RefusalForgets = "refusal-forgets", "6";
     /// Clients of a node that is gone are not reset.
     OrphansHang = "orphans-hang", "6";
     /// A SYN inside a live flow lets everything out, not the challenge alone.

@@ -35,6 +35,7 @@ fn likely(m: Mutation) -> &'static [Family] {
         | M::FirstKeyOnly
         | M::SocketGoneStays
         | M::EveryoneAdvertises => &[Family::Rules],
+        M::EarlierForgotten | M::RefusalForgets => &[Family::Again],
         M::PortAtOnce => &[Family::Refusals],
         M::DrainUnchecked => &[Family::ShortDrain],
         M::SwallowedLost => &[Family::Refusals],

@@ -286,6 +286,9 @@ pub struct Plan {
     pub short_drain: bool,
     /// What breaks, and when.
     pub faults: Vec<(When, Fault)>,
+    /// Nodes that an application hands the flow on to, one for each request behind the
+    /// first.
+    pub hops: Vec<u16>,
     /// The link's keys change: every other node signs with the new one already.
     pub rotate: bool,
     /// Buffers for held frames, bytes of each worker.
@@ -406,6 +409,7 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
         retry_wait: 0,
         short_drain: false,
         faults: Vec::new(),
+        hops: Vec::new(),
         rotate: false,
         hold: 96 << 10,
         hold_flow: 64 << 10,

@@ -68,6 +68,7 @@ impl Shard {
         let Some(d) = f.dest.as_mut() else { return };
         d.phase = Phase::Served;
         d.request = Vec::new();
+        d.before.taken();
         f.local_port = app_port;
         // A challenge that is awaited is one of the socket that had the flow.
         f.challenged = None;

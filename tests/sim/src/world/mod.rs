@@ -305,7 +305,11 @@ impl World {
         let synack = Seg::of_frame(&bytes).filter(|s| s.sport == APP_PORT && s.has(SYN));
         if let Some(s) = synack.filter(|_| port == Port::WireHost) {
             let client = SocketAddr::new(s.dst, s.dport);
-            self.check.model.app_synack(id, client, &s);
+            let onward = !self.plan.hops.is_empty();
+            self.check.model.app_synack(id, client, &s, onward);
+            if onward {
+                self.check.moves(client);
+            }
             self.reach(Step::Taken);
         }
         if let Some(s) = Seg::of_frame(&bytes).filter(|s| s.sport == APP_PORT && !s.has(SYN)) {
@@ -703,6 +707,12 @@ impl World {
             if self.plan.expect.handover && self.report.handovers == 0 {
                 self.check
                     .fail(self.now, "the scenario happens", "no handover was accepted");
+            }
+            let (all, n) = (1 + self.plan.hops.len() as u64, self.report.handovers);
+            let refused = !self.plan.no_listener.is_empty();
+            if all > 1 && self.plan.expect.clean && !refused && n != all {
+                let what = format!("{n} of {all} handovers were accepted");
+                self.check.fail(self.now, "the scenario happens", what);
             }
             return true;
         }
