@@ -452,6 +452,7 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
+        f.asked |= f.is_asked_by(s) && !broken(Mutation::AskedForgotten);
         translate::to_host(f, &mut frame, s);
         wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
@@ -494,6 +495,14 @@ fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
 }
 
 impl Fcb {
+    /// The stack owes the client an acknowledgement of `s` although it is nothing new: a
+    /// sign of life is asked for, or the acknowledgement of these bytes got lost (RFC
+    /// 9293, section 3.10.7.4).
+    pub(crate) fn is_asked_by(&self, s: &Segment) -> bool {
+        let again = s.seq_len() > 0 && seq::le(s.seq_end(), self.c_acked);
+        s.has(ACK) && !s.has(SYN | RST) && (again || s.is_keepalive(self.c_acked))
+    }
+
     /// Notes what a client's segment tells. It has not been judged by a stack:
     /// acknowledgements and windows are taken only when they are plausible.
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {

@@ -64,6 +64,8 @@ mutations! {
     FinLost = "fin-lost", "5.9";
     /// A keepalive of the client during a handover gets no answer.
     ProbeLost = "probe-lost", "5.10";
+    /// What the client asked before the freeze, and was not answered, stays unanswered.
+    AskedForgotten = "asked-forgotten", "5.10";
     /// A keepalive of the stack goes out in its own numbers.
     KeepaliveLeak = "keepalive-leak", "5.20";
     /// An old TIME_WAIT socket is not reset before the replay.

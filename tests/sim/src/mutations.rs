@@ -24,7 +24,7 @@ fn likely(m: Mutation) -> &'static [Family] {
         }
         M::AbortConfirmed | M::ProofIgnored => &[Family::Steps],
         M::ChallengeOff => &[Family::Reopen, Family::ClientActs],
-        M::ChallengeForever | M::ProbeLost => &[Family::ClientActs],
+        M::ChallengeForever | M::ProbeLost | M::AskedForgotten => &[Family::ClientActs],
         M::HeldUnverified | M::DamagedSyn => &[Family::Noise],
         M::WindowRetreats | M::OptionsOffered => &[Family::Options],
         M::UrgentUnmoved

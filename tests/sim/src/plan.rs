@@ -175,6 +175,8 @@ pub enum Act {
     BlindReset,
     /// A keepalive: one byte below the next number, or none.
     Keepalive(bool),
+    /// Everything that it has sent, once more: its acknowledgement got lost.
+    Repeat,
     /// A window of zero.
     ZeroWindow,
     /// The window again.

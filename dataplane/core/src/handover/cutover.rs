@@ -144,6 +144,7 @@ impl Shard {
         let start = d.state.c_base.wrapping_add(1);
         let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
         let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
+        f.asked = false;
         f.c_acked = ack;
         f.c_window = window;
         f.c_edge = seq::max(

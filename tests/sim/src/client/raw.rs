@@ -182,6 +182,10 @@ impl Raw {
                 self.probe_at = Some(now);
                 vec![self.seg(ACK, self.nxt.wrapping_sub(1), payload)]
             }
+            Act::Repeat => {
+                self.probe_at = Some(now);
+                self.data(0, self.let_go)
+            }
             Act::ZeroWindow => {
                 self.zero = true;
                 vec![self.seg(ACK, self.nxt, &[])]
