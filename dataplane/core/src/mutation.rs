@@ -108,6 +108,10 @@ mutations! {
     IcmpUntranslated = "icmp-untranslated", "3";
     /// Acknowledgements may be taken back after the cut over.
     AckTakenBack = "ack-taken-back", "3";
+    /// TCP behind an IPv6 extension header is not TCP.
+    ExtensionsOpaque = "extensions-opaque", "2";
+    /// Routing headers that are not spent are walked like others.
+    RoutingWalked = "routing-walked", "2";
     /// A damaged SYN opens a flow.
     DamagedSyn = "damaged-syn", "2";
     /// What a host sends without an FCB leaves.

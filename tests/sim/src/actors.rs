@@ -6,14 +6,14 @@
 //! is all; splice; bury; or, after a failure that allows it, ask another node. Between any
 //! two steps packets go on.
 
-use crate::node::{APP_PORT, Node, PROXY_PORT, VIP, link_addr};
+use crate::node::{APP_PORT, Node, PROXY_PORT, link_addr, vip_for};
 use crate::plan::{Plan, Step};
 use crate::stack::host::Name;
 use crate::talk::Request;
 use dts_core::command::{Command, Event, Fail};
 use smoltcp::socket::tcp::State;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// How far a handover is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,10 +99,6 @@ pub enum Note {
     Wrong(String),
 }
 
-fn vip() -> IpAddr {
-    Ipv4Addr::from(VIP).into()
-}
-
 /// Lets the proxy of a node look at its sockets.
 pub fn run_proxy(n: &mut Node, plan: &Plan, notes: &mut Vec<Note>) {
     let clients: Vec<SocketAddr> = (n.host.tcbs.keys())
@@ -171,7 +167,7 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
             p.ticket = n.ticket;
             p.stage = Stage::Freezing;
             let ticket = p.ticket;
-            let local = SocketAddr::new(vip(), name.0);
+            let local = SocketAddr::new(vip_for(client.ip()), name.0);
             let freeze = Command::Freeze {
                 ticket,
                 client,

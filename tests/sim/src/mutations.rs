@@ -36,6 +36,7 @@ fn likely(m: Mutation) -> &'static [Family] {
         | M::SocketGoneStays
         | M::EveryoneAdvertises => &[Family::Rules],
         M::EarlierForgotten | M::RefusalForgets => &[Family::Again],
+        M::RoutingWalked => &[Family::Attacks],
         M::PortAtOnce => &[Family::Refusals],
         M::DrainUnchecked => &[Family::ShortDrain],
         M::SwallowedLost => &[Family::Refusals],

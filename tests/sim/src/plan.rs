@@ -141,6 +141,8 @@ pub enum Fault {
     Reopen,
     /// Fragments of a TCP datagram come from the wire.
     Fragments,
+    /// SYNs behind IPv6 extension headers that must be dropped come from the wire.
+    Routed,
     /// Client and stack say their last acknowledgement again and again, in turn: so
     /// often, with so many nanoseconds between.
     Storm(u64, u64),
@@ -198,6 +200,10 @@ pub enum Act {
 pub struct ClientPlan {
     /// Its stack.
     pub setup: Setup,
+    /// It speaks IPv6.
+    pub six: bool,
+    /// Of its IPv6 frames so many per mille bear extension headers.
+    pub extensions: u32,
     /// When it connects, nanoseconds.
     pub start: u64,
     /// One-way delay of the wire, nanoseconds.
@@ -327,6 +333,15 @@ impl Plan {
         let family = family.unwrap_or(drawn);
         let mut p = base(seed, family, &mut r);
         family.shape(&mut p, &mut r);
+        // Numbers of their own: one seed is nearly the same run over either family.
+        let mut r = Rng::new(seed, 7);
+        for c in &mut p.clients {
+            if r.permille(500) {
+                c.six = true;
+                c.setup.mtu = (c.setup.mtu + 20).min(p.mtu);
+                c.extensions = r.pick(&[0, 0, 100, 1000]);
+            }
+        }
         p
     }
 
@@ -359,6 +374,8 @@ pub fn usual_client(r: &mut Rng) -> ClientPlan {
             rx: r.pick(&[20_000, 65_535]),
             ..usual_stack(r)
         },
+        six: false,
+        extensions: 0,
         start: r.range(1, 5) * MS,
         delay: r.pick(&[50 * US, 500 * US, 2 * MS, 12 * MS, 50 * MS]),
         requests: vec![(r.range(24, 1200) as usize, r.range(1, 30_000) as usize)],

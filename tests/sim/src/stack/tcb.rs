@@ -50,7 +50,7 @@ pub struct Setup {
     pub sack: bool,
     /// Window shift; `None` without window scaling.
     pub shift: Option<u8>,
-    /// MTU, bytes: MSS plus 40.
+    /// MTU, bytes: MSS plus 40, or 60 over IPv6.
     pub mtu: usize,
     /// Receive buffer, 1 to 65,535 bytes.
     pub rx: usize,
