@@ -406,6 +406,7 @@ impl Shard {
         f.next_hop = next_hop;
         f.observe_client(s, now);
         self.forward(v, slot, frame, s, out);
+        self.yield_to_new(v, slot, s, now, out);
         self.check_end(v, slot, now, out);
     }
 
@@ -435,10 +436,34 @@ impl Shard {
         }
         self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
+        self.yield_to_new(v, slot, s, now, out);
         if !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
         }
         self.check_end(v, slot, now, out);
+    }
+
+    /// The client has sent a SYN of another ISN, and the RST that the old stack's challenge
+    /// asks for: the flow is over. Its stack, which is none any more, would answer what the
+    /// client says next with RST, in the very number that the new connection, perhaps
+    /// another node's, expects.
+    fn yield_to_new<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        s: &Segment,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        let anew = s.has(RST) && s.seq == f.c_acked && f.challenged.is_some();
+        if !anew || broken(Mutation::AnewToOld) {
+            return;
+        }
+        f.challenged = None;
+        f.expires = Some(now + v.params.closing);
+        self.tell_end(v, slot, out);
+        self.entomb(v, slot);
     }
 
     /// Translates a client's segment and gives it to the local stack.

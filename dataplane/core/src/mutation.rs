@@ -176,6 +176,9 @@ mutations! {
     ChallengeOff = "challenge-off", "6";
     /// The urgent pointer stays where it was when bytes before it are cut off.
     UrgentUnmoved = "urgent-unmoved", "5.11";
+    /// A drain does not compare what the kernel received with what it found (the daemon's
+    /// rule, broken in the simulator's).
+    UrgentUnchecked = "urgent-unchecked", "5.11";
     /// An acknowledgement storm goes on.
     StormGoesOn = "storm-goes-on", "5.13";
     /// The breaker takes the first repeated acknowledgement for a storm.
@@ -192,6 +195,8 @@ mutations! {
     SocketGoneStays = "socket-gone-stays", "5.20";
     /// Every node answers a solicitation for a VIP.
     EveryoneAdvertises = "everyone-advertises", "2";
+    /// What a client says that opened anew reaches the stack of its old connection.
+    AnewToOld = "anew-to-old", "6";
     /// A SYN inside a live flow silences it until the client speaks.
     ChallengeForever = "challenge-forever", "6";
 }

@@ -11,6 +11,7 @@ use crate::plan::{Plan, Step};
 use crate::stack::host::Name;
 use crate::talk::Request;
 use dts_core::command::{Command, Event, Fail};
+use dts_core::mutation::{Mutation, broken};
 use smoltcp::socket::tcp::State;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -228,6 +229,10 @@ fn drain(n: &mut Node, plan: &Plan, client: SocketAddr) -> Result<(Vec<u8>, bool
     }
     let mut request = p.read.clone();
     request.extend(t.peek());
+    let found = p.onward.map_or(0, |o| o.1 as usize) + request.len();
+    if t.received() != found && !broken(Mutation::UrgentUnchecked) {
+        return Err(format!("{} bytes received, {found} found", t.received()));
+    }
     if request.len() > plan.first_window as usize {
         return Err("too large".into());
     }

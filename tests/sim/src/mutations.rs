@@ -23,11 +23,13 @@ fn likely(m: Mutation) -> &'static [Family] {
             &[Family::DestDies]
         }
         M::AbortConfirmed | M::ProofIgnored => &[Family::Steps],
+        M::AnewToOld => &[Family::Reopen],
         M::ChallengeOff => &[Family::Reopen, Family::ClientActs],
         M::ChallengeForever | M::ProbeLost | M::AskedForgotten => &[Family::ClientActs],
         M::HeldUnverified | M::DamagedSyn => &[Family::Noise],
         M::WindowRetreats | M::OptionsOffered => &[Family::Options],
         M::UrgentUnmoved
+        | M::UrgentUnchecked
         | M::StormGoesOn
         | M::StormAtOnce
         | M::FragmentsPass

@@ -364,6 +364,7 @@ pub fn usual_stack(r: &mut Rng) -> Setup {
         tx: 65_535,
         ack_delay_ms: r.pick(&[0, 10, 40]),
         keepalive_ms: 0,
+        out_of_band: false,
     }
 }
 
