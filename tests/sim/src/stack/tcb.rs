@@ -598,9 +598,11 @@ impl Tcb {
         s.has(FIN) || !s.payload.is_empty()
     }
 
-    /// Nothing is left of the connection.
+    /// Nothing is left of the connection. (A RST in SYN-RECEIVED makes smoltcp's socket
+    /// listen again; a real listener is a socket of its own.)
     pub fn is_dead(&mut self) -> bool {
         let s = self.socket();
-        s.state() == tcp::State::Closed && s.remote_endpoint().is_none()
+        let none = matches!(s.state(), tcp::State::Closed | tcp::State::Listen);
+        none && s.remote_endpoint().is_none()
     }
 }
