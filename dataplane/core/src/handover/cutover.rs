@@ -68,6 +68,7 @@ impl Shard {
         let Some(d) = f.dest.as_mut() else { return };
         d.phase = Phase::Served;
         d.request = Vec::new();
+        d.before.taken();
         f.local_port = app_port;
         // A challenge that is awaited is one of the socket that had the flow.
         f.challenged = None;
@@ -143,6 +144,7 @@ impl Shard {
         let start = d.state.c_base.wrapping_add(1);
         let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
         let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
+        f.asked = false;
         f.c_acked = ack;
         f.c_window = window;
         f.c_edge = seq::max(
