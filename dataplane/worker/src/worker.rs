@@ -232,6 +232,7 @@ impl Worker {
             *to = a + b;
         }
         c.counters = self.shard.counters.clone();
+        c.replays = self.shard.replays;
         c.flows = self.shard.flows() as u64;
         if census {
             c.states = self.shard.count_states();
