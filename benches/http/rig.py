@@ -165,6 +165,7 @@ class Rig:
         run("ip", "-n", f"{PREFIX}lb", "link", "set", "lo", "up")
         run(*netns("lb", "sysctl", "-q", "-w", "net.core.somaxconn=4096", "net.ipv4.tcp_max_syn_backlog=4096",
                    "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_max_tw_buckets=262144",
+                   "net.ipv6.conf.all.disable_ipv6=1",
                    "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"))
         self.front = f"{self.env['WIRE_NET']}.{BALANCER}"
         self.plug("lb", "wire0", "brwire", "wlb", self.front)
@@ -192,6 +193,8 @@ class Rig:
                                       stdout=log, stderr=log),
         }
         for port in (80, 81):
+            if any(p.poll() is not None for p in self.balancers.values()):
+                raise RuntimeError((self.state / "balancer.log").read_text())
             self.wait(f"the balancer at port {port}", ["curl", "-sf", "-m", "1", f"http://{self.front}:{port}/"])
 
     def wait(self, what, command, seconds=10):

@@ -19,7 +19,11 @@ end
 
 function init(args)
     wrk.headers["X-Pool"] = pool
-    wrk.init(args)
+    bytes = wrk.format()
+end
+
+function request()
+    return bytes
 end
 
 function done(summary, latency)
