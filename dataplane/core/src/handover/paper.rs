@@ -177,8 +177,8 @@ impl Shard {
             return self.paper_accept(v, slot, out);
         }
         let heard = self.heard.get(&key).filter(|h| h.isn == s.seq);
-        let slot = match self.seat(&id, slot, service, now) {
-            Ok(slot) => slot,
+        let (slot, before) = match self.seat(&id, slot, service, now) {
+            Ok(seat) => seat,
             Err(_) => return self.bare_refuse(v, &peer, s.seq, out),
         };
         let st = SpliceState {
@@ -221,6 +221,7 @@ impl Shard {
             filling: None,
             probe_answered: false,
             end_told: false,
+            before,
             paper: Some(PaperSide {
                 acked: s.seq.wrapping_add(1),
                 ..PaperSide::default()
@@ -276,7 +277,7 @@ impl Shard {
             // The source gave up; what the stack has of the request it must forget.
             let seq = s.seq;
             self.play(v, slot, ClientSegment::reset(seq), &[], out);
-            return self.leave(slot);
+            return self.leave(v, slot);
         }
         if d.phase != Phase::Data || !s.has(ACK) {
             return self.drop_frame(Drop::LinkStale);
@@ -320,7 +321,7 @@ impl Shard {
         let (peer, base) = (d.peer, d.state.s_base);
         if s.has(RST) {
             let c_base = d.state.c_base;
-            self.leave(slot);
+            self.leave(v, slot);
             return self.bare_refuse(v, &peer, c_base, out);
         }
         if let Some(p) = d.paper.as_mut() {
