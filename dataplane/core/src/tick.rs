@@ -100,7 +100,8 @@ impl Shard {
         let Some((node, incarnation)) = f.peer else {
             return false;
         };
-        if f.expires.is_some() || now - f.acked_at < PROGRESS {
+        // The bare form knows no incarnation: 0 tells nothing of a new start.
+        if incarnation == 0 || f.expires.is_some() || now - f.acked_at < PROGRESS {
             return false;
         }
         if broken(Mutation::OrphansHang) {

@@ -431,3 +431,40 @@ fn a_segment_for_another_worker_that_finds_no_buffer_is_counted() {
     // At the right one it is the replay that finds none.
     assert_eq!(lost, 2);
 }
+
+/// Node 2, which has the flow, hands it back in the bare form, and it is refused.
+#[test]
+fn a_tombstone_that_refused_a_bare_splice_is_no_orphan() {
+    let mut p = Pair::served(1000, 9000, 50);
+    p.a.v.params.paper_form = true;
+    let back = Tcp {
+        eth_dst: p.a.v.link_mac,
+        eth_src: p.b.v.link_mac,
+        src: p.b.v.link,
+        dst: p.a.v.link,
+        sport: 3333,
+        dport: 8080,
+        seq: 1000,
+        ack: 0,
+        flags: SYN,
+        window: 0,
+        opts: Build {
+            mss: Some(1460),
+            splice: Some(SpliceOption {
+                client: CLIENT_V4,
+                port: CPORT,
+                init_seq: 9000,
+            }),
+            ..NONE
+        },
+        payload: b"",
+    };
+    p.a.rx(Port::Link, back.frame());
+    assert_eq!(p.a.one(Port::WireHost).seg.flags, SYN);
+    p.a.rx(Port::WireHost, host(8080, 0, 1001, RST | ACK, 0, NONE, b""));
+    assert_eq!(p.a.one(Port::Link).seg.flags, RST | ACK);
+    assert_eq!(p.a.s.count_states(), [0, 0, 0, 0, 1], "as it was");
+    p.a.pass(5_000);
+    assert!(p.a.silent(), "the client is served by node 2");
+    assert_eq!(p.a.s.count_states(), [0, 0, 0, 0, 1]);
+}
