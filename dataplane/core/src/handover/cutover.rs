@@ -67,6 +67,7 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_mut() else { return };
         d.phase = Phase::Served;
+        let took = now - d.started;
         d.request = Vec::new();
         d.before.taken();
         f.local_port = app_port;
@@ -95,6 +96,7 @@ impl Shard {
         );
         let egress = std::mem::take(&mut d.egress);
         self.set_state(slot, State::Served);
+        self.replays.observe(took);
         match (paper, fast) {
             (true, _) => self.counters.replay_paper += 1,
             (false, true) => self.counters.replay_fast_open += 1,

@@ -163,7 +163,7 @@ impl Shard {
         if len > v.params.first_window as usize || m.body.len() > len || m.seq != st.c_base {
             return self.refuse(v, m, Reason::Malformed, now, out);
         }
-        let (slot, before) = match self.seat(v, &id, slot, service, now) {
+        let (slot, before) = match self.seat(&id, slot, service, now) {
             Ok(seat) => seat,
             Err(reason) => return self.refuse(v, m, reason, now, out),
         };
@@ -211,7 +211,6 @@ impl Shard {
     /// Finds or makes the FCB for a flow that comes here, with what is known of it.
     pub(crate) fn seat(
         &mut self,
-        v: &View,
         id: &FlowId,
         slot: Option<u32>,
         service: usize,
@@ -221,7 +220,7 @@ impl Shard {
         if let Some(slot) = slot {
             let f = &mut self.slots[slot as usize];
             // A handover to the node itself: both ends share the FCB.
-            if f.source.as_ref().is_some_and(|s| s.flow == Some(*id)) && id.source == v.node {
+            if f.source.as_ref().is_some_and(|s| s.flow == Some(*id)) {
                 return Ok((slot, before));
             }
             // A live flow under the same name is another one only if its ISN says so;
