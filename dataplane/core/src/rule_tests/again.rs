@@ -506,3 +506,52 @@ fn a_handover_to_the_node_itself_keeps_its_own_end() {
     let f = p.a.s.slots.iter().find(|f| f.state == State::Served);
     assert!(f.unwrap().dest.is_some() && f.unwrap().source.is_none());
 }
+
+/// The flow comes back before the end mark of the handover that took it away is
+/// answered.
+#[test]
+fn a_flow_comes_back_to_a_source_that_still_waits() {
+    let mut p = Pair::spliced(1000, 9000, 50);
+    let f = p.synack(synack_opts(777, 130));
+    p.b.rx(Port::WireHost, f);
+    for f in p.b.tx(Port::Link) {
+        p.a.rx(Port::Link, f);
+    }
+    p.a.tx(Port::Link);
+    p.b.told();
+    let k = p.k();
+    let f = client(k, p.s1(), ACK | PSH, ts(140, 5010), NEXT);
+    p.b.rx(Port::Wire, f);
+    assert_eq!(p.b.one(Port::WireHost).payload, NEXT);
+    let end = k + NEXT.len() as u32;
+    let f = host(8080, p.l1(), end, ACK, 500, ts(779, 140), b"");
+    p.b.rx(Port::WireHost, f);
+    p.b.command(Command::Freeze {
+        ticket: 2,
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8080),
+    });
+    p.b.command(Command::Splice {
+        ticket: 2,
+        dest: sock(on_link(1u8), 8080),
+        request: NEXT.to_vec(),
+        taken: GET.len() as u32,
+        client_fin: false,
+    });
+    assert_eq!(p.a.s.count_states(), [0, 0, 0, 0, 1]);
+    for f in p.b.tx(Port::Link) {
+        p.a.rx(Port::Link, f);
+    }
+    let syn = p.a.one(Port::WireHost);
+    assert_eq!((syn.seg.flags, syn.payload.as_slice()), (SYN, NEXT));
+    assert!(
+        matches!(p.a.events()[..], [Event::Done { ticket: 1, .. }]),
+        "the first handover has its end"
+    );
+    // Refused, the intake is a tombstone again, and the flow lives on at node 2.
+    let rst = host(8080, 0, end, RST | ACK, 0, Build::default(), b"");
+    p.a.rx(Port::WireHost, rst);
+    p.link();
+    assert_eq!(p.a.s.count_states(), [0, 0, 0, 0, 1]);
+    assert_eq!(p.b.s.count_states(), [0, 0, 0, 1, 0]);
+}

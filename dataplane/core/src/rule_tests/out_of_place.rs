@@ -368,3 +368,33 @@ fn an_abort_that_meets_a_handshake_replay_waits_for_the_stack() {
         }]
     ));
 }
+
+#[test]
+fn a_flow_that_is_over_here_gives_way_to_itself() {
+    let mut p = Pair::spliced(1000, 9000, 50);
+    let (to, flow) = from_source(&p.a);
+    let src = p.a.s.slots.iter().find_map(|f| f.source.as_ref());
+    let state = src.expect("a source").state;
+    p.cut_over();
+    let rst = host(8080, p.l1(), p.k(), RST | ACK, 0, Build::default(), b"");
+    p.b.rx(Port::WireHost, rst);
+    p.link();
+    let again = FlowId { number: 9, ..flow };
+    let fields = Fields {
+        state: Some(state),
+        ..Fields::default()
+    };
+    let head = Head {
+        seq: state.c_base,
+        flags: SYN,
+        ..Head::default()
+    };
+    let f = said(&mut p.a, (to, again), Kind::Splice, &fields, head, GET);
+    p.b.rx(Port::Link, f);
+    let syn = p.b.one(Port::WireHost);
+    assert_eq!((syn.seg.flags, syn.payload.as_slice()), (SYN, GET));
+    // Refused, it leaves nothing: what was there was no tombstone.
+    let rst = host(8080, 0, p.k(), RST | ACK, 0, Build::default(), b"");
+    p.b.rx(Port::WireHost, rst);
+    assert_eq!(p.b.s.flows(), 0);
+}
