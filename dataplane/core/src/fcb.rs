@@ -125,6 +125,9 @@ pub struct Fcb {
     pub c_window: u16,
     /// The local stack was given a segment since it spoke last.
     pub spoken_to: bool,
+    /// The client said something that the stack must answer though it is nothing new, and
+    /// was sent nothing since.
+    pub asked: bool,
     /// Highest TSval that the client was sent.
     pub ts_max: u32,
     /// When the SYN-ACK went out, at intake.
@@ -214,6 +217,7 @@ impl Fcb {
             c_edge: 0,
             c_window: 0,
             spoken_to: false,
+            asked: false,
             ts_max: 0,
             synack_at: None,
             rtt: Span(0),

@@ -69,6 +69,7 @@ impl Shard {
         d.phase = Phase::Served;
         let took = now - d.started;
         d.request = Vec::new();
+        d.before.taken();
         f.local_port = app_port;
         // A challenge that is awaited is one of the socket that had the flow.
         f.challenged = None;
@@ -145,6 +146,7 @@ impl Shard {
         let start = d.state.c_base.wrapping_add(1);
         let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
         let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
+        f.asked = false;
         f.c_acked = ack;
         f.c_window = window;
         f.c_edge = seq::max(
