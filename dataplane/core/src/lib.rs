@@ -21,6 +21,7 @@ pub mod key;
 pub mod life;
 pub mod mutation;
 pub mod ownership;
+pub mod resident;
 pub mod seq;
 pub mod shard;
 pub mod steer;

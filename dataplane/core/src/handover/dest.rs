@@ -86,6 +86,44 @@ pub struct DestSide {
 }
 
 impl DestSide {
+    /// What a splice begins, with as much of the request as came with it; `deadline` is
+    /// the time for the rest of it.
+    pub(crate) fn new(
+        flow: FlowId,
+        peer: Peer,
+        state: SpliceState,
+        request: Vec<u8>,
+        now: Instant,
+        deadline: Span,
+    ) -> Self {
+        Self {
+            flow,
+            peer,
+            phase: Phase::Gather,
+            state,
+            request,
+            asked: None,
+            untold: 0,
+            replay: Replay::FastOpen,
+            l_isn: 0,
+            l_tsval: 0,
+            l_window: 0,
+            started: now,
+            due: now + deadline,
+            tries: 0,
+            handshake_done: false,
+            synacks_due: 0,
+            egress: Vec::new(),
+            given: Vec::new(),
+            ended: None,
+            taken: state.cut.wrapping_add(u32::from(state.client_fin)),
+            filling: None,
+            probe_answered: false,
+            end_told: false,
+            paper: None,
+        }
+    }
+
     /// Notes that the stack was given `s`.
     pub(crate) fn note_taken(&mut self, s: &Segment) {
         if seq::le(s.seq, self.taken) && seq::lt(self.taken, s.seq_end()) {
@@ -166,32 +204,9 @@ impl Shard {
         };
         let f = &mut self.slots[slot as usize];
         f.take_over(&st, &id);
-        f.dest = Some(Box::new(DestSide {
-            flow: id,
-            peer: m.peer,
-            phase: Phase::Gather,
-            state: st,
-            request: m.body.to_vec(),
-            asked: None,
-            untold: 0,
-            replay: Replay::FastOpen,
-            l_isn: 0,
-            l_tsval: 0,
-            l_window: 0,
-            started: now,
-            due: now + v.params.deadline,
-            tries: 0,
-            handshake_done: false,
-            synacks_due: 0,
-            egress: Vec::new(),
-            given: Vec::new(),
-            ended: None,
-            taken: st.cut.wrapping_add(u32::from(st.client_fin)),
-            filling: None,
-            probe_answered: false,
-            end_told: false,
-            paper: None,
-        }));
+        let (request, deadline) = (m.body.to_vec(), v.params.deadline);
+        let side = DestSide::new(id, m.peer, st, request, now, deadline);
+        f.dest = Some(Box::new(side));
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
