@@ -125,6 +125,10 @@ fn main() -> Result<()> {
         eprintln!("{name} ...");
         match bench(&scratch, &plan) {
             Ok(entry) => {
+                eprint!(
+                    "{}",
+                    report::table(&[((*name).to_owned(), entry.clone())].into())
+                );
                 let entry = entry
                     .with("cpu", cpu())
                     .with("target_cpu", args.target_cpu.as_str());

@@ -102,13 +102,15 @@ impl Testpmd {
     /// It is gone.
     pub fn received(&mut self) -> Result<u64> {
         self.say("show port stats 0")?;
-        let mut line = String::new();
+        let (mut line, mut asked) = (String::new(), false);
         loop {
             line.clear();
             if self.stdout.read_line(&mut line)? == 0 {
                 bail!("dpdk-testpmd is gone");
             }
-            if let Some(rest) = line.trim().strip_prefix("RX-packets:") {
+            // What `stop` has to say of its own looks alike.
+            asked |= line.contains("NIC statistics for port 0");
+            if let Some(rest) = line.trim().strip_prefix("RX-packets:").filter(|_| asked) {
                 let count = rest.split_whitespace().next().unwrap_or_default();
                 return count.parse().context("dpdk-testpmd's count of frames");
             }

@@ -67,7 +67,7 @@ impl Traffic {
     fn megabytes(&self, frames: u32) -> u64 {
         // A buffer's header and descriptor, and pointers to it in two rings.
         let buffer = u64::from(self.room().unwrap_or(USUAL_ROOM)) + 256 + 64;
-        (u64::from(frames + SPARE) * buffer >> 20) + 96
+        ((u64::from(frames + SPARE) * buffer) >> 20) + 96
     }
 
     fn frame(&self, n: u32) -> Vec<u8> {

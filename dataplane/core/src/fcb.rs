@@ -68,6 +68,9 @@ pub struct Agreed {
     pub ts: bool,
 }
 
+/// Cache lines of an [`Fcb`] that every segment needs.
+const HOT_LINES: usize = 4;
+
 /// The filter control block. Numbers named `c_` are the client's, those named
 /// `s_` are server numbers as the client sees them.
 #[derive(Debug)]
@@ -238,6 +241,14 @@ impl Fcb {
             held: hold::List::default(),
             source: None,
             dest: None,
+        }
+    }
+
+    /// Asks for the part that every segment needs.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        for line in 0..HOT_LINES {
+            hostmem::prefetch_line(self, line);
         }
     }
 

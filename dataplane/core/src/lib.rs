@@ -9,6 +9,7 @@
 //! [`handover::message`] decides, [`table`] finds its [`fcb::Fcb`], `translate` rewrites
 //! it in place. [`handover`] holds both ends of a handover.
 
+pub mod ahead;
 pub mod command;
 pub mod drops;
 pub mod fcb;

@@ -1,5 +1,6 @@
 //! What one worker runs: its flows, its buffers, its counters.
 
+use crate::ahead::Ahead;
 use crate::command::{Command, Event, Fail, FlowInfo};
 use crate::drops::{Drop, Drops};
 use crate::fcb::{Fcb, State};
@@ -68,6 +69,8 @@ pub struct Shard {
     pub(crate) worker: usize,
     pub(crate) workers: usize,
     pub(crate) hash_key: HashKey,
+    /// What was seen of the frame whose turn it is.
+    pub(crate) seen: Ahead,
     pub(crate) table: Table,
     pub(crate) slots: Vec<Fcb>,
     pub(crate) free: Vec<u32>,
@@ -102,12 +105,15 @@ pub struct Shard {
 impl Shard {
     /// An empty shard; `hash_key` is random per boot.
     pub fn new(sizes: Sizes, hash_key: HashKey, view: &View) -> Self {
+        let mut slots = hostmem::vec(sizes.flows);
+        slots.resize_with(sizes.flows, Fcb::free);
         Self {
             worker: sizes.worker,
             workers: sizes.workers,
             hash_key,
+            seen: Ahead::default(),
             table: Table::new(sizes.flows),
-            slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
+            slots,
             free: (0..sizes.flows as u32).rev().collect(),
             store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
             counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
@@ -235,8 +241,9 @@ impl Shard {
 
     // --- slots ---
 
+    #[inline]
     pub(crate) fn find(&self, k: &FlowKey) -> Option<u32> {
-        self.find_hashed(self.hash_key.flow(k), k)
+        self.find_hashed(self.hash_of(k), k)
     }
 
     pub(crate) fn find_hashed(&self, hash: u64, k: &FlowKey) -> Option<u32> {
@@ -245,7 +252,7 @@ impl Shard {
 
     /// A fresh FCB for `k`, which has none; `None` when the table is full.
     pub(crate) fn create(&mut self, k: FlowKey, service: usize, now: Instant) -> Option<u32> {
-        let hash = self.hash_key.flow(&k);
+        let hash = self.hash_of(&k);
         if self.free.is_empty() {
             self.evict_tombstone();
         }

@@ -12,7 +12,8 @@ use arc_swap::{ArcSwap, Cache};
 use core_affinity::CoreId;
 use crossbeam::channel::{Sender, TrySendError, bounded};
 use crossbeam::utils::CachePadded;
-use dpdk::{Producer, Ring};
+use dpdk::{Burst, Producer, Ring};
+use dts_core::ahead::Ahead;
 use dts_core::command::{Command, Event};
 use dts_core::frame::Port;
 use dts_core::shard::{Shard, Sizes};
@@ -149,6 +150,7 @@ impl Fleet {
                 idle: o.idle,
                 idle_sleep: o.idle_sleep,
                 stop: Arc::clone(&self.stop),
+                ahead: Box::new([Ahead::default(); Burst::CAPACITY]),
             };
             let (core, signals) = (o.cores[number], o.has_tap());
             let (ready, failure) = (ready.clone(), Arc::clone(&self.failure));
