@@ -405,6 +405,9 @@ impl Shard {
         }
         f.next_hop = next_hop;
         f.observe_client(s, now);
+        if s.has(RST) {
+            self.revisit(slot);
+        }
         self.forward(v, slot, frame, s, out);
         self.check_end(v, slot, now, out);
     }
@@ -427,15 +430,21 @@ impl Shard {
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
-        if self.waits(slot, s) {
-            return self.wait(v, slot, &frame, s);
+        if s.has(RST) {
+            self.revisit(slot);
         }
-        if let Some(d) = self.slots[slot as usize].dest.as_mut() {
-            d.note_taken(s);
+        let settled = self.slots[slot as usize].settled;
+        if !settled {
+            if self.waits(slot, s) {
+                return self.wait(v, slot, &frame, s);
+            }
+            if let Some(d) = self.slots[slot as usize].dest.as_mut() {
+                d.note_taken(s);
+            }
+            self.complete_handshake(v, slot, s, now, out);
         }
-        self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
-        if !self.slots[slot as usize].held.is_empty() {
+        if !settled && !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
         }
         self.check_end(v, slot, now, out);

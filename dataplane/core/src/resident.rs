@@ -48,6 +48,7 @@ impl Shard {
         (d.l_isn, d.l_tsval, d.l_window) = (isn, ts_val, window);
         d.ended = Some(now);
         f.dest = Some(Box::new(d));
+        f.settled = true;
         f.local_port = app_port;
         f.local_shift = shift;
         f.delta = r.state.s_base.wrapping_sub(isn);

@@ -13,7 +13,8 @@ use crate::hold;
 use crate::key::{FlowKey, HashKey};
 use crate::life::SocketSet;
 use crate::table::Table;
-use crate::time::Instant;
+use crate::tick::Due;
+use crate::time::{Instant, Span};
 use crate::view::View;
 use crate::wire;
 use dts_proto::block::ReplayWindow;
@@ -92,6 +93,12 @@ pub struct Shard {
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
     pub(crate) fragment_id: u32,
+    /// When the slow walk is to look at each slot; [`Due::NEVER`] for one that is free.
+    pub(crate) due: Vec<Due>,
+    /// Slots that the walk is yet to look at whatever they are due.
+    pub(crate) sweep_all: usize,
+    /// The lives of half-open and idle flows by which `due` was reckoned.
+    pub(crate) sweep_lives: (Span, Span),
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
     /// The newest look at the kernel's sockets.
@@ -107,6 +114,8 @@ impl Shard {
     pub fn new(sizes: Sizes, hash_key: HashKey, view: &View) -> Self {
         let mut slots = hostmem::vec(sizes.flows);
         slots.resize_with(sizes.flows, Fcb::free);
+        let mut due = hostmem::vec(sizes.flows);
+        due.resize(sizes.flows, Due::NEVER);
         Self {
             worker: sizes.worker,
             workers: sizes.workers,
@@ -130,6 +139,9 @@ impl Shard {
             message_counter: 0,
             handover_number: 0,
             fragment_id: 0,
+            due,
+            sweep_all: 0,
+            sweep_lives: Default::default(),
             sweep_at: 0,
             last_sweep: Instant(0),
             sockets: None,
@@ -185,7 +197,10 @@ impl Shard {
                     self.unfreeze(v, slot, now, out);
                 }
             }
-            Command::Sockets { set } => self.sockets = Some(set),
+            Command::Sockets { set } => {
+                self.sockets = Some(set);
+                self.sweep_all = self.slots.len();
+            }
             Command::Flows { ticket, limit } => {
                 let flows = self.list(now, limit);
                 self.events.push(Event::Flows { ticket, flows });
@@ -277,6 +292,11 @@ impl Shard {
         self.counts[f.state as usize] -= 1;
         self.counts[state as usize] += 1;
         f.state = state;
+        self.due[slot as usize] = if state == State::Free {
+            Due::NEVER
+        } else {
+            Due::NOW
+        };
     }
 
     /// Gives a slot and all that it holds back.

@@ -137,6 +137,14 @@ impl DestSide {
         self.ended.is_some_and(|t| now - t >= KEPT)
     }
 
+    /// Nothing is left of the handover that a segment of the client could change.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.phase == Phase::Served
+            && self.handshake_done
+            && self.filling.is_none()
+            && self.paper.is_none()
+    }
+
     /// Number behind the client's last byte or FIN that the source passed on.
     pub(crate) fn c_end(&self) -> u32 {
         self.state
@@ -207,6 +215,7 @@ impl Shard {
         let (request, deadline) = (m.body.to_vec(), v.params.deadline);
         let side = DestSide::new(id, m.peer, st, request, now, deadline);
         f.dest = Some(Box::new(side));
+        f.settled = false;
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
@@ -491,6 +500,7 @@ impl Shard {
             return;
         }
         f.expires = Some(now + v.params.closing);
+        self.revisit(slot);
         self.tell_end(v, slot, out);
     }
 
