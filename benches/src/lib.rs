@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod flows;
+pub mod handover;
 pub mod hugepages;
 pub mod micro;
 pub mod node;

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use dts_benches::report::{self, Entry, Summary};
 use dts_benches::rounds::Plan;
 use dts_benches::traffic::{self, Traffic, Way};
-use dts_benches::{node, svg};
+use dts_benches::{handover, node, svg};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -77,6 +77,7 @@ const BENCHES: &[Bench] = &[
         }
         .scale(d, p)
     }),
+    ("handover", |_, p| handover::run(p)),
     ("memory", |_, _| traffic::memory(TEN_MILLION)),
     ("translate_in_10m", |d, p| {
         run(Way::In, TEN_MILLION, TEN_MILLION, d, p)
