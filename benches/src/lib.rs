@@ -12,6 +12,7 @@ pub mod micro;
 pub mod node;
 pub mod report;
 pub mod rounds;
+pub mod spin;
 pub mod svg;
 pub mod testpmd;
 pub mod traffic;

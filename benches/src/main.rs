@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use dts_benches::report::{self, Entry, Summary};
 use dts_benches::rounds::Plan;
 use dts_benches::traffic::{self, Traffic, Way};
-use dts_benches::{handover, node, svg};
+use dts_benches::{handover, node, spin, svg};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -42,6 +42,13 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// The shard alone over frames in the caches, for profilers.
+    Spin {
+        /// `in`, `out` or `discard`.
+        way: String,
+        /// Bursts of 64 frames.
+        bursts: u32,
+    },
     /// A node's data plane, driven by its parent.
     #[command(hide = true)]
     Node {
@@ -98,8 +105,19 @@ fn run(way: Way, resident: u32, active: u32, dir: &Path, plan: &Plan) -> Result<
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    if let Some(What::Node { spec }) = args.what {
-        return node::run(&serde_json::from_str(&spec)?);
+    match args.what {
+        Some(What::Node { spec }) => return node::run(&serde_json::from_str(&spec)?),
+        Some(What::Spin { way, bursts }) => {
+            let way = match way.as_str() {
+                "in" => Way::In,
+                "out" => Way::Out,
+                "discard" => Way::Discard,
+                other => bail!("{other}: neither in nor out nor discard"),
+            };
+            println!("{:.1} ns per frame", spin::run(way, bursts)?);
+            return Ok(());
+        }
+        None => {}
     }
     let only = args.only.trim_end_matches('*');
     let scratch = args.out.join("scratch");
