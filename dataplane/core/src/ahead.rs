@@ -8,13 +8,16 @@
 //! what most frames are at a node of a broadcast cluster: another node's. It ends there.
 
 use crate::drops::Drop;
-use crate::frame::Port;
+use crate::fcb::State;
+use crate::frame::{Frame, Output, Port};
 use crate::key::{Addr, FlowKey};
 use crate::shard::Shard;
 use crate::steer;
+use crate::storm::Side;
+use crate::time::Instant;
 use crate::view::View;
-use crate::wire::options::kind;
-use crate::wire::tcp::SYN;
+use crate::wire::options::{Options, kind};
+use crate::wire::tcp::{ACK, PSH, SYN, Segment};
 
 /// What is known of a frame before its turn.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,9 @@ pub struct Ahead {
     /// There are a key and a hash, and the flow is this worker's.
     known: bool,
     plain: bool,
+    /// The lengths of its headers agree; it is an ACK, perhaps with PSH, and bears
+    /// timestamps and SACK blocks at most.
+    usual: bool,
 }
 
 impl Default for Ahead {
@@ -40,6 +46,7 @@ impl Default for Ahead {
             hash: 0,
             known: false,
             plain: false,
+            usual: false,
         }
     }
 }
@@ -69,6 +76,14 @@ const WITH_TIMESTAMPS: usize = FIXED + 12;
 fn is_tcp4(h: &[u8; FIXED]) -> bool {
     let kind = u32::from_be_bytes([h[12], h[13], h[14], h[23]]);
     kind == 0x0800_4506 && u16::from_be_bytes([h[20], h[21]]) & 0x3fff == 0
+}
+
+/// Its lengths agree, and it says nothing but ACK and PSH.
+#[inline]
+fn is_usual_tcp4(h: &[u8; FIXED], head: &[u8]) -> bool {
+    let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
+    let header = usize::from(h[46] >> 4) * 4;
+    header >= 20 && 20 + header <= total && 14 + total <= head.len() && h[47] & !PSH == ACK
 }
 
 /// Its lengths agree, and it bears no options but timestamps.
@@ -112,7 +127,9 @@ impl Shard {
                 if v.service(&dst, dport).is_none() {
                     return a;
                 }
-                a.plain = intact && is_plain_tcp4(h, head) && h[6..12] != v.wire_mac;
+                let strange = !intact || h[6..12] == v.wire_mac;
+                a.plain = !strange && is_plain_tcp4(h, head);
+                a.usual = !strange && is_usual_tcp4(h, head);
             }
             Port::WireHost => {
                 let Some(service) = v.service_of_local(&src, sport) else {
@@ -159,6 +176,68 @@ impl Shard {
                 ends
             }
         }
+    }
+
+    /// The way of most client segments of a served flow, in one piece: that of
+    /// [`Shard::wire_in`] without the questions that [`Self::look`] has answered. Gives
+    /// the frame back where it is not one.
+    #[inline]
+    pub(crate) fn usual_in<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) -> Option<O::Frame> {
+        if !self.seen.usual {
+            return Some(frame);
+        }
+        let Ok(slot) = self.table.guess(self.seen.hash) else {
+            return Some(frame);
+        };
+        let f = &mut self.slots[slot as usize];
+        if f.state != State::Served || !f.settled || f.challenged.is_some() {
+            return Some(frame);
+        }
+        let head = frame.head();
+        let Some(h) = head.first_chunk::<FIXED>() else {
+            return Some(frame);
+        };
+        if f.key != self.seen.key || frame.len() != head.len() {
+            return Some(frame);
+        }
+        let data = 34 + usize::from(h[46] >> 4) * 4;
+        let opts = Options::parse(&head[FIXED..data]);
+        if opts.others || opts.splice_kind {
+            return Some(frame);
+        }
+        let u16_at = |i: usize| u16::from_be_bytes([h[i], h[i + 1]]);
+        let u32_at = |i: usize| u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]]);
+        let s = Segment {
+            sport: u16_at(34),
+            dport: u16_at(36),
+            seq: u32_at(38),
+            ack: u32_at(42),
+            flags: h[47],
+            window: u16_at(48),
+            opts,
+            l4: 34,
+            opts_at: FIXED,
+            data,
+            end: 14 + usize::from(u16_at(16)),
+        };
+        let next_hop = [h[6], h[7], h[8], h[9], h[10], h[11]];
+        if f.storm.note(Side::Client, &s, now) {
+            self.drop_frame(Drop::AckStorm);
+            return None;
+        }
+        f.next_hop = next_hop;
+        f.observe_client(&s, now);
+        self.forward(v, slot, frame, &s, out);
+        if self.slots[slot as usize].is_over() {
+            self.check_end(v, slot, now, out);
+        }
+        None
     }
 
     /// The frame whose turn comes was seen as this.

@@ -451,6 +451,7 @@ impl Shard {
     }
 
     /// Translates a client's segment and gives it to the local stack.
+    #[inline]
     pub(crate) fn forward<O: Output>(
         &mut self,
         v: &View,
@@ -505,6 +506,7 @@ fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
 impl Fcb {
     /// Notes what a client's segment tells. It has not been judged by a stack:
     /// acknowledgements and windows are taken only when they are plausible.
+    #[inline]
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
         self.last_seen = now;
         if s.has(RST) {

@@ -42,6 +42,7 @@ pub mod wire;
 mod ipv4 {
     pub const CLIENT_V6: bool = false;
     pub const LINK_V6: bool = false;
+    mod ahead_tests;
     mod flow_tests;
     mod handover_tests;
     mod offload_tests;
