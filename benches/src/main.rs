@@ -49,6 +49,15 @@ enum What {
         /// Bursts of 64 frames.
         bursts: u32,
     },
+    /// One comparison with testpmd, with other numbers of flows; nothing is written.
+    One {
+        /// `in`, `out` or `discard`.
+        way: String,
+        /// Flows that the node serves.
+        resident: u32,
+        /// Flows to which the frames belong.
+        active: u32,
+    },
     /// A node's data plane, driven by its parent.
     #[command(hide = true)]
     Node {
@@ -103,21 +112,24 @@ fn run(way: Way, resident: u32, active: u32, dir: &Path, plan: &Plan) -> Result<
     .run(dir, plan)
 }
 
+fn way_of(name: &str) -> Result<Way> {
+    Ok(match name {
+        "in" => Way::In,
+        "out" => Way::Out,
+        "discard" => Way::Discard,
+        other => bail!("{other}: neither in nor out nor discard"),
+    })
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     match args.what {
         Some(What::Node { spec }) => return node::run(&serde_json::from_str(&spec)?),
         Some(What::Spin { way, bursts }) => {
-            let way = match way.as_str() {
-                "in" => Way::In,
-                "out" => Way::Out,
-                "discard" => Way::Discard,
-                other => bail!("{other}: neither in nor out nor discard"),
-            };
-            println!("{:.1} ns per frame", spin::run(way, bursts)?);
+            println!("{:.1} ns per frame", spin::run(way_of(&way)?, bursts)?);
             return Ok(());
         }
-        None => {}
+        _ => {}
     }
     let only = args.only.trim_end_matches('*');
     let scratch = args.out.join("scratch");
@@ -134,6 +146,17 @@ fn main() -> Result<()> {
         warm_up: Duration::from_millis(300),
         measured: Duration::from_secs_f64(args.seconds),
     };
+    if let Some(What::One {
+        way,
+        resident,
+        active,
+    }) = args.what
+    {
+        let entry = run(way_of(&way)?, resident, active, &scratch, &plan)?;
+        let name = format!("{way} {active} of {resident}");
+        print!("{}", report::table(&[(name, entry)].into()));
+        return Ok(());
+    }
     let (start, limit) = (Instant::now(), Duration::from_secs(args.limit));
     let mut failed = Vec::new();
     for (name, bench) in BENCHES.iter().filter(|(name, _)| name.starts_with(only)) {

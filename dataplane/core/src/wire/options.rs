@@ -99,7 +99,7 @@ impl Options {
         }
         let blocks = o.len().saturating_sub(16) / 8;
         let sack = [kind::NOP, kind::NOP, kind::SACK, (2 + blocks * 8) as u8];
-        if blocks == 0 || o.len() % 8 != 0 || o[12..16] != sack {
+        if blocks == 0 || !o.len().is_multiple_of(8) || o[12..16] != sack {
             return Self::read(o);
         }
         r.sack = Some((16, blocks));
