@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-vm demo matrix rtt-table bench bench-micro sim fuzz coverage lint clean
+.PHONY: help deps build test test-vm demo matrix rtt-table bench bench-micro sim ownership fuzz coverage lint clean
 
 CARGO ?= cargo
 SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc
@@ -47,6 +47,9 @@ sim: ## the cluster simulator: 20,000 seeds, then each rule broken on purpose
 	$(CARGO) build --release -p dts-sim
 	$(CARGO) run --release -q -p dts-sim -- --seeds $(SIM_SEEDS)
 	$(CARGO) run --release -q -p dts-sim -- --mutations
+
+ownership: ## docs/ownership.md's table and plot: how evenly buckets are spread, and what a change moves
+	$(CARGO) run --release -q -p dts-core --example ownership_report -- docs/img/ownership.svg
 
 fuzz: ## libFuzzer over all targets for FUZZ_SECONDS (an hour), guided by coverage
 	@tests/fuzz/run

@@ -5,7 +5,7 @@ set -euo pipefail
 PACKAGES=(
     build-essential pkg-config clang libclang-dev libdpdk-dev dpdk dpdk-dev
     iproute2 iputils-ping ethtool nftables procps
-    tcpdump tshark curl wrk nginx jq openssl python3
+    tcpdump tshark curl wrk nginx haproxy jq openssl python3
 )
 
 installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || true) == installed ]]; }
@@ -26,11 +26,11 @@ if ((${#missing[@]})); then
     if command -v debconf-set-selections >/dev/null; then
         echo "wireshark-common wireshark-common/install-setuid boolean false" | debconf-set-selections
     fi
-    # The lab starts its own nginx in its own namespaces. The packaged service must not start on this machine, so for the
+    # The lab and the benches start their own nginx and haproxy in namespaces. The packaged services must not start on this machine, so for the
     # time of the installation the packages' scripts are told to start nothing, as policy-rc.d(8) describes.
     policy=/usr/sbin/policy-rc.d
-    nginx_is_new=0
-    installed nginx || nginx_is_new=1
+    new_services=()
+    for service in nginx haproxy; do installed "$service" || new_services+=("$service"); done
     if [[ ! -e $policy ]]; then
         trap 'rm -f "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -39,10 +39,10 @@ if ((${#missing[@]})); then
     apt-get update -q
     apt-get install -q -y --no-install-recommends "${missing[@]}"
     # Nor after the next boot. A service that was there before is its owner's business.
-    if ((nginx_is_new)); then
-        if command -v systemctl >/dev/null; then systemctl disable -q nginx 2>/dev/null || true
-        else update-rc.d nginx disable; fi
-    fi
+    for service in "${new_services[@]}"; do
+        if command -v systemctl >/dev/null; then systemctl disable -q "$service" 2>/dev/null || true
+        else update-rc.d "$service" disable; fi
+    done
 fi
 
 command -v cargo >/dev/null || {

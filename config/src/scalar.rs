@@ -206,13 +206,15 @@ macro_rules! choices {
 
 choices! {
     /// Who owns a new connection.
-    Policy: "designated, flow-hash or source-hash" {
+    Policy: "designated, flow-hash, source-hash or source-net-hash" {
         /// One named node.
         Designated = "designated",
         /// By the connection's addresses and ports.
         FlowHash = "flow-hash",
         /// By the client's address alone.
         SourceHash = "source-hash",
+        /// By the client's network: 24 bits of an IPv4 address, 64 of an IPv6 address.
+        SourceNetHash = "source-net-hash",
     }
 }
 

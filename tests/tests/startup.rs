@@ -527,7 +527,7 @@ fn ask(connection: &OwnedFd, message: &[u8], fds: &[RawFd]) -> Option<FailCode> 
 /// A well-formed question.
 fn handover() -> Vec<u8> {
     let dest = SocketAddr::from(([192, 0, 2, 2], 80));
-    encode_request(dest, b"GET / HTTP/1.1\r\n\r\n").unwrap()
+    encode_request(dest, 0, b"GET / HTTP/1.1\r\n\r\n").unwrap()
 }
 
 /// A connection that no service has.

@@ -1,13 +1,16 @@
 //! What the data plane counts, read at each scrape.
 
+use crate::metrics::seconds;
 use dts_core::drops::Drop;
 use dts_core::fcb::State;
 use dts_core::frame::Port;
+use dts_core::histogram::BOUNDS_NS;
 use dts_core::view::View;
 use dts_worker::{PortSnapshot, WorkerSnapshot};
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{self, MetricFamily};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The data plane at a moment.
@@ -37,7 +40,8 @@ impl FleetCollector {
     /// # Errors
     /// A metric has an invalid name, which a test would find.
     pub fn new(source: Source) -> prometheus::Result<Self> {
-        let descs = Families::new()?.desc();
+        let mut descs = Families::new()?.desc();
+        descs.push(replay_desc()?);
         Ok(Self { source, descs })
     }
 }
@@ -53,7 +57,9 @@ impl Collector for FleetCollector {
             return Vec::new();
         };
         families.fill(&sample);
-        families.collect()
+        let mut all = families.collect();
+        all.push(replays(&sample));
+        all
     }
 }
 
@@ -121,6 +127,47 @@ families! {
     loops: IntCounterVec, "dts_worker_loops_total", "Turns of the worker's loop, by what they found.", ["found", "worker"];
     sleeps: IntCounterVec, "dts_worker_sleeps_total", "Sleeps of an idle worker.", ["worker"];
     peers: IntGaugeVec, "dts_peers", "Other members, by state.", ["state"];
+}
+
+const REPLAY: &str = "dts_replay_seconds";
+const REPLAY_HELP: &str =
+    "Destination: from the splice to the cut over, when the own stack had the whole request.";
+
+fn replay_desc() -> prometheus::Result<Desc> {
+    let labels = vec!["worker".to_owned()];
+    Desc::new(REPLAY.into(), REPLAY_HELP.into(), labels, HashMap::new())
+}
+
+/// The workers' histograms. The library's own type takes single observations only.
+fn replays(sample: &Sample) -> MetricFamily {
+    let metric = |w: &WorkerSnapshot| {
+        let mut sum = 0;
+        let mut bucket = |(&bound, &count): (&u64, &u64)| {
+            sum += count;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(seconds(bound));
+            bucket.set_cumulative_count(sum);
+            bucket
+        };
+        let buckets = BOUNDS_NS.iter().zip(&w.replays.counts);
+        let buckets: Vec<_> = buckets.map(&mut bucket).collect();
+        let mut histogram = proto::Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(w.replays.counts.iter().sum());
+        histogram.set_sample_sum(seconds(w.replays.sum_ns));
+        let mut label = proto::LabelPair::default();
+        label.set_name("worker".into());
+        label.set_value(w.worker.to_string());
+        let mut metric = proto::Metric::from_label(vec![label]);
+        metric.set_histogram(histogram);
+        metric
+    };
+    let mut family = MetricFamily::default();
+    family.set_name(REPLAY.into());
+    family.set_help(REPLAY_HELP.into());
+    family.set_field_type(proto::MetricType::HISTOGRAM);
+    family.set_metric(sample.workers.iter().map(metric).collect());
+    family
 }
 
 fn set(vec: &IntGaugeVec, labels: &[&str], value: u64) {

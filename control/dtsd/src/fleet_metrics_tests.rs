@@ -3,6 +3,7 @@
 use super::*;
 use crate::metrics::Metrics;
 use crate::testkit::config;
+use dts_core::time::Span;
 use dts_worker::PortCounters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -23,6 +24,9 @@ fn sample(workers: usize, factor: u64) -> Sample {
         w.drops.0[Drop::NotOwner as usize] = 3 * factor;
         w.counters.replay_fast_open = factor;
         w.counters.opened = 5 * factor;
+        for us in [1, 40, 2_000_000] {
+            (0..factor).for_each(|_| w.replays.observe(Span::micros(us)));
+        }
         w.counters.orphan_resets = 2 * factor;
         w.states = [1, 2, 3, 4, 5];
         w.mbufs_used = 17;
@@ -198,6 +202,15 @@ fn values_follow_the_workers() {
             ),
             ("dts_replays_total{replay=\"fast_open\"}", 2 * factor),
             ("dts_replays_total{replay=\"paper\"}", 0),
+            (
+                "dts_replay_seconds_bucket{worker=\"0\",le=\"0.000001\"}",
+                factor,
+            ),
+            (
+                "dts_replay_seconds_bucket{worker=\"0\",le=\"0.00005\"}",
+                2 * factor,
+            ),
+            ("dts_replay_seconds_count{worker=\"1\"}", 3 * factor),
             ("dts_connections_opened_total{worker=\"0\"}", 5 * factor),
             (
                 "dts_resets_total{reason=\"orphan\",worker=\"0\"}",
@@ -232,6 +245,9 @@ fn hand_counted_metrics_follow_too() {
     metrics
         .handovers
         .count(crate::history::Outcome::Refused, Some((took, &steps)));
+    metrics
+        .handovers
+        .count_rpc(std::time::Duration::from_micros(20));
     metrics.rpc.count("malformed");
     let p = scrape(&metrics);
     let expect = [
@@ -246,6 +262,14 @@ fn hand_counted_metrics_follow_too() {
             1.0,
         ),
         ("dts_handover_step_seconds_count{step=\"bury\"}", 0.0),
+        (
+            "dts_handover_step_seconds_bucket{step=\"rpc\",le=\"0.000015\"}",
+            0.0,
+        ),
+        (
+            "dts_handover_step_seconds_bucket{step=\"rpc\",le=\"0.00002\"}",
+            1.0,
+        ),
         ("dts_rpc_requests_total{result=\"malformed\"}", 1.0),
     ];
     for (series, value) in expect {

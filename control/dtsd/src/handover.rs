@@ -146,6 +146,11 @@ impl Handovers {
         }
     }
 
+    /// The request for a handover that was accepted had been on its way this long.
+    pub fn count_rpc(&self, took: Duration) {
+        self.metrics.count_rpc(took);
+    }
+
     /// Accepts no more and waits, at most `patience`, for those under way.
     pub fn stop(&self, patience: Duration) {
         self.stopping.store(true, Ordering::SeqCst);

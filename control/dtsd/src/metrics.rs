@@ -1,18 +1,25 @@
 //! What the control thread counts itself: handovers, RPCs, hellos.
 
 use crate::history::{Outcome, StepTimes};
+use dts_core::histogram::BOUNDS_NS;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Upper bounds in seconds, 50 us to 1 s; the deadline of a handover is among
-/// them.
-const BUCKETS: [f64; 15] = [
-    50e-6, 100e-6, 200e-6, 300e-6, 500e-6, 750e-6, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 150e-3,
-    300e-3, 1.0,
-];
+/// Upper bounds in seconds, the data plane's.
+pub(crate) fn buckets() -> Vec<f64> {
+    BOUNDS_NS.iter().map(|&ns| seconds(ns)).collect()
+}
+
+/// The number that is written like the bound: 0.000075 and not 0.00007500000000000001.
+pub(crate) fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// The step before a handover: from the proxy's sending to the daemon's receipt.
+const RPC: &str = "rpc";
 
 /// Values of the `result` label of `dts_rpc_requests_total`.
 const RPC_RESULTS: [&str; 5] = ["done", "failed", "malformed", "denied", "overload"];
@@ -52,16 +59,17 @@ impl HandoverMetrics {
                 "dts_handover_duration_seconds",
                 "From the receipt of a request to its answer, for handovers that were accepted.",
             )
-            .buckets(BUCKETS.to_vec()),
+            .buckets(buckets()),
         )?;
         let steps = HistogramVec::new(
             HistogramOpts::new(
                 "dts_handover_step_seconds",
                 "Time that each step took, for handovers that were accepted.",
             )
-            .buckets(BUCKETS.to_vec()),
+            .buckets(buckets()),
             &["step"],
         )?;
+        steps.with_label_values(&[RPC]);
         for (name, _) in StepTimes::default().named() {
             steps.with_label_values(&[name]);
         }
@@ -73,6 +81,12 @@ impl HandoverMetrics {
             duration,
             steps,
         })
+    }
+
+    /// How long the request for one that was accepted had been on its way.
+    pub fn count_rpc(&self, took: Duration) {
+        let rpc = self.steps.with_label_values(&[RPC]);
+        rpc.observe(took.as_secs_f64());
     }
 
     /// Counts one that has ended, with its duration and steps where they are

@@ -1,12 +1,12 @@
 //! How control threads talk to the data plane: commands go to a worker, and one
 //! thread brings what all workers report to whoever waits for it.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use dts_core::command::{Command, Event};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The data plane as the handover code sees it.
@@ -23,10 +23,34 @@ pub trait Plane: Send + Sync {
     fn command(&self, worker: usize, command: Command) -> Result<(), Command>;
 }
 
+/// Where a ticket's events wait. No channel: those spin before they sleep, and what
+/// spins here keeps the worker that it waits for from its core.
+#[derive(Debug)]
+struct Place {
+    events: Mutex<VecDeque<Event>>,
+    most: usize,
+    arrival: Condvar,
+}
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, event: Event) {
+        let mut events = self.lock();
+        if events.len() < self.most {
+            events.push_back(event);
+            drop(events);
+            self.arrival.notify_one();
+        }
+    }
+}
+
 /// Brings events to the threads that wait for them.
 #[derive(Debug, Default)]
 pub struct Dispatcher {
-    waiting: Mutex<HashMap<u64, Sender<Event>>>,
+    waiting: Mutex<HashMap<u64, Arc<Place>>>,
     last_ticket: AtomicU64,
 }
 
@@ -36,11 +60,15 @@ impl Dispatcher {
     #[must_use]
     pub fn open(self: &Arc<Self>, events: usize) -> Waiter {
         let ticket = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
-        let (sender, receiver) = bounded(events);
-        self.lock().insert(ticket, sender);
+        let place = Arc::new(Place {
+            events: Mutex::default(),
+            most: events,
+            arrival: Condvar::new(),
+        });
+        self.lock().insert(ticket, Arc::clone(&place));
         Waiter {
             ticket,
-            receiver,
+            place,
             dispatcher: Arc::clone(self),
         }
     }
@@ -55,13 +83,13 @@ impl Dispatcher {
     /// An event that nobody waits for any more is dropped: its handover has
     /// been answered.
     pub fn deliver(&self, event: Event) {
-        let waiting = self.lock();
-        if let Some(sender) = waiting.get(&ticket_of(&event)) {
-            let _ = sender.try_send(event);
+        let place = self.lock().get(&ticket_of(&event)).cloned();
+        if let Some(place) = place {
+            place.put(event);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Sender<Event>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Place>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,7 +108,7 @@ fn ticket_of(event: &Event) -> u64 {
 pub struct Waiter {
     /// What commands name this by.
     pub ticket: u64,
-    receiver: Receiver<Event>,
+    place: Arc<Place>,
     dispatcher: Arc<Dispatcher>,
 }
 
@@ -88,7 +116,13 @@ impl Waiter {
     /// The next event, or `None` at the deadline.
     #[must_use]
     pub fn next(&self, deadline: Instant) -> Option<Event> {
-        self.receiver.recv_deadline(deadline).ok()
+        let left = deadline.saturating_duration_since(Instant::now());
+        let place = &self.place;
+        let waited = place
+            .arrival
+            .wait_timeout_while(place.lock(), left, |events| events.is_empty());
+        let (mut events, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        events.pop_front()
     }
 }
 

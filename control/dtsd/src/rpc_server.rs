@@ -5,7 +5,9 @@ use crate::handover::Handovers;
 use crate::metrics::RpcMetrics;
 use crate::threads;
 use dts_config::RpcAllow;
-use dts_proto::rpc::{Answer, Connection, FailCode, PeerCredentials, RecvError, Request, Server};
+use dts_proto::rpc::{
+    Answer, Connection, FailCode, PeerCredentials, RecvError, Request, Server, monotonic_ns,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::os::fd::AsFd;
@@ -125,8 +127,18 @@ impl Shared {
         }
         loop {
             let answer = match connection.recv() {
-                Ok((Request::Handover { dest, request }, socket)) => {
-                    self.handovers.run(dest, &request, socket)
+                Ok((message, socket)) => {
+                    let Request::Handover {
+                        dest,
+                        sent_ns,
+                        request,
+                    } = message;
+                    let waited = Duration::from_nanos(monotonic_ns().saturating_sub(sent_ns));
+                    let answer = self.handovers.run(dest, &request, socket);
+                    if matches!(answer, Answer::Done(_)) {
+                        self.handovers.count_rpc(waited);
+                    }
+                    answer
                 }
                 Err(error) if error.is_message_error() => Answer::Failed {
                     code: FailCode::Malformed,

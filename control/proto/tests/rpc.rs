@@ -88,6 +88,7 @@ fn request_descriptor_and_answer_arrive() {
         let Request::Handover {
             dest: asked,
             request,
+            ..
         } = request;
         assert_eq!(asked, dest());
         assert_eq!(request, expected);
@@ -171,7 +172,7 @@ fn garbage_is_an_error_and_the_next_message_is_read() {
         refused(&vec![1; 2 * MAX_MESSAGE], 0),
         RecvError::Malformed(CodecError::Oversize { .. })
     ));
-    let good = dts_proto::rpc::encode_request(dest(), b"GET").unwrap();
+    let good = dts_proto::rpc::encode_request(dest(), 0, b"GET").unwrap();
     assert!(matches!(refused(&good, 2), RecvError::Descriptors));
     assert!(matches!(refused(&good, 8), RecvError::Descriptors));
     // End of file shows that no copy of a passed descriptor is left open.

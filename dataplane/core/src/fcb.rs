@@ -133,6 +133,9 @@ pub struct Fcb {
     pub local_shift: u8,
     /// The local stack was given a segment since it spoke last.
     pub spoken_to: bool,
+    /// The client said something that the stack must answer though it is nothing new, and
+    /// was sent nothing since.
+    pub asked: bool,
     /// The client sent a RST with exactly the number that its stack expects, which
     /// the stack has not contradicted since (RFC 5961, section 3.2).
     pub client_reset: bool,
@@ -224,6 +227,7 @@ impl Fcb {
             c_edge: 0,
             c_window: 0,
             spoken_to: false,
+            asked: false,
             ts_max: 0,
             synack_at: None,
             rtt: Span(0),

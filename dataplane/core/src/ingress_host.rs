@@ -150,7 +150,7 @@ impl Shard {
             State::Held if from_app && f.dest.is_some() => {
                 self.host_replay(v, &frame, &s, slot, now, out)
             }
-            State::Held if s.sport == f.local_port && f.source.is_some() => {
+            State::Held if s.sport == f.local_port => {
                 if let Some(src) = &mut f.source {
                     src.swallow(&frame, &s);
                 }

@@ -409,6 +409,7 @@ impl Shard {
             self.revisit(slot);
         }
         self.forward(v, slot, frame, s, out);
+        self.yield_to_new(v, slot, s, now, out);
         self.check_end(v, slot, now, out);
     }
 
@@ -444,10 +445,34 @@ impl Shard {
             self.complete_handshake(v, slot, s, now, out);
         }
         self.forward(v, slot, frame, s, out);
+        self.yield_to_new(v, slot, s, now, out);
         if !settled && !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
         }
         self.check_end(v, slot, now, out);
+    }
+
+    /// The client has sent a SYN of another ISN, and the RST that the old stack's challenge
+    /// asks for: the flow is over. Its stack, which is none any more, would answer what the
+    /// client says next with RST, in the very number that the new connection, perhaps
+    /// another node's, expects.
+    fn yield_to_new<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        s: &Segment,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        let anew = s.has(RST) && s.seq == f.c_acked && f.challenged.is_some();
+        if !anew || broken(Mutation::AnewToOld) {
+            return;
+        }
+        f.challenged = None;
+        f.expires = Some(now + v.params.closing);
+        self.tell_end(v, slot, out);
+        self.entomb(v, slot);
     }
 
     /// Translates a client's segment and gives it to the local stack.
@@ -462,6 +487,7 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
+        f.asked |= f.is_asked_by(s) && !broken(Mutation::AskedForgotten);
         translate::to_host(f, &mut frame, s);
         wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
         out.send(Port::WireHost, frame);
@@ -504,6 +530,14 @@ fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
 }
 
 impl Fcb {
+    /// The stack owes the client an acknowledgement of `s` although it is nothing new: a
+    /// sign of life is asked for, or the acknowledgement of these bytes got lost (RFC
+    /// 9293, section 3.10.7.4).
+    pub(crate) fn is_asked_by(&self, s: &Segment) -> bool {
+        let again = s.seq_len() > 0 && seq::le(s.seq_end(), self.c_acked);
+        s.has(ACK) && !s.has(SYN | RST) && (again || s.is_keepalive(self.c_acked))
+    }
+
     /// Notes what a client's segment tells. It has not been judged by a stack:
     /// acknowledgements and windows are taken only when they are plausible.
     #[inline]

@@ -42,6 +42,15 @@ impl Addr {
     pub fn is_multicast(&self) -> bool {
         self.0[0] == 0xff
     }
+    /// The network of a client: the first 24 bits of an IPv4 address (class C), the
+    /// first 64 of an IPv6 address (RFC 4291, section 2.5.4).
+    #[inline]
+    pub fn net(&self) -> Self {
+        let mut a = *self;
+        let host = if self.is_v4() { 15 } else { 8 };
+        a.0[host..].fill(0);
+        a
+    }
     /// The standard library's form.
     pub fn ip(self) -> IpAddr {
         Ipv6Addr::from(self.0).to_canonical()

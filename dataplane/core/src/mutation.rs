@@ -64,6 +64,8 @@ mutations! {
     FinLost = "fin-lost", "5.9";
     /// A keepalive of the client during a handover gets no answer.
     ProbeLost = "probe-lost", "5.10";
+    /// What the client asked before the freeze, and was not answered, stays unanswered.
+    AskedForgotten = "asked-forgotten", "5.10";
     /// A keepalive of the stack goes out in its own numbers.
     KeepaliveLeak = "keepalive-leak", "5.20";
     /// An old TIME_WAIT socket is not reset before the replay.
@@ -106,6 +108,10 @@ mutations! {
     IcmpUntranslated = "icmp-untranslated", "3";
     /// Acknowledgements may be taken back after the cut over.
     AckTakenBack = "ack-taken-back", "3";
+    /// TCP behind an IPv6 extension header is not TCP.
+    ExtensionsOpaque = "extensions-opaque", "2";
+    /// Routing headers that are not spent are walked like others.
+    RoutingWalked = "routing-walked", "2";
     /// A damaged SYN opens a flow.
     DamagedSyn = "damaged-syn", "2";
     /// What a host sends without an FCB leaves.
@@ -160,12 +166,19 @@ mutations! {
     NoTombstone = "no-tombstone", "6";
     /// The end of a flow is not told to its intake.
     EndUntold = "end-untold", "6";
+    /// A node that has a flow again forgets who brought it the first time.
+    EarlierForgotten = "earlier-forgotten", "6";
+    /// A node that refuses a flow which it had before forgets it.
+    RefusalForgets = "refusal-forgets", "6";
     /// Clients of a node that is gone are not reset.
     OrphansHang = "orphans-hang", "6";
     /// A SYN inside a live flow lets everything out, not the challenge alone.
     ChallengeOff = "challenge-off", "6";
     /// The urgent pointer stays where it was when bytes before it are cut off.
     UrgentUnmoved = "urgent-unmoved", "5.11";
+    /// A drain does not compare what the kernel received with what it found (the daemon's
+    /// rule, broken in the simulator's).
+    UrgentUnchecked = "urgent-unchecked", "5.11";
     /// An acknowledgement storm goes on.
     StormGoesOn = "storm-goes-on", "5.13";
     /// The breaker takes the first repeated acknowledgement for a storm.
@@ -182,6 +195,8 @@ mutations! {
     SocketGoneStays = "socket-gone-stays", "5.20";
     /// Every node answers a solicitation for a VIP.
     EveryoneAdvertises = "everyone-advertises", "2";
+    /// What a client says that opened anew reaches the stack of its old connection.
+    AnewToOld = "anew-to-old", "6";
     /// A SYN inside a live flow silences it until the client speaks.
     ChallengeForever = "challenge-forever", "6";
 }

@@ -95,6 +95,19 @@ fn a_solicitation_for_the_vip_has_one_answer() {
 }
 
 #[test]
+fn who_names_no_link_layer_address_is_answered_where_the_question_came_from() {
+    let mut n = Node::new(view(1, 1));
+    let mut body = vec![0; 4];
+    body.extend_from_slice(&addr(VIP).0);
+    // Unicast: the asker knows the address and wants it confirmed.
+    let f = icmp(CLIENT_MAC, asker(), addr(VIP), nd::SOLICIT, &body, 255);
+    n.rx(Port::Wire, f);
+    let reply = n.tx(Port::Wire).remove(0);
+    assert_eq!(reply[..6], CLIENT_MAC);
+    assert!(n.silent());
+}
+
+#[test]
 fn all_nodes_hear_that_the_vip_is_taken() {
     let (mut a, mut b) = nodes();
     a.rx(Port::Wire, ask(NONE, addr(VIP)));

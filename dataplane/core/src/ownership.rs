@@ -1,10 +1,18 @@
 //! Who owns a new connection: a keyed hash into a bucket table that is a pure
-//! function of (members, weights, policy, epoch).
+//! function of (members, weights, policy, key).
+//!
+//! Every node computes the table by itself, so only integers are used: a logarithm of
+//! the machine's mathematical library may differ in its last bit.
 
-use crate::key::{FlowKey, HashKey};
+use crate::key::{Addr, FlowKey, HashKey};
 use dts_config::Policy;
 use siphasher::sip::SipHasher13;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::hash::Hasher;
+
+/// Owner of every bucket where no member has a weight: no node has this id.
+pub const NOBODY: u16 = 0;
 
 /// A member as the bucket table sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +36,9 @@ impl BucketTable {
     /// Builds the table of `buckets` (a power of two) buckets.
     ///
     /// `key` is equal on all nodes. With [`Policy::Designated`] every bucket is
-    /// `designated`'s; otherwise each bucket goes to the member with the highest
-    /// weighted rendezvous score, so that a change of members moves only the
-    /// buckets that it must.
+    /// `designated`'s. Otherwise each member has its exact share by weight, to one
+    /// bucket, and a change of members or weights moves little more than it must: see
+    /// [`assign`].
     pub fn new(
         policy: Policy,
         designated: Option<u16>,
@@ -38,12 +46,10 @@ impl BucketTable {
         buckets: usize,
         key: [u8; 16],
     ) -> Self {
-        let owner = (0..buckets)
-            .map(|b| match (policy, designated) {
-                (Policy::Designated, Some(node)) => node,
-                _ => best(b as u64, members, &key),
-            })
-            .collect();
+        let owner = match (policy, designated) {
+            (Policy::Designated, Some(node)) => vec![node; buckets].into(),
+            _ => assign(members, buckets, &key),
+        };
         Self {
             owner,
             mask: buckets as u64 - 1,
@@ -52,19 +58,31 @@ impl BucketTable {
         }
     }
 
+    /// The bucket of a new connection.
+    #[inline]
+    pub fn bucket(&self, k: &FlowKey) -> usize {
+        let h = match self.policy {
+            Policy::SourceHash => self.key.addr(&k.client),
+            Policy::SourceNetHash => self.key.addr(&k.client.net()),
+            Policy::FlowHash | Policy::Designated => self.key.flow(k),
+        };
+        (h & self.mask) as usize
+    }
+
     /// The owner of a new connection.
     #[inline]
     pub fn owner(&self, k: &FlowKey) -> u16 {
-        let h = match self.policy {
-            Policy::SourceHash => self.key.addr(&k.client),
-            _ => self.key.flow(k),
-        };
-        self.owner[(h & self.mask) as usize]
+        self.owner[self.bucket(k)]
+    }
+
+    /// The owner of each bucket.
+    pub fn owners(&self) -> &[u16] {
+        &self.owner
     }
 
     /// The owner of what belongs to no connection (ARP, ICMP, closed ports).
     #[inline]
-    pub fn owner_of(&self, a: &crate::key::Addr) -> u16 {
+    pub fn owner_of(&self, a: &Addr) -> u16 {
         self.owner[(self.key.addr(a) & self.mask) as usize]
     }
 
@@ -84,82 +102,100 @@ impl BucketTable {
     }
 }
 
-/// Weighted rendezvous hashing: the member with the largest `weight / -ln(u)`,
-/// u uniform in (0, 1) from the keyed hash of (bucket, member).
-fn best(bucket: u64, members: &[Share], key: &[u8; 16]) -> u16 {
-    let mut top = (f64::MIN, 0u16);
-    for m in members.iter().filter(|m| m.weight > 0) {
+/// The owner of each bucket: weighted rendezvous hashing with exact quotas.
+///
+/// A bucket ranks the members by weighted rendezvous (highest random weight), and a
+/// member may own [`quotas`] buckets, of which it prefers those with the higher hash.
+/// Deferred acceptance (Gale and Shapley, 1962) finds the one assignment in which no
+/// bucket and member would both rather have each other. Plain rendezvous moves exactly
+/// what it must and spreads by chance; this spreads evenly and moves little more
+/// (`make ownership`, `docs/ownership.md`).
+fn assign(members: &[Share], buckets: usize, key: &[u8; 16]) -> Box<[u16]> {
+    let mut members: Vec<Share> = members.iter().copied().filter(|m| m.weight > 0).collect();
+    members.sort_unstable_by_key(|m| m.node);
+    let quota = quotas(&members, buckets, key);
+    let hash = |bucket: usize, m: &Share| {
         let mut h = SipHasher13::new_with_key(key);
-        h.write_u64(bucket);
+        h.write_u64(bucket as u64);
         h.write_u16(m.node);
-        let u = ((h.finish() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        let score = f64::from(m.weight) / -u.ln();
-        if score > top.0 || (score == top.0 && m.node < top.1) {
-            top = (score, m.node);
+        h.finish()
+    };
+    // Best first; the first member that has not refused the bucket is at the end.
+    let mut wishes: Vec<Vec<u16>> = (0..buckets)
+        .map(|b| {
+            let cost = |m: &Share| (log2_under_one(hash(b, m)) << 16) / u64::from(m.weight);
+            let mut by_cost: Vec<(u64, u16)> =
+                (0..).zip(&members).map(|(i, m)| (cost(m), i)).collect();
+            by_cost.sort_unstable_by_key(|&c| Reverse(c));
+            by_cost.into_iter().map(|(_, i)| i).collect()
+        })
+        .collect();
+    let mut held: Vec<BinaryHeap<Reverse<(u64, usize)>>> = vec![BinaryHeap::new(); members.len()];
+    let mut free: Vec<usize> = (0..buckets).collect();
+    while let Some(b) = free.pop() {
+        let Some(i) = wishes[b].pop().map(usize::from) else {
+            // Nobody has a weight: the quotas add up to the buckets otherwise.
+            continue;
+        };
+        held[i].push(Reverse((hash(b, &members[i]), b)));
+        if held[i].len() > quota[i]
+            && let Some(Reverse((_, refused))) = held[i].pop()
+        {
+            free.push(refused);
         }
     }
-    top.1
+    let mut owner = vec![NOBODY; buckets];
+    for (m, kept) in members.iter().zip(&held) {
+        for Reverse((_, b)) in kept {
+            owner[*b] = m.node;
+        }
+    }
+    owner.into()
+}
+
+/// How many buckets each member owns: its share by weight, rounded by largest
+/// remainder; equal remainders by a keyed hash of the member.
+fn quotas(members: &[Share], buckets: usize, key: &[u8; 16]) -> Vec<usize> {
+    let total: u64 = members.iter().map(|m| u64::from(m.weight)).sum();
+    let share = |m: &Share| buckets as u64 * u64::from(m.weight);
+    let mut quota: Vec<usize> = members
+        .iter()
+        .map(|m| (share(m) / total) as usize)
+        .collect();
+    let mut remainder: Vec<(u64, u64, usize)> = (0..)
+        .zip(members)
+        .map(|(i, m)| {
+            let mut h = SipHasher13::new_with_key(key);
+            h.write_u16(m.node);
+            (share(m) % total, h.finish(), i)
+        })
+        .collect();
+    remainder.sort_unstable_by_key(|&r| Reverse(r));
+    let left = (buckets - quota.iter().sum::<usize>()).min(remainder.len());
+    for (_, _, i) in &remainder[..left] {
+        quota[*i] += 1;
+    }
+    quota
+}
+
+/// `-log2((h + 1) / 2^64)` with 32 fractional bits, the last few of them rounded down:
+/// the rendezvous cost of a hash, exponentially distributed.
+fn log2_under_one(h: u64) -> u64 {
+    let h = h.max(1);
+    let zeros = h.leading_zeros();
+    // In [1, 2), 63 fractional bits. Squaring doubles the logarithm: its integer part is
+    // the next bit (Knuth, The Art of Computer Programming 1, section 1.2.2, exercise 25).
+    let mut x = h << zeros;
+    let mut bits = 0u64;
+    for _ in 0..32 {
+        let square = u128::from(x) * u128::from(x);
+        let carry = (square >> 127) as u64;
+        bits = bits << 1 | carry;
+        x = (square >> (63 + carry)) as u64;
+    }
+    ((u64::from(zeros) + 1) << 32) - bits
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::Addr;
-
-    fn members(n: u16) -> Vec<Share> {
-        (1..=n).map(|node| Share { node, weight: 100 }).collect()
-    }
-
-    fn table(policy: Policy, m: &[Share]) -> BucketTable {
-        BucketTable::new(policy, Some(2), m, 4096, *b"0123456789abcdef")
-    }
-
-    fn key(port: u16) -> FlowKey {
-        FlowKey {
-            client: Addr::v4([10, 0, 0, 9]),
-            vip: Addr::v4([10, 0, 0, 1]),
-            client_port: port,
-            port: 80,
-        }
-    }
-
-    #[test]
-    fn shares_follow_weights() {
-        let mut m = members(3);
-        m[2].weight = 50;
-        let t = table(Policy::FlowHash, &m);
-        let s: Vec<usize> = (1..=3).map(|n| t.share(n)).collect();
-        assert_eq!(s.iter().sum::<usize>(), 4096);
-        assert!(
-            (1500..1780).contains(&s[0]) && (1500..1780).contains(&s[1]),
-            "{s:?}"
-        );
-        assert!((730..910).contains(&s[2]), "{s:?}");
-        m[2].weight = 0;
-        assert_eq!(table(Policy::FlowHash, &m).share(3), 0);
-    }
-
-    #[test]
-    fn removing_a_member_moves_only_its_buckets() {
-        let all = table(Policy::FlowHash, &members(4));
-        let less = table(Policy::FlowHash, &members(3));
-        for b in 0..4096 {
-            if all.owner[b] != 4 {
-                assert_eq!(all.owner[b], less.owner[b]);
-            }
-        }
-    }
-
-    #[test]
-    fn policies() {
-        let m = members(3);
-        assert!((0..100).all(|p| table(Policy::Designated, &m).owner(&key(p)) == 2));
-        let src = table(Policy::SourceHash, &m);
-        assert!((0..100).all(|p| src.owner(&key(p)) == src.owner(&key(0))));
-        let flow = table(Policy::FlowHash, &m);
-        let mut seen: Vec<u16> = (0..100).map(|p| flow.owner(&key(p))).collect();
-        seen.sort_unstable();
-        seen.dedup();
-        assert_eq!(seen, [1, 2, 3]);
-    }
-}
+#[path = "ownership_tests.rs"]
+mod tests;

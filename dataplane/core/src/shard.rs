@@ -9,6 +9,7 @@ use crate::handover::answers::Answers;
 use crate::handover::paper::{Aliases, Heard};
 use crate::handover::ports::SplicePorts;
 use crate::handover::source::Request;
+use crate::histogram::Histogram;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
 use crate::life::SocketSet;
@@ -107,6 +108,8 @@ pub struct Shard {
     pub drops: Drops,
     /// What else is counted.
     pub counters: Counters,
+    /// Destination: from the splice to the cut over.
+    pub replays: Histogram,
 }
 
 impl Shard {
@@ -147,6 +150,7 @@ impl Shard {
             sockets: None,
             drops: Drops::default(),
             counters: Counters::default(),
+            replays: Histogram::default(),
         }
     }
 

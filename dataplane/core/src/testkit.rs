@@ -148,6 +148,8 @@ pub struct Out {
     pub handed: Vec<(usize, Port, Vec<u8>)>,
     /// How frames come in pieces, see [`Pieces::of`].
     pub seed: u64,
+    /// No buffer is free.
+    pub dry: bool,
 }
 
 impl Default for Out {
@@ -157,6 +159,7 @@ impl Default for Out {
             metas: Default::default(),
             handed: Vec::new(),
             seed: 1,
+            dry: false,
         }
     }
 }
@@ -164,7 +167,7 @@ impl Default for Out {
 impl Pool for Out {
     type Frame = Pieces;
     fn frame(&mut self, bytes: &[u8]) -> Option<Pieces> {
-        Some(Pieces::of(bytes, self.seed))
+        (!self.dry).then(|| Pieces::of(bytes, self.seed))
     }
 }
 

@@ -155,7 +155,7 @@ impl Shard {
         let Some((node, incarnation)) = f.peer else {
             return false;
         };
-        if incarnation == 0 || f.expires.is_some() || now - f.acked_at < PROGRESS {
+        if f.expires.is_some() || now - f.acked_at < PROGRESS {
             return false;
         }
         if broken(Mutation::OrphansHang) {

@@ -85,12 +85,14 @@ pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outg
     // the client, which sent it once, what is left of it would be a duplicate ACK.
     let bare = s.flags == ACK && s.is_empty();
     let replayed = bare && only_replayed(f, frame.head(), s) && !broken(Mutation::ReplayedAckLeft);
-    let news = !(pure && !f.spoken_to || replayed);
+    // If it did send that again, it wants to be told.
+    let news = (f.spoken_to || !pure) && (f.asked || !replayed);
     if !news && known && s.seq.wrapping_add(f.delta) == f.s_nxt {
         return false;
     }
     f.c_window = window;
     f.spoken_to = false;
+    f.asked = false;
     let mut e = Edit::of(frame, s.l4);
     if s.sport != o.port {
         e.sport(o.port);

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use core_affinity::CoreId;
@@ -25,6 +26,7 @@ use crate::egress::{Egress, Route, Tx};
 use crate::start::{Opened, StartError};
 use crate::stats::{Block, PortSnapshot, WorkerSnapshot};
 use crate::worker::{Clock, Worker};
+use dpdk::wait::{Waiter, Waker};
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 256;
@@ -37,10 +39,15 @@ const BACKLOG_SHARE: usize = 16;
 /// scheduling; the kernel's default is 50 us.
 const TIMER_SLACK_NS: u64 = 1_000;
 
+/// Longest sleep of a worker that is woken by whatever comes: counters and the walk
+/// over all FCBs do not wait longer.
+const LONGEST_SLEEP: Duration = Duration::from_millis(10);
+
 /// One worker as its fleet sees it.
 struct Member {
     thread: JoinHandle<()>,
     commands: Sender<Command>,
+    waker: Waker,
     block: Arc<CachePadded<Block>>,
 }
 
@@ -126,11 +133,24 @@ impl Fleet {
             // uses hash messages of different length.
             let mut shard = Shard::new(sizes, view.steer_key, &view);
             fill(number, &mut shard);
+            let rx = rx_queues(o, number)?;
+            let (mut waiter, waker) =
+                Waiter::new().map_err(|e| StartError::new("workers.idle", e.to_string()))?;
+            let mut woken = true;
+            for (port, queue) in &rx {
+                woken &= waiter.watch(queue, o.info(*port));
+            }
+            // The ring from another worker wakes nobody.
+            let idle_sleep = if woken && workers == 1 {
+                LONGEST_SLEEP
+            } else {
+                o.idle_sleep
+            };
             let worker = Worker {
                 number,
                 workers,
                 clock: self.clock,
-                rx: rx_queues(o, number)?,
+                rx,
                 vlans: Port::ALL.map(|p| o.finish(p).vlan),
                 ring,
                 egress: Egress::new(
@@ -148,7 +168,8 @@ impl Fleet {
                 received: Default::default(),
                 counts: WorkerSnapshot::default(),
                 idle: o.idle,
-                idle_sleep: o.idle_sleep,
+                idle_sleep,
+                waiter,
                 stop: Arc::clone(&self.stop),
                 ahead: Box::new([Ahead::default(); Burst::CAPACITY]),
             };
@@ -176,6 +197,7 @@ impl Fleet {
             self.members.push(Member {
                 thread,
                 commands,
+                waker,
                 block,
             });
         }
@@ -197,8 +219,8 @@ impl Fleet {
         steer::worker_of_client(&view, &client.ip().into(), client.port(), self.workers())
     }
 
-    /// Asks a worker for something; it looks within microseconds, or after its
-    /// idle sleep.
+    /// Asks a worker for something; it looks within microseconds, and an idle one
+    /// is woken.
     ///
     /// # Errors
     /// The command, where the worker's queue is full, the worker is gone, or
@@ -206,9 +228,13 @@ impl Fleet {
     pub fn command(&self, worker: usize, command: Command) -> Result<(), Command> {
         match self.members.get(worker) {
             None => Err(command),
-            Some(m) => m.commands.try_send(command).map_err(|e| match e {
-                TrySendError::Full(c) | TrySendError::Disconnected(c) => c,
-            }),
+            Some(m) => match m.commands.try_send(command) {
+                Ok(()) => {
+                    m.waker.wake();
+                    Ok(())
+                }
+                Err(TrySendError::Full(c) | TrySendError::Disconnected(c)) => Err(c),
+            },
         }
     }
 

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dts_core::drops::{Drop, Drops};
+use dts_core::histogram::{self, Histogram};
 use dts_core::shard::Counters;
 
 /// Frames and their bytes (without FCS).
@@ -42,6 +43,8 @@ pub struct WorkerSnapshot {
     pub drops: Drops,
     /// What else the shard counts.
     pub counters: Counters,
+    /// Destination: from the splice to the cut over.
+    pub replays: Histogram,
     /// FCBs by state, in the order of `State::ALL`; at most a second old.
     pub states: [u64; 5],
     /// FCBs in use.
@@ -103,6 +106,7 @@ macro_rules! block {
             ports: [[AtomicU64; 4]; 4],
             drops: [AtomicU64; Drop::COUNT],
             counters: [AtomicU64; COUNTERS],
+            replays: [AtomicU64; histogram::VALUES],
             states: [AtomicU64; 5],
             $($name: AtomicU64,)*
         }
@@ -113,6 +117,7 @@ macro_rules! block {
                     ports: Default::default(),
                     drops: zeroes(),
                     counters: zeroes(),
+                    replays: zeroes(),
                     states: zeroes(),
                     $($name: AtomicU64::new(0),)*
                 }
@@ -129,6 +134,7 @@ macro_rules! block {
                 }
                 put(&self.drops, &s.drops.0);
                 put(&self.counters, &array(&s.counters));
+                put(&self.replays, &s.replays.to_array());
                 put(&self.states, &s.states);
                 $(self.$name.store(s.$name, Relaxed);)*
             }
@@ -142,6 +148,7 @@ macro_rules! block {
                 }
                 s.drops = Drops(get(&self.drops));
                 s.counters = counters(get(&self.counters));
+                s.replays = Histogram::from_array(get(&self.replays));
                 s.states = get(&self.states);
                 $(s.$name = self.$name.load(Relaxed);)*
                 s
@@ -235,6 +242,7 @@ mod tests {
         }
         s.drops.0.fill_with(&mut n);
         s.counters = counters(std::array::from_fn(|_| n()));
+        s.replays = Histogram::from_array(std::array::from_fn(|_| n()));
         s.states.fill_with(&mut n);
         for field in [
             &mut s.flows,

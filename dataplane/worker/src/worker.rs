@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use crossbeam::utils::CachePadded;
+use dpdk::wait::Waiter;
 use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
 use dts_core::ahead::Ahead;
@@ -18,8 +19,6 @@ use dts_core::shard::Shard;
 use dts_core::steer;
 use dts_core::time::{Instant, Span};
 use dts_core::view::View;
-use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 
 use crate::egress::Egress;
 use crate::offload;
@@ -36,6 +35,8 @@ const COMMAND_TURNS: u64 = 4;
 const COMMANDS: usize = 16;
 /// Bursts that are taken from the ring in one turn.
 const RING_BURSTS: usize = 4;
+/// Longest sleep while something waits for room elsewhere.
+const RETRY: Duration = Duration::from_micros(100);
 /// Empty turns before an idle worker sleeps.
 const PATIENCE: u32 = 64;
 
@@ -100,7 +101,9 @@ pub(crate) struct Worker {
     pub(crate) received: [Traffic; 4],
     pub(crate) counts: WorkerSnapshot,
     pub(crate) idle: Idle,
+    /// Longest sleep of an idle worker.
     pub(crate) idle_sleep: Duration,
+    pub(crate) waiter: Waiter,
     pub(crate) stop: Arc<AtomicBool>,
     /// What was seen of the frames of a burst before their turns.
     pub(crate) ahead: Box<[Ahead; Burst::CAPACITY]>,
@@ -123,7 +126,8 @@ impl Worker {
             }
             self.rx = rx;
             busy |= self.drain_ring(&mut burst);
-            if self.counts.loops.is_multiple_of(COMMAND_TURNS) && !self.commands.is_empty() {
+            let look = empty > 0 || self.counts.loops.is_multiple_of(COMMAND_TURNS);
+            if look && !self.commands.is_empty() {
                 busy = true;
                 self.obey();
             }
@@ -274,6 +278,7 @@ impl Worker {
             *to = a + b;
         }
         c.counters = self.shard.counters.clone();
+        c.replays = self.shard.replays;
         c.flows = self.shard.flows() as u64;
         if census {
             c.states = self.shard.count_states();
@@ -290,10 +295,13 @@ impl Worker {
         self.block.store(c);
     }
 
-    /// Sleeps for the configured time, but not beyond the next deadline. The
-    /// signal by which a TAP announces a frame ends the sleep early.
+    /// Sleeps until a frame or a command comes, where both can be waited for, but
+    /// not beyond the next deadline.
     fn sleep(&mut self, now: Instant) {
         let mut span = self.idle_sleep;
+        if self.egress.waiting() > 0 || !self.unsent.is_empty() {
+            span = span.min(RETRY);
+        }
         if let Some(deadline) = self.shard.next_timer() {
             span = span.min(Duration::from_nanos((deadline - now).0));
         }
@@ -301,8 +309,7 @@ impl Worker {
             return;
         }
         self.counts.sleeps += 1;
-        let flags = ClockNanosleepFlags::empty();
-        // Only an interruption can end it early, and that is welcome.
-        let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, flags, &TimeSpec::from(span));
+        let commands = &self.commands;
+        self.waiter.wait(span, || commands.is_empty());
     }
 }

@@ -82,6 +82,11 @@ client_plug() {
 
 net_up() {
     ns_create sw
+    # A switch has no firewall. Where the host has loaded br_netfilter, every flooded frame would pass one at every port.
+    local hook
+    for hook in iptables ip6tables arptables; do
+        [[ ! -e /proc/sys/net/bridge/bridge-nf-call-$hook ]] || netns sw sysctl -q -w "net.bridge.bridge-nf-call-$hook=0"
+    done
     bridge_create brwire
     bridge_create brlink
     ns_create client

@@ -27,6 +27,7 @@ mod queue;
 mod ring;
 pub mod signals;
 pub mod thread;
+pub mod wait;
 
 pub use burst::Burst;
 pub use eal::Eal;

@@ -26,6 +26,8 @@ pub struct Tcp {
     pub ts: Option<u32>,
     /// Payload bytes.
     pub len: usize,
+    /// The IP header's checksum is right.
+    pub ip_sound: bool,
     /// Both checksums are right.
     pub sound: bool,
 }
@@ -108,6 +110,7 @@ pub fn read(frame: &[u8]) -> Kind {
         rst: h.rst,
         ts,
         len: tcp.payload().len(),
+        ip_sound,
         sound: ip_sound && right == Some(h.checksum),
     })
 }

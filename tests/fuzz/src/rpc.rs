@@ -21,8 +21,12 @@ pub fn run(data: &[u8]) {
 /// What is understood means the same when it is said again.
 fn request_bytes(bytes: &[u8]) {
     if let Ok(r) = decode_request(bytes) {
-        let Request::Handover { dest, request } = &r;
-        let again = encode_request(*dest, request).expect("it fitted before");
+        let Request::Handover {
+            dest,
+            sent_ns,
+            request,
+        } = &r;
+        let again = encode_request(*dest, *sent_ns, request).expect("it fitted before");
         assert!(again.len() <= bytes.len(), "the shortest form");
         assert_eq!(decode_request(&again), Ok(r));
     }
@@ -43,13 +47,18 @@ fn request(u: &mut Input<'_>) {
     } else {
         SocketAddr::from((u.next::<[u8; 16]>(), u.next::<u16>()))
     };
+    let sent_ns = u.next();
     let request = u.rest();
-    let bytes = encode_request(dest, request).expect("a small request");
+    let bytes = encode_request(dest, sent_ns, request).expect("a small request");
     assert!(bytes.len() <= MAX_MESSAGE);
     let request = request.to_vec();
     assert_eq!(
         decode_request(&bytes),
-        Ok(Request::Handover { dest, request })
+        Ok(Request::Handover {
+            dest,
+            sent_ns,
+            request
+        })
     );
     for n in 0..bytes.len().min(64) {
         assert!(decode_request(&bytes[..n]).is_err(), "cut to {n}");

@@ -6,14 +6,15 @@
 //! is all; splice; bury; or, after a failure that allows it, ask another node. Between any
 //! two steps packets go on.
 
-use crate::node::{APP_PORT, Node, PROXY_PORT, VIP, link_addr};
+use crate::node::{APP_PORT, Node, PROXY_PORT, link_addr, vip_for};
 use crate::plan::{Plan, Step};
 use crate::stack::host::Name;
 use crate::talk::Request;
 use dts_core::command::{Command, Event, Fail};
+use dts_core::mutation::{Mutation, broken};
 use smoltcp::socket::tcp::State;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// How far a handover is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,16 @@ pub struct Proxy {
     /// Destinations asked so far.
     pub asked: usize,
     isn: u32,
+    /// An application asks, not the proxy: for this node, its socket having received
+    /// so many bytes before the request.
+    pub onward: Option<(u16, u32)>,
+}
+
+impl Proxy {
+    /// The port of the socket that is handed over.
+    fn port(&self) -> u16 {
+        self.onward.map_or(PROXY_PORT, |_| APP_PORT)
+    }
 }
 
 /// A connection of the application.
@@ -60,6 +71,10 @@ pub struct App {
     written: usize,
     answer_at: u64,
     closed: bool,
+    /// Bytes of requests that were answered here.
+    taken: u32,
+    /// No other node takes the flow.
+    stays: bool,
 }
 
 /// What an actor did that the run wants to know.
@@ -83,10 +98,6 @@ pub enum Note {
     Gave,
     /// Something is wrong.
     Wrong(String),
-}
-
-fn vip() -> IpAddr {
-    Ipv4Addr::from(VIP).into()
 }
 
 /// Lets the proxy of a node look at its sockets.
@@ -119,6 +130,7 @@ pub fn run_proxy(n: &mut Node, plan: &Plan, notes: &mut Vec<Note>) {
                 stage: Stage::Reading,
                 ticket: 0,
                 asked: 0,
+                onward: None,
             }
         });
         if p.stage != Stage::Reading {
@@ -145,10 +157,10 @@ pub fn run_proxy(n: &mut Node, plan: &Plan, notes: &mut Vec<Note>) {
 
 /// Does the step of a handover that is due.
 pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut Vec<Note>) {
-    let name: Name = (PROXY_PORT, client);
     let Some(p) = n.proxies.get_mut(&client) else {
         return;
     };
+    let name: Name = (p.port(), client);
     let ticket = p.ticket;
     match p.stage.clone() {
         Stage::Asked => {
@@ -156,7 +168,7 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
             p.ticket = n.ticket;
             p.stage = Stage::Freezing;
             let ticket = p.ticket;
-            let local = SocketAddr::new(vip(), PROXY_PORT);
+            let local = SocketAddr::new(vip_for(client.ip()), name.0);
             let freeze = Command::Freeze {
                 ticket,
                 client,
@@ -179,13 +191,14 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
         },
         Stage::Splicing(request, client_fin) => {
             let dest = plan.dests[p.asked.min(plan.dests.len() - 1)];
+            let (dest, taken) = p.onward.unwrap_or((dest, 0));
             let dest = SocketAddr::new(Ipv4Addr::from(link_addr(dest)).into(), APP_PORT);
             p.stage = Stage::Waiting;
             let splice = Command::Splice {
                 ticket: p.ticket,
                 dest,
                 request,
-                taken: 0,
+                taken,
                 client_fin,
             };
             n.command(client, splice, now);
@@ -201,18 +214,25 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
 
 /// `control/dtsd/src/drain.rs`: the bytes, and that they are all.
 fn drain(n: &mut Node, plan: &Plan, client: SocketAddr) -> Result<(Vec<u8>, bool), String> {
-    let (Some(p), Some(t)) = (
-        n.proxies.get(&client),
-        n.host.tcbs.get_mut(&(PROXY_PORT, client)),
-    ) else {
+    let Some(p) = n.proxies.get(&client) else {
+        return Err("no connection".into());
+    };
+    let Some(t) = n.host.tcbs.get_mut(&(p.port(), client)) else {
         return Err("no socket".into());
     };
+    if t.socket().send_queue() > 0 {
+        return Err("bytes in the send queue".into());
+    }
     let state = t.state();
     if !matches!(state, State::Established | State::CloseWait) {
         return Err(format!("state {state:?}"));
     }
     let mut request = p.read.clone();
     request.extend(t.peek());
+    let found = p.onward.map_or(0, |o| o.1 as usize) + request.len();
+    if t.received() != found && !broken(Mutation::UrgentUnchecked) {
+        return Err(format!("{} bytes received, {found} found", t.received()));
+    }
     if request.len() > plan.first_window as usize {
         return Err("too large".into());
     }
@@ -253,7 +273,7 @@ pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
             if fail == Fail::Unknown {
                 p.stage = Stage::Burying;
                 notes.push(Note::Due(client));
-            } else if elsewhere && p.asked < plan.dests.len() {
+            } else if elsewhere && p.onward.is_none() && p.asked < plan.dests.len() {
                 p.stage = Stage::Asked;
                 notes.push(Note::Later(client, plan.retry_wait));
             } else {
@@ -266,6 +286,14 @@ pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
 
 /// The proxy ends a connection that no node takes, as `dts-proxy` does.
 fn give_up(n: &mut Node, client: SocketAddr, notes: &mut Vec<Note>) {
+    if n.proxies.get(&client).is_some_and(|p| p.onward.is_some()) {
+        // The application answers itself.
+        if let (Some(p), Some(a)) = (n.proxies.remove(&client), n.apps.get_mut(&client)) {
+            a.unparsed = p.read;
+            a.stays = true;
+        }
+        return;
+    }
     if let Some(p) = n.proxies.get_mut(&client) {
         p.stage = Stage::GaveUp;
     }
@@ -298,7 +326,23 @@ pub fn run_app(n: &mut Node, plan: &Plan, now: u64, notes: &mut Vec<Note>) {
                 ..App::default()
             };
         }
+        if n.proxies.get(&client).is_some_and(|p| p.onward.is_some()) {
+            continue;
+        }
         a.unparsed.extend(t.read(usize::MAX));
+        if let Some(node) = a.onward(plan) {
+            let p = Proxy {
+                read: std::mem::take(&mut a.unparsed),
+                stage: Stage::Asked,
+                ticket: 0,
+                asked: 0,
+                isn,
+                onward: Some((node, a.taken)),
+            };
+            n.proxies.insert(client, p);
+            notes.push(Note::Due(client));
+            continue;
+        }
         if let Err(what) = a.parse(plan, now, notes) {
             notes.push(Note::Wrong(format!("node {}: {what}", n.id)));
             a.unparsed.clear();
@@ -336,6 +380,17 @@ fn total(plan: &Plan, client: SocketAddr) -> usize {
 }
 
 impl App {
+    /// Where the next request's connection goes, if not here: to another node for each
+    /// request behind the first.
+    fn onward(&self, plan: &Plan) -> Option<u16> {
+        let idle = self.written == self.answers.len() && self.head.is_none();
+        if self.taken == 0 || self.stays || !idle {
+            return None;
+        }
+        let next = Request::parse(&self.unparsed).ok().flatten()?;
+        plan.hops.get((next.id & 0xff) as usize - 1).copied()
+    }
+
     fn parse(&mut self, plan: &Plan, now: u64, notes: &mut Vec<Note>) -> Result<(), String> {
         loop {
             if self.head.is_none() {
@@ -349,6 +404,8 @@ impl App {
                 return Err(format!("request {:#x} is damaged", r.id));
             }
             self.head = None;
+            self.taken += r.len as u32;
+            self.stays = false;
             notes.push(Note::Executed(r.id));
             if self.written == self.answers.len() {
                 self.answer_at = now + plan.think;

@@ -176,6 +176,13 @@ impl Check {
         }
     }
 
+    /// The flow moves on, and may come back to a node that had it.
+    pub fn moves(&mut self, client: SocketAddr) {
+        if let Some(c) = self.seen.get_mut(&client) {
+            c.speakers.clear();
+        }
+    }
+
     /// A node lets a segment out on the wire.
     pub fn node_speaks(&mut self, at: u64, node: u16, client: SocketAddr, s: &Seg, by_rule: bool) {
         let Some(c) = self.seen.get_mut(&client) else {

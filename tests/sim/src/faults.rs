@@ -1,11 +1,11 @@
 //! What breaks: nodes, links, applications; and what strangers send.
 
-use crate::node::{APP_PORT, CLUSTER_MAC, Node, SERVICE_PORT, VIP, link_addr, link_mac};
+use crate::node::{APP_PORT, CLUSTER_MAC, Node, SERVICE_PORT, link_addr, link_mac, vip_for};
 use crate::plan::{Fault, MS, SEC};
 use crate::seg::{ACK, Opts, SYN, Seg};
-use crate::world::{Ev, Health, World, client_addr, client_mac};
+use crate::world::{Ev, Health, World, client_mac};
 use dts_core::frame::Port;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The sequence number of SYNs that no client sent.
 pub const STRANGER: u32 = 1000;
@@ -67,7 +67,11 @@ impl World {
             Fault::Fragments => self.fragments(),
             Fault::Storm(rounds, gap) => self.storm(rounds, gap),
             Fault::StormOver(rounds) => self.storm_over(rounds),
-            Fault::Solicit => self.solicit(),
+            Fault::Solicit => {
+                let own = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x2ff);
+                self.solicit(own.into());
+            }
+            Fault::Routed => self.routed(),
             Fault::Forget(id) => self.node(id).host.tcbs.clear(),
             Fault::Look(id) => {
                 let now = self.now;
@@ -113,7 +117,7 @@ impl World {
             Fault::WrongAck => {
                 let (isn, _) = self.clients[0].as_ref().map_or((0, 0), |c| c.numbers());
                 let mut s = self.stranger(ACK, isn.wrapping_add(1), 0x1234_5678);
-                s.opts.ts = self.check.clock_of(client_addr(0)).map(|val| (val, 0));
+                s.opts.ts = self.check.clock_of(self.client_addr(0)).map(|val| (val, 0));
                 self.broadcast(0, s.frame(CLUSTER_MAC, client_mac(0)));
             }
         }
@@ -139,9 +143,9 @@ impl World {
     /// A segment in the name of client 0 that it never sent.
     pub(crate) fn stranger(&self, flags: u8, seq: u32, ack: u32) -> Seg {
         Seg {
-            src: client_addr(0).ip(),
-            dst: Ipv4Addr::from(VIP).into(),
-            sport: client_addr(0).port(),
+            src: self.client_addr(0).ip(),
+            dst: vip_for(self.client_addr(0).ip()),
+            sport: self.client_addr(0).port(),
             dport: SERVICE_PORT,
             seq,
             ack,
@@ -156,27 +160,25 @@ impl World {
     /// "Fragmentation needed" about the last segment that the client was sent, and what
     /// becomes of it: the server's stack must find its own numbers in the quote.
     fn icmp(&mut self) {
-        let Some((s_isn, _)) = self.check.model.server(client_addr(0)) else {
+        let Some((s_isn, _)) = self.check.model.server(self.client_addr(0)) else {
             return;
         };
         let mut q = self.stranger(ACK, s_isn.wrapping_add(1), 0);
         std::mem::swap(&mut q.src, &mut q.dst);
         std::mem::swap(&mut q.sport, &mut q.dport);
         let quote = q.packet();
-        let mut icmp = vec![3, 4, 0, 0, 0, 0, 5, 0];
-        icmp.extend_from_slice(&quote[..28]);
-        let c = checksum(&icmp);
-        icmp[2..4].copy_from_slice(&c.to_be_bytes());
-        let mut ip = vec![0x45, 0, 0, (20 + icmp.len()) as u8, 0, 0, 0, 0, 64, 1, 0, 0];
-        ip.extend_from_slice(&[10, 77, 0, 254]);
-        ip.extend_from_slice(&VIP);
-        let c = checksum(&ip);
-        ip[10..12].copy_from_slice(&c.to_be_bytes());
-        ip.extend_from_slice(&icmp);
-        let mut f = CLUSTER_MAC.to_vec();
-        f.extend_from_slice(&client_mac(0));
-        f.extend_from_slice(&[8, 0]);
-        f.extend_from_slice(&ip);
+        let from: IpAddr = match q.src {
+            IpAddr::V4(_) => Ipv4Addr::new(10, 77, 0, 254).into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x254).into(),
+        };
+        let f = if q.src.is_ipv4() {
+            let icmp = [&[3, 4, 0, 0, 0, 0, 5, 0], &quote[..28]].concat();
+            packet(from, q.src, 1, icmp)
+        } else {
+            let icmp = [&[2, 0, 0, 0, 0, 0, 5, 0], &quote[..60]].concat();
+            packet(from, q.src, 58, icmp)
+        };
+        let f = [&CLUSTER_MAC[..], &client_mac(0), &f].concat();
         self.icmp_sent = true;
         self.broadcast(0, f);
     }
@@ -201,6 +203,37 @@ impl World {
 
 fn option32() -> Vec<u8> {
     vec![32, 12, 10, 77, 0, 200, 0x9c, 0x40, 0, 0, 0, 1]
+}
+
+/// An ICMP message with its checksum, as an IP packet behind its Ethernet type.
+pub(crate) fn packet(src: IpAddr, dst: IpAddr, proto: u8, mut icmp: Vec<u8>) -> Vec<u8> {
+    let n = icmp.len();
+    match (src, dst) {
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            let mut all = [a.octets(), b.octets()].concat();
+            all.extend_from_slice(&[0, 0, (n >> 8) as u8, n as u8, 0, 0, 0, proto]);
+            all.extend_from_slice(&icmp);
+            let c = checksum(&all);
+            icmp[2..4].copy_from_slice(&c.to_be_bytes());
+            let mut p = vec![0x86, 0xdd, 0x60, 0, 0, 0, (n >> 8) as u8, n as u8, proto];
+            p.push(255);
+            p.extend_from_slice(&a.octets());
+            p.extend_from_slice(&b.octets());
+            p.extend_from_slice(&icmp);
+            p
+        }
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let c = checksum(&icmp);
+            icmp[2..4].copy_from_slice(&c.to_be_bytes());
+            let mut ip = vec![0x45, 0, 0, (20 + n) as u8, 0, 0, 0, 0, 64, proto, 0, 0];
+            ip.extend_from_slice(&a.octets());
+            ip.extend_from_slice(&b.octets());
+            let c = checksum(&ip);
+            ip[10..12].copy_from_slice(&c.to_be_bytes());
+            [&[8, 0], &ip[..], &icmp].concat()
+        }
+        _ => Vec::new(),
+    }
 }
 
 pub(crate) fn checksum(b: &[u8]) -> u16 {

@@ -10,6 +10,7 @@ pub mod actors;
 pub mod capture;
 pub mod check;
 pub mod client;
+mod extensions;
 mod faults;
 pub mod model;
 pub mod mutations;

@@ -35,6 +35,8 @@ pub struct Model {
     ts_max: BTreeMap<SocketAddr, u32>,
     /// Highest acknowledgement that a client was sent.
     acked: BTreeMap<SocketAddr, u32>,
+    /// Behind the last byte that a client was sent.
+    sent: BTreeMap<SocketAddr, u32>,
     /// Clients that began anew while an old flow of theirs may live.
     again: BTreeSet<SocketAddr>,
 }
@@ -60,6 +62,10 @@ impl Model {
 
     /// A node speaks to a client.
     pub fn acked(&mut self, client: SocketAddr, s: &Seg) {
+        if !s.has(RST) {
+            let n = self.sent.entry(client).or_insert(s.end());
+            *n = later(*n, s.end());
+        }
         if s.has(ACK) && !s.has(RST | SYN) {
             let a = self.acked.entry(client).or_insert(s.ack);
             *a = later(*a, s.ack);
@@ -75,7 +81,7 @@ impl Model {
     }
 
     /// An application's stack took a replayed SYN.
-    pub fn app_synack(&mut self, node: u16, client: SocketAddr, s: &Seg) {
+    pub fn app_synack(&mut self, node: u16, client: SocketAddr, s: &Seg, onward: bool) {
         let Some(p) = self.promised.get(&client) else {
             return;
         };
@@ -83,9 +89,11 @@ impl Model {
         if known.is_some_and(|l| l.l_isn == s.seq) {
             return;
         }
+        // Its first byte follows the last one that the client was sent.
+        let sent = self.sent.get(&client).filter(|_| onward);
         let local = Local {
             l_isn: s.seq,
-            s_isn: p.s_isn,
+            s_isn: sent.map_or(p.s_isn, |n| n.wrapping_sub(1)),
             shift: if p.scaled {
                 s.opts.shift.unwrap_or(0).min(14)
             } else {
@@ -232,6 +240,7 @@ impl Model {
     pub fn forget(&mut self, client: SocketAddr) {
         self.local.retain(|k, _| k.1 != client);
         self.acked.remove(&client);
+        self.sent.remove(&client);
         if self.promised.contains_key(&client) {
             self.again.insert(client);
         }

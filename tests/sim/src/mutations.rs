@@ -23,11 +23,13 @@ fn likely(m: Mutation) -> &'static [Family] {
             &[Family::DestDies]
         }
         M::AbortConfirmed | M::ProofIgnored => &[Family::Steps],
+        M::AnewToOld => &[Family::Reopen],
         M::ChallengeOff => &[Family::Reopen, Family::ClientActs],
-        M::ChallengeForever | M::ProbeLost => &[Family::ClientActs],
+        M::ChallengeForever | M::ProbeLost | M::AskedForgotten => &[Family::ClientActs],
         M::HeldUnverified | M::DamagedSyn => &[Family::Noise],
         M::WindowRetreats | M::OptionsOffered => &[Family::Options],
         M::UrgentUnmoved
+        | M::UrgentUnchecked
         | M::StormGoesOn
         | M::StormAtOnce
         | M::FragmentsPass
@@ -35,6 +37,8 @@ fn likely(m: Mutation) -> &'static [Family] {
         | M::FirstKeyOnly
         | M::SocketGoneStays
         | M::EveryoneAdvertises => &[Family::Rules],
+        M::EarlierForgotten | M::RefusalForgets => &[Family::Again],
+        M::RoutingWalked => &[Family::Attacks],
         M::PortAtOnce => &[Family::Refusals],
         M::DrainUnchecked => &[Family::ShortDrain],
         M::SwallowedLost => &[Family::Refusals],

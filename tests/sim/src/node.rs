@@ -3,7 +3,7 @@
 use crate::actors::{App, Proxy};
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::stack::host::{Host, Listener};
+use crate::stack::host::{Host, Listener, Name};
 use crate::stack::tcb::Setup;
 use dts_config::{Policy, Replay};
 use dts_core::command::{Command, Event};
@@ -35,6 +35,14 @@ pub const PROXY_PORT: u16 = 8001;
 pub const APP_PORT: u16 = 8080;
 /// The service's other address.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x64);
+/// The service address for a client of this family.
+pub fn vip_for(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => Ipv4Addr::from(VIP).into(),
+        IpAddr::V6(_) => VIP6.into(),
+    }
+}
+
 const KEY: &[u8] = b"0123456789abcdef";
 const NEXT_KEY: &[u8] = b"fedcba9876543210";
 
@@ -312,8 +320,8 @@ impl Node {
 
     /// Tells the workers which sockets there are; `number` rises from look to look.
     pub fn look(&mut self, number: u64, now: u64) {
-        let local = |port| SocketAddr::new(Ipv4Addr::from(VIP).into(), port);
-        let all = self.host.tcbs.keys().map(|n| (local(n.0), n.1));
+        let local = |n: &Name| SocketAddr::new(vip_for(n.1.ip()), n.0);
+        let all = self.host.tcbs.keys().map(|n| (local(n), n.1));
         let set = Arc::new(SocketSet::new(number, all));
         for s in &mut self.shards {
             let c = Command::Sockets { set: set.clone() };

@@ -141,6 +141,8 @@ pub enum Fault {
     Reopen,
     /// Fragments of a TCP datagram come from the wire.
     Fragments,
+    /// SYNs behind IPv6 extension headers that must be dropped come from the wire.
+    Routed,
     /// Client and stack say their last acknowledgement again and again, in turn: so
     /// often, with so many nanoseconds between.
     Storm(u64, u64),
@@ -175,6 +177,8 @@ pub enum Act {
     BlindReset,
     /// A keepalive: one byte below the next number, or none.
     Keepalive(bool),
+    /// Everything that it has sent, once more: its acknowledgement got lost.
+    Repeat,
     /// A window of zero.
     ZeroWindow,
     /// The window again.
@@ -196,6 +200,10 @@ pub enum Act {
 pub struct ClientPlan {
     /// Its stack.
     pub setup: Setup,
+    /// It speaks IPv6.
+    pub six: bool,
+    /// Of its IPv6 frames so many per mille bear extension headers.
+    pub extensions: u32,
     /// When it connects, nanoseconds.
     pub start: u64,
     /// One-way delay of the wire, nanoseconds.
@@ -286,6 +294,9 @@ pub struct Plan {
     pub short_drain: bool,
     /// What breaks, and when.
     pub faults: Vec<(When, Fault)>,
+    /// Nodes that an application hands the flow on to, one for each request behind the
+    /// first.
+    pub hops: Vec<u16>,
     /// The link's keys change: every other node signs with the new one already.
     pub rotate: bool,
     /// Buffers for held frames, bytes of each worker.
@@ -322,6 +333,15 @@ impl Plan {
         let family = family.unwrap_or(drawn);
         let mut p = base(seed, family, &mut r);
         family.shape(&mut p, &mut r);
+        // Numbers of their own: one seed is nearly the same run over either family.
+        let mut r = Rng::new(seed, 7);
+        for c in &mut p.clients {
+            if r.permille(500) {
+                c.six = true;
+                c.setup.mtu = (c.setup.mtu + 20).min(p.mtu);
+                c.extensions = r.pick(&[0, 0, 100, 1000]);
+            }
+        }
         p
     }
 
@@ -344,6 +364,7 @@ pub fn usual_stack(r: &mut Rng) -> Setup {
         tx: 65_535,
         ack_delay_ms: r.pick(&[0, 10, 40]),
         keepalive_ms: 0,
+        out_of_band: false,
     }
 }
 
@@ -354,6 +375,8 @@ pub fn usual_client(r: &mut Rng) -> ClientPlan {
             rx: r.pick(&[20_000, 65_535]),
             ..usual_stack(r)
         },
+        six: false,
+        extensions: 0,
         start: r.range(1, 5) * MS,
         delay: r.pick(&[50 * US, 500 * US, 2 * MS, 12 * MS, 50 * MS]),
         requests: vec![(r.range(24, 1200) as usize, r.range(1, 30_000) as usize)],
@@ -406,6 +429,7 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
         retry_wait: 0,
         short_drain: false,
         faults: Vec::new(),
+        hops: Vec::new(),
         rotate: false,
         hold: 96 << 10,
         hold_flow: 64 << 10,

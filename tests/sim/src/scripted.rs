@@ -1,11 +1,13 @@
 //! What `scenario/rules.rs` needs: rare frames, and what must come of them.
 
-use crate::faults::checksum;
+use crate::extensions;
+use crate::faults::{STRANGER, checksum, packet};
 use crate::node::{CLUSTER_MAC, VIP6};
 use crate::seg::{ACK, ETH, SYN, Seg};
 use crate::world::{Ev, World, client_mac};
 use dts_core::frame::Port;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Marks fragments that nobody but [`World::fragments`] makes.
 const FRAGMENT_ID: [u8; 2] = [0xde, 0xad];
@@ -58,27 +60,55 @@ impl World {
         let mut s = self.stranger(ACK, 1, 1);
         s.payload = vec![0x50; 60];
         let p = s.packet();
-        for (more, from, to) in [(true, 20, 60), (false, 60, p.len())] {
-            let mut f = CLUSTER_MAC.to_vec();
-            f.extend_from_slice(&client_mac(0));
-            f.extend_from_slice(&[8, 0]);
-            let mut ip = p[..20].to_vec();
-            ip[2..4].copy_from_slice(&((20 + to - from) as u16).to_be_bytes());
-            ip[4..6].copy_from_slice(&FRAGMENT_ID);
-            let word = ((from as u16 - 20) / 8) | if more { 0x2000 } else { 0 };
-            ip[6..8].copy_from_slice(&word.to_be_bytes());
-            ip[10..12].copy_from_slice(&[0, 0]);
-            let c = checksum(&ip);
-            ip[10..12].copy_from_slice(&c.to_be_bytes());
+        let head = if s.src.is_ipv4() { 20 } else { 40 };
+        let cut = head + 40;
+        for (more, from, to) in [(true, head, cut), (false, cut, p.len())] {
+            let mut f = [&CLUSTER_MAC[..], &client_mac(0)].concat();
+            let at = (from - head) as u16;
+            let len = to - from;
+            let mut ip = p[..head].to_vec();
+            if head == 20 {
+                f.extend_from_slice(&[8, 0]);
+                ip[2..4].copy_from_slice(&((20 + len) as u16).to_be_bytes());
+                ip[4..6].copy_from_slice(&FRAGMENT_ID);
+                let word = (at / 8) | if more { 0x2000 } else { 0 };
+                ip[6..8].copy_from_slice(&word.to_be_bytes());
+                ip[10..12].copy_from_slice(&[0, 0]);
+                let c = checksum(&ip);
+                ip[10..12].copy_from_slice(&c.to_be_bytes());
+            } else {
+                f.extend_from_slice(&[0x86, 0xdd]);
+                ip[4..6].copy_from_slice(&((8 + len) as u16).to_be_bytes());
+                ip[6] = extensions::FRAGMENT;
+                ip.extend_from_slice(&[6, 0]);
+                ip.extend_from_slice(&(at | u16::from(more)).to_be_bytes());
+                ip.extend_from_slice(&[0, 0]);
+                ip.extend_from_slice(&FRAGMENT_ID);
+            }
             f.extend_from_slice(&ip);
             f.extend_from_slice(&p[from..to]);
             self.broadcast(0, f);
         }
     }
 
+    /// SYNs of a stranger with headers that no node may walk.
+    pub(crate) fn routed(&mut self) {
+        let mut s = self.stranger(SYN, STRANGER, 0);
+        s.src = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x2bad).into();
+        s.dst = VIP6.into();
+        let f = s.frame(CLUSTER_MAC, client_mac(0));
+        for chain in extensions::refused() {
+            self.broadcast(0, extensions::with(&f, &chain));
+        }
+    }
+
     /// Holds a frame for a host against [`Self::fragments`].
     pub(crate) fn no_fragment(&mut self, id: u16, bytes: &[u8]) {
-        if bytes[ETH] >> 4 == 4 && bytes[ETH + 4..ETH + 6] == FRAGMENT_ID {
+        let four = bytes[ETH] >> 4 == 4 && bytes[ETH + 4..ETH + 6] == FRAGMENT_ID;
+        let six = bytes[ETH] >> 4 == 6
+            && bytes[ETH + 6] == extensions::FRAGMENT
+            && bytes.get(ETH + 46..ETH + 48) == Some(&FRAGMENT_ID);
+        if four || six {
             self.check.fail(
                 self.now,
                 "no fragment of TCP reaches a host",
@@ -130,26 +160,18 @@ impl World {
         }
     }
 
-    pub(crate) fn solicit(&mut self) {
+    /// Someone with this address asks who has the IPv6 VIP.
+    pub(crate) fn solicit(&mut self, src: IpAddr) {
         let target = VIP6.octets();
-        let src = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0];
         let mut dst = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0];
         dst[13..].copy_from_slice(&target[13..]);
         let mut icmp = vec![135, 0, 0, 0, 0, 0, 0, 0];
         icmp.extend_from_slice(&target);
         icmp.extend_from_slice(&[1, 1]);
         icmp.extend_from_slice(&client_mac(0));
-        let mut pseudo = [src, dst].concat();
-        pseudo.extend_from_slice(&[0, 0, 0, icmp.len() as u8, 0, 0, 0, 58]);
-        pseudo.extend_from_slice(&icmp);
-        let c = checksum(&pseudo);
-        icmp[2..4].copy_from_slice(&c.to_be_bytes());
         let mut f = vec![0x33, 0x33, dst[12], dst[13], dst[14], dst[15]];
         f.extend_from_slice(&client_mac(0));
-        f.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, icmp.len() as u8, 58, 255]);
-        f.extend_from_slice(&src);
-        f.extend_from_slice(&dst);
-        f.extend_from_slice(&icmp);
+        f.extend_from_slice(&packet(src, Ipv6Addr::from(dst).into(), 58, icmp));
         self.memory.solicits += 1;
         self.broadcast(0, f);
     }

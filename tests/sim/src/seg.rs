@@ -125,14 +125,15 @@ fn ip(p: &[u8]) -> Option<(IpAddr, IpAddr, usize, usize)> {
             let b: [u8; 4] = p[16..20].try_into().ok()?;
             Some((Ipv4Addr::from(a).into(), Ipv4Addr::from(b).into(), l4, end))
         }
-        6 if p.len() >= 60 && p[6] == 6 => {
+        6 if p.len() >= 60 => {
             let end = 40 + usize::from(be16(p, 4));
-            if end > p.len() || end < 60 {
+            let (l4, proto) = crate::extensions::payload(p)?;
+            if proto != 6 || end > p.len() || end < l4 + 20 {
                 return None;
             }
             let a: [u8; 16] = p[8..24].try_into().ok()?;
             let b: [u8; 16] = p[24..40].try_into().ok()?;
-            Some((Ipv6Addr::from(a).into(), Ipv6Addr::from(b).into(), 40, end))
+            Some((Ipv6Addr::from(a).into(), Ipv6Addr::from(b).into(), l4, end))
         }
         _ => None,
     }

@@ -42,6 +42,9 @@ pub struct Impairment {
 }
 
 /// The Gilbert-Elliott chain: a good and a bad state, and in each a probability of loss.
+/// Unlike netem's it returns to the good state after [`Burst::QUIET_US`] without a frame:
+/// netem's waits for frames to leave the bad state, and swallows the retransmissions of a
+/// silent sender, whose pauses double, for a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Burst {
     /// From good to bad, per frame (netem: p).
@@ -52,6 +55,12 @@ pub struct Burst {
     pub bad_loss: f64,
     /// Loss in the good state (netem: 1-k).
     pub good_loss: f64,
+}
+
+impl Burst {
+    /// A burst does not outlast a pause like this, microseconds: half of the shortest
+    /// retransmission time-out.
+    pub const QUIET_US: u64 = 100_000;
 }
 
 /// A fault at a chosen place of every TCP connection.

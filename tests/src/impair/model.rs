@@ -30,6 +30,7 @@ pub struct Sequence {
     key: u64,
     number: u64,
     bad: bool,
+    last_us: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -56,6 +57,7 @@ impl Sequence {
             key: hash.finish(),
             number: 0,
             bad: false,
+            last_us: 0,
         }
     }
 
@@ -72,7 +74,8 @@ impl Sequence {
         low + (self.draw(what) * (2 * i.jitter_us) as f64) as u64
     }
 
-    fn chain(&mut self, b: &Burst) -> bool {
+    fn chain(&mut self, b: &Burst, now_us: u64) -> bool {
+        self.bad &= now_us.saturating_sub(self.last_us) < Burst::QUIET_US;
         let turn = if self.bad { b.to_good } else { b.to_bad };
         if self.draw(Draw::Chain) < turn {
             self.bad = !self.bad;
@@ -81,12 +84,13 @@ impl Sequence {
         self.draw(Draw::ChainLoss) < loss
     }
 
-    /// The fate of the next frame with `bits` bits behind its IP header.
-    pub fn next(&mut self, i: &Impairment, bits: usize) -> Fate {
+    /// The fate of the next frame, which came at `now_us` (microseconds) and has `bits`
+    /// bits behind its IP header.
+    pub fn next(&mut self, i: &Impairment, bits: usize, now_us: u64) -> Fate {
         let mut fate = Fate::default();
         // As in netem: a copy makes up for a loss.
         let mut count = 1 + i32::from(self.draw(Draw::Duplicate) < i.duplicate);
-        let burst = i.burst.is_some_and(|b| self.chain(&b));
+        let burst = i.burst.is_some_and(|b| self.chain(&b, now_us));
         if burst || self.draw(Draw::Loss) < i.loss {
             count -= 1;
         }
@@ -102,6 +106,7 @@ impl Sequence {
                 .push(if fate.hurried { 0 } else { self.delay(i, what) });
         }
         self.number += 1;
+        self.last_us = now_us;
         fate
     }
 }
@@ -145,7 +150,7 @@ mod tests {
 
     fn fates(i: &Impairment) -> Vec<Fate> {
         let mut sequence = Sequence::new(1, 0, false, 5);
-        (0..N).map(|_| sequence.next(i, 800)).collect()
+        (0..N).map(|_| sequence.next(i, 800, 0)).collect()
     }
 
     fn share(fates: &[Fate], of: impl Fn(&Fate) -> bool) -> f64 {
@@ -223,6 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_does_not_outlast_a_pause() {
+        let i = Impairment {
+            burst: Some(Burst {
+                to_bad: 1.0,
+                to_good: 0.0,
+                bad_loss: 1.0,
+                good_loss: 0.0,
+            }),
+            ..Impairment::default()
+        };
+        let calm = Impairment {
+            burst: i.burst.map(|b| Burst { to_bad: 0.0, ..b }),
+            ..Impairment::default()
+        };
+        let mut s = Sequence::new(1, 0, false, 5);
+        let lost = |fate: Fate| fate.copies.is_empty();
+        assert!(lost(s.next(&i, 8, 1)));
+        assert!(lost(s.next(&calm, 8, Burst::QUIET_US)));
+        assert!(!lost(s.next(&calm, 8, 2 * Burst::QUIET_US)));
+    }
+
+    #[test]
     fn a_seed_is_a_sequence() {
         let i = Impairment {
             loss: 0.5,
@@ -230,7 +257,7 @@ mod tests {
         };
         let run = |seed, cable, back, flow| {
             let mut s = Sequence::new(seed, cable, back, flow);
-            (0..64).map(|_| s.next(&i, 8)).collect::<Vec<_>>()
+            (0..64).map(|_| s.next(&i, 8, 0)).collect::<Vec<_>>()
         };
         let first = run(1, 0, false, 7);
         assert_eq!(first, run(1, 0, false, 7));

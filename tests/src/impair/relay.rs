@@ -299,6 +299,7 @@ impl Relay {
         let settings = &line.settings[side];
         let bytes = &mut self.buffer[..len];
         let frame = Frame::parse(bytes);
+        let at_us = (at / 1000) as u64;
         let bits = frame.behind_ip.len() * 8;
         let fate = if let Some(tcp) = &frame.tcp {
             let ends = if side == 0 {
@@ -320,17 +321,17 @@ impl Relay {
                 }),
                 plays: Default::default(),
             });
-            let mut fate = flow.sequences[side].next(settings, bits);
+            let mut fate = flow.sequences[side].next(settings, bits, at_us);
             let again = flow.counters[side].is_again(tcp);
             if let Some(script) = settings.script
                 && tcp.len > 0
             {
                 flow.plays[side].act(script, again, &mut fate);
             }
-            flow.counters[side].note(tcp, &fate, (at / 1000) as u64);
+            flow.counters[side].note(tcp, &fate, at_us);
             fate
         } else {
-            let mut fate = line.others[side].next(settings, bits);
+            let mut fate = line.others[side].next(settings, bits, at_us);
             if bits == 0 {
                 // ARP and its like only take the time that everything takes.
                 fate.copies = vec![settings.delay_us];

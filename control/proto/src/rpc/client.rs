@@ -1,6 +1,8 @@
 //! The asking side: what a proxy or `libdts` uses.
 
-use super::{Answer, CodecError, Done, FailCode, MAX_MESSAGE, decode_answer, encode_request};
+use super::{
+    Answer, CodecError, Done, FailCode, MAX_MESSAGE, decode_answer, encode_request, monotonic_ns,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -122,7 +124,8 @@ impl Client {
         request: &[u8],
         timeout: Duration,
     ) -> Result<Done, ClientError> {
-        let message = encode_request(dest, request).map_err(ClientError::Request)?;
+        let message =
+            encode_request(dest, monotonic_ns(), request).map_err(ClientError::Request)?;
         let deadline = Instant::now() + timeout;
         if let Some(daemon) = self.socket.take() {
             match self.attempt(daemon, socket, &message, deadline) {

@@ -35,6 +35,7 @@ pub enum CodecError {
 enum RequestRef<'a> {
     Handover {
         dest: SocketAddr,
+        sent_ns: u64,
         #[serde(with = "serde_bytes")]
         request: &'a [u8],
     },
@@ -51,14 +52,23 @@ enum AnswerRef<'a> {
 ///
 /// # Errors
 /// [`CodecError::Oversize`] when `request` exceeds [`MAX_REQUEST`].
-pub fn encode_request(dest: SocketAddr, request: &[u8]) -> Result<Vec<u8>, CodecError> {
+pub fn encode_request(
+    dest: SocketAddr,
+    sent_ns: u64,
+    request: &[u8],
+) -> Result<Vec<u8>, CodecError> {
     if request.len() > MAX_REQUEST {
         return Err(CodecError::Oversize {
             len: request.len(),
             max: MAX_REQUEST,
         });
     }
-    encode(&RequestRef::Handover { dest, request }, request.len() + 32)
+    let value = RequestRef::Handover {
+        dest,
+        sent_ns,
+        request,
+    };
+    encode(&value, request.len() + 48)
 }
 
 /// Encodes an answer. A reason longer than [`MAX_REASON`] is cut at a character
@@ -180,9 +190,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn request_round_trip(dest in addr(), request in prop::collection::vec(any::<u8>(), 0..3000)) {
-            let bytes = encode_request(dest, &request).unwrap();
-            prop_assert_eq!(decode_request(&bytes).unwrap(), Request::Handover { dest, request });
+        fn request_round_trip(dest in addr(), sent_ns: u64, request in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let bytes = encode_request(dest, sent_ns, &request).unwrap();
+            prop_assert_eq!(
+                decode_request(&bytes).unwrap(),
+                Request::Handover { dest, sent_ns, request }
+            );
         }
 
         #[test]
@@ -203,7 +216,7 @@ mod tests {
 
         #[test]
         fn every_prefix_is_refused(dest in addr(), request in prop::collection::vec(any::<u8>(), 0..60)) {
-            let bytes = encode_request(dest, &request).unwrap();
+            let bytes = encode_request(dest, 0, &request).unwrap();
             for len in 0..bytes.len() {
                 prop_assert!(decode_request(&bytes[..len]).is_err());
             }
@@ -214,40 +227,40 @@ mod tests {
     fn golden_bytes() {
         let dest = "10.77.1.2:80".parse().unwrap();
         assert_eq!(
-            encode_request(dest, b"GET").unwrap(),
-            [1, 0, 0, 10, 77, 1, 2, 80, 3, b'G', b'E', b'T']
+            encode_request(dest, 300, b"GET").unwrap(),
+            [2, 0, 0, 10, 77, 1, 2, 80, 0xac, 0x02, 3, b'G', b'E', b'T']
         );
         let done = Answer::Done(Done {
             node: 2,
             replay: Replay::Handshake,
             micros: 300,
         });
-        assert_eq!(encode_answer(&done).unwrap(), [1, 0, 2, 1, 0xac, 0x02]);
+        assert_eq!(encode_answer(&done).unwrap(), [2, 0, 2, 1, 0xac, 0x02]);
         let failed = Answer::Failed {
             code: FailCode::Unknown,
             reason: "x".into(),
         };
-        assert_eq!(encode_answer(&failed).unwrap(), [1, 1, 3, 1, b'x']);
+        assert_eq!(encode_answer(&failed).unwrap(), [2, 1, 3, 1, b'x']);
     }
 
     #[test]
     fn strictness() {
         let dest = "[::1]:80".parse().unwrap();
-        let mut bytes = encode_request(dest, b"GET").unwrap();
+        let mut bytes = encode_request(dest, 1, b"GET").unwrap();
         bytes.push(0);
         assert_eq!(decode_request(&bytes), Err(CodecError::Trailing(1)));
         bytes.pop();
-        bytes[0] = 2;
-        assert_eq!(decode_request(&bytes), Err(CodecError::Version(2)));
+        bytes[0] = 1;
+        assert_eq!(decode_request(&bytes), Err(CodecError::Version(1)));
         assert_eq!(decode_request(&[]), Err(CodecError::Empty));
         let huge = vec![VERSION; MAX_MESSAGE + 1];
         assert!(matches!(
             decode_request(&huge),
             Err(CodecError::Oversize { .. })
         ));
-        assert!(encode_request(dest, &vec![0; MAX_REQUEST]).is_ok());
+        assert!(encode_request(dest, u64::MAX, &vec![0; MAX_REQUEST]).is_ok());
         assert!(matches!(
-            encode_request(dest, &vec![0; MAX_REQUEST + 1]),
+            encode_request(dest, 0, &vec![0; MAX_REQUEST + 1]),
             Err(CodecError::Oversize { .. })
         ));
     }

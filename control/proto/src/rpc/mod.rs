@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 
 /// First byte of every message. Another value is refused with
 /// [`CodecError::Version`].
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Largest message in bytes, version byte included, in either direction.
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -47,6 +47,14 @@ pub const MAX_REASON: usize = 1024;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dts/rpc.sock";
 
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of `sent_ns`.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // Neither part is ever negative.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// What a proxy asks.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -55,6 +63,9 @@ pub enum Request {
         /// Link address of the destination node and its application port.
         /// IPv6 flow label and scope id do not travel.
         dest: SocketAddr,
+        /// When it was asked: nanoseconds of `CLOCK_MONOTONIC`, which both sides
+        /// share. Only metrics look at it.
+        sent_ns: u64,
         /// Every byte that the proxy has read from the socket, at most
         /// [`MAX_REQUEST`].
         #[serde(with = "serde_bytes")]
@@ -66,7 +77,7 @@ pub enum Request {
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Handover { dest, request } => f
+            Self::Handover { dest, request, .. } => f
                 .debug_struct("Handover")
                 .field("dest", dest)
                 .field("request_bytes", &request.len())

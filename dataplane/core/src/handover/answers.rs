@@ -72,3 +72,30 @@ impl Answers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_cap_the_oldest_goes() {
+        let id = |number| FlowId {
+            client: dts_proto::block::v4([10, 0, 0, 1], 1),
+            vip: dts_proto::block::v4([10, 0, 0, 2], 80),
+            c_isn: 0,
+            s_isn: 0,
+            source: 1,
+            source_incarnation: 1,
+            number,
+        };
+        let mut a = Answers::default();
+        for i in 0..=MOST as u32 {
+            a.put(id(i), Answer::Aborted, Instant(0));
+        }
+        assert_eq!((a.get(&id(0)), a.map.len()), (None, MOST));
+        assert_eq!(a.get(&id(1)), Some(Answer::Aborted));
+        assert_eq!(a.get(&id(MOST as u32)), Some(Answer::Aborted));
+        a.purge(Instant(0) + KEPT);
+        assert!(a.map.is_empty() && a.order.is_empty());
+    }
+}

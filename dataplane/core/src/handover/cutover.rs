@@ -67,7 +67,9 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_mut() else { return };
         d.phase = Phase::Served;
+        let took = now - d.started;
         d.request = Vec::new();
+        d.before.taken();
         f.local_port = app_port;
         // A challenge that is awaited is one of the socket that had the flow.
         f.challenged = None;
@@ -94,6 +96,7 @@ impl Shard {
         );
         let egress = std::mem::take(&mut d.egress);
         self.set_state(slot, State::Served);
+        self.replays.observe(took);
         match (paper, fast) {
             (true, _) => self.counters.replay_paper += 1,
             (false, true) => self.counters.replay_fast_open += 1,
@@ -143,6 +146,7 @@ impl Shard {
         let start = d.state.c_base.wrapping_add(1);
         let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
         let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
+        f.asked = false;
         f.c_acked = ack;
         f.c_window = window;
         f.c_edge = seq::max(

@@ -1,6 +1,7 @@
 //! The destination of a handover: what the source's messages do here.
 
 use super::answers::{Answer, KEPT};
+use super::before::Before;
 use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
 use crate::drops::Drop;
@@ -79,8 +80,10 @@ pub struct DestSide {
     pub filling: Option<Instant>,
     /// The client's sign of life during the handover was answered.
     pub probe_answered: bool,
-    /// The source was told that the flow ended.
+    /// The flow's end was told.
     pub end_told: bool,
+    /// This node had the flow before.
+    pub before: Before,
     /// The source speaks the paper's bare form.
     pub paper: Option<PaperSide>,
 }
@@ -120,6 +123,7 @@ impl DestSide {
             filling: None,
             probe_answered: false,
             end_told: false,
+            before: Before::default(),
             paper: None,
         }
     }
@@ -206,14 +210,15 @@ impl Shard {
         if len > v.params.first_window as usize || m.body.len() > len || m.seq != st.c_base {
             return self.refuse(v, m, Reason::Malformed, now, out);
         }
-        let slot = match self.seat(v, &id, slot, service, now) {
-            Ok(slot) => slot,
+        let (slot, before) = match self.seat(&id, slot, service, now) {
+            Ok(seat) => seat,
             Err(reason) => return self.refuse(v, m, reason, now, out),
         };
         let f = &mut self.slots[slot as usize];
         f.take_over(&st, &id);
         let (request, deadline) = (m.body.to_vec(), v.params.deadline);
-        let side = DestSide::new(id, m.peer, st, request, now, deadline);
+        let mut side = DestSide::new(id, m.peer, st, request, now, deadline);
+        side.before = before;
         f.dest = Some(Box::new(side));
         f.settled = false;
         self.set_state(slot, State::Held);
@@ -228,20 +233,20 @@ impl Shard {
         }
     }
 
-    /// Finds or makes the FCB for a flow that comes here.
+    /// Finds or makes the FCB for a flow that comes here, with what is known of it.
     pub(crate) fn seat(
         &mut self,
-        v: &View,
         id: &FlowId,
         slot: Option<u32>,
         service: usize,
         now: Instant,
-    ) -> Result<u32, Reason> {
+    ) -> Result<(u32, Before), Reason> {
+        let mut before = Before::default();
         if let Some(slot) = slot {
-            let f = &self.slots[slot as usize];
+            let f = &mut self.slots[slot as usize];
             // A handover to the node itself: both ends share the FCB.
-            if f.source.as_ref().is_some_and(|s| s.flow == Some(*id)) && id.source == v.node {
-                return Ok(slot);
+            if f.source.as_ref().is_some_and(|s| s.flow == Some(*id)) {
+                return Ok((slot, before));
             }
             // A live flow under the same name is another one only if its ISN says so;
             // then the client is done with it, for it opened this one.
@@ -251,10 +256,14 @@ impl Shard {
             if live && same {
                 return Err(Reason::Busy);
             }
+            if same && f.state == State::Tombstone {
+                before = Before::of_tombstone(f);
+            }
             self.remove(slot);
         }
         let key = FlowKey::new(id.client, id.vip);
-        self.create(key, service, now).ok_or(Reason::NoMemory)
+        let slot = self.create(key, service, now).ok_or(Reason::NoMemory)?;
+        Ok((slot, before))
     }
 
     /// The source sent its SYN again: it has not heard our answer.
@@ -388,7 +397,7 @@ impl Shard {
                 _ if given && !broken(Mutation::AbortConfirmed) => return,
                 _ => {
                     self.kill_half_open(v, slot, out);
-                    self.leave(slot);
+                    self.leave(v, slot);
                 }
             }
         }
@@ -437,7 +446,7 @@ impl Shard {
         };
         let (peer, flow, seq, paper) = (d.peer, d.flow, d.state.c_base, d.paper.is_some());
         self.counters.refused += 1;
-        self.leave(slot);
+        self.leave(v, slot);
         if paper {
             let head = Head {
                 seq: 0,
@@ -458,7 +467,7 @@ impl Shard {
     }
 
     /// Ends this node's part as destination before any cut over.
-    pub(crate) fn leave(&mut self, slot: u32) {
+    pub(crate) fn leave(&mut self, v: &View, slot: u32) {
         let f = &mut self.slots[slot as usize];
         if f.source.is_some() {
             // The source of a handover to itself goes on with the flow, in the
@@ -469,7 +478,7 @@ impl Shard {
             if let Some(d) = f.dest.take() {
                 self.aliases.forget(&d);
             }
-        } else {
+        } else if !self.tombstone_again(v, slot) {
             self.remove(slot);
         }
     }
@@ -504,24 +513,27 @@ impl Shard {
         self.tell_end(v, slot, out);
     }
 
-    /// Says to the node that the flow came from that it is over, once.
+    /// Says to the nodes that the flow came from that it is over, once.
     pub(crate) fn tell_end<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         let was = f.source.as_mut().and_then(|s| s.was.as_mut());
         let Some(d) = f.dest.as_mut().or(was) else {
             return;
         };
-        if d.paper.is_some() || d.end_told || d.peer.addr == v.link || broken(Mutation::EndUntold) {
+        if d.end_told || broken(Mutation::EndUntold) {
             return;
         }
         d.end_told = true;
-        let (peer, flow) = (d.peer, d.flow);
         let head = Head {
             flags: ACK,
             ..Head::default()
         };
         let nothing = Fields::default();
-        self.say(v, &peer, Kind::FlowEnd, flow, &nothing, head, &[], out);
+        for (peer, flow) in d.told_of_end() {
+            if peer.addr != v.link {
+                self.say(v, &peer, Kind::FlowEnd, flow, &nothing, head, &[], out);
+            }
+        }
     }
 
     /// The deadlines of a destination.
@@ -566,7 +578,7 @@ impl Shard {
                 // say what was executed. Silence lets the source find "unknown".
                 let flow = d.flow;
                 self.answers.put(flow, Answer::Undecided, now);
-                self.leave(slot);
+                self.leave(v, slot);
             }
             Phase::Served if !d.handshake_done => self.finish_handshake(v, slot, out),
             Phase::Served => {}

@@ -3,6 +3,7 @@
 use super::message::Message;
 use super::source::Phase;
 use crate::command::Fail;
+use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Output, Port};
 use crate::key::FlowKey;
@@ -56,15 +57,17 @@ impl Shard {
         self.set_state(slot, state);
         if let Some(kept) = src.swallowed
             && !broken(Mutation::SwallowedLost)
-            && let Some(frame) = kept.again(out)
         {
-            self.wire_host_in(v, frame, now, out);
+            match kept.again(out) {
+                Some(frame) => self.wire_host_in(v, frame, now, out),
+                None => self.drop_frame(Drop::NoBuffer),
+            }
         }
         while let Some(h) = self.store.pop(&mut held) {
-            if let Some(frame) = out.frame(&h.frame)
-                && !broken(Mutation::UnfreezeEmpty)
-            {
-                self.wire_in(v, frame, now, out);
+            match out.frame(&h.frame) {
+                _ if broken(Mutation::UnfreezeEmpty) => {}
+                Some(frame) => self.wire_in(v, frame, now, out),
+                None => self.drop_frame(Drop::NoBuffer),
             }
         }
     }

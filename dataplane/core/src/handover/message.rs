@@ -301,7 +301,9 @@ impl Shard {
                         .is_some_and(|(_, newest)| h.sender_incarnation < newest)
             }
         };
-        if stranger || h.flow.client.is_ipv4() != h.flow.vip.is_ipv4() {
+        // A block has one family, for both addresses.
+        debug_assert_eq!(h.flow.client.is_ipv4(), h.flow.vip.is_ipv4());
+        if stranger {
             return self.drop_frame(Drop::LinkStranger);
         }
         let stream = (h.sender, h.sender_incarnation, h.worker);

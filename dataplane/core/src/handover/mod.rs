@@ -2,11 +2,13 @@
 //!
 //! [`source`] asks, freezes, splices, forwards and buries; [`dest`] replays,
 //! accepts and cuts over; [`message`] carries what they say to each other;
-//! [`paper`] speaks the paper's bare form; [`answers`] remembers outcomes. A
+//! [`paper`] speaks the paper's bare form; [`answers`] remembers outcomes;
+//! [`before`], what a node knows of a flow that comes back to it. A
 //! handover of a node to itself runs both ends on one FCB, its messages looped
 //! back inside the worker.
 
 pub mod answers;
+pub mod before;
 mod cutover;
 pub mod dest;
 mod ends;

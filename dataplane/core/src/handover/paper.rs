@@ -177,8 +177,8 @@ impl Shard {
             return self.paper_accept(v, slot, out);
         }
         let heard = self.heard.get(&key).filter(|h| h.isn == s.seq);
-        let slot = match self.seat(v, &id, slot, service, now) {
-            Ok(slot) => slot,
+        let (slot, before) = match self.seat(&id, slot, service, now) {
+            Ok(seat) => seat,
             Err(_) => return self.bare_refuse(v, &peer, s.seq, out),
         };
         let st = SpliceState {
@@ -221,6 +221,7 @@ impl Shard {
             filling: None,
             probe_answered: false,
             end_told: false,
+            before,
             paper: Some(PaperSide {
                 acked: s.seq.wrapping_add(1),
                 ..PaperSide::default()
@@ -264,12 +265,11 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
-            return;
-        };
-        if d.paper.is_none() {
+        let d = self.slots[slot as usize].dest.as_mut();
+        // The client's flow may have come otherwise, or be on its way to another node.
+        let Some(d) = d.filter(|d| d.paper.is_some()) else {
             return self.drop_frame(Drop::LinkStale);
-        }
+        };
         if d.phase == Phase::Served {
             // Only the acknowledgement of the end mark can be missing over there.
             return self.paper_end_ack(v, slot, out);
@@ -278,7 +278,7 @@ impl Shard {
             // The source gave up; what the stack has of the request it must forget.
             let seq = s.seq;
             self.play(v, slot, ClientSegment::reset(seq), &[], out);
-            return self.leave(slot);
+            return self.leave(v, slot);
         }
         if d.phase != Phase::Data || !s.has(ACK) {
             return self.drop_frame(Drop::LinkStale);
@@ -322,7 +322,7 @@ impl Shard {
         let (peer, base) = (d.peer, d.state.s_base);
         if s.has(RST) {
             let c_base = d.state.c_base;
-            self.leave(slot);
+            self.leave(v, slot);
             return self.bare_refuse(v, &peer, c_base, out);
         }
         if let Some(p) = d.paper.as_mut() {
@@ -344,7 +344,8 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_mut() else { return };
         let Some(p) = d.paper else { return };
-        if d.phase != Phase::Data || !p.fin || seq::lt(p.acked, d.state.cut) {
+        debug_assert_eq!(d.phase, Phase::Data, "as the callers have seen");
+        if !p.fin || seq::lt(p.acked, d.state.cut) {
             return;
         }
         d.l_window = u32::from(p.synack.unwrap_or(0));
@@ -431,5 +432,26 @@ impl Heard {
     /// The last SYN of `key`.
     pub fn get(&self, key: &FlowKey) -> Option<HeardSyn> {
         self.slots[Self::at(key)].filter(|h| h.key == *key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_cap_only_known_connections_are_taken() {
+        let flow = FlowKey {
+            client: Addr::v4([10, 0, 0, 1]),
+            vip: Addr::v4([10, 0, 0, 2]),
+            client_port: 1,
+            port: 80,
+        };
+        let key = |i: usize| (Addr::v4([10, 0, 1, (i >> 16) as u8]), i as u16, 8080);
+        let mut a = Aliases::default();
+        assert!((0..MOST).all(|i| a.put(key(i), 0, flow)));
+        assert!(!a.put(key(MOST), 0, flow), "one more");
+        assert!(a.put(key(7), 1, flow), "a known one again");
+        assert_eq!(a.map.len(), MOST);
     }
 }

@@ -192,7 +192,7 @@ impl Shard {
             // The application may have read what was acknowledged: nobody may
             // repeat it.
             self.answers.put(flow, Answer::Undecided, now);
-            return self.leave(slot);
+            return self.leave(v, slot);
         }
         d.l_isn = s.seq;
         d.l_tsval = s.ts_val().unwrap_or(0);

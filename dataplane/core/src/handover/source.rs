@@ -13,6 +13,7 @@ use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
 use crate::view::View;
+use crate::wire::build::Tcp;
 use crate::wire::edit;
 use crate::wire::options::{Build, SpliceOption};
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
@@ -463,6 +464,10 @@ impl Shard {
         src.tries = 0;
         src.retry_at = now + RETRY;
         let cut = src.state.cut;
+        let c_end = cut.wrapping_add(u32::from(src.state.client_fin));
+        // Where ACK(K) is news to the client, it answers whatever was asked.
+        let knows = seq::le(c_end, f.c_acked) || broken(Mutation::CopyAsProbe);
+        let mut asked = f.asked;
         f.peer = src.peer.map(|p| (p.node, p.incarnation));
         let mut frames = Vec::new();
         for (list, held) in [(&mut f.copies, false), (&mut f.held, true)] {
@@ -475,15 +480,18 @@ impl Shard {
                 continue;
             };
             let fresh = h.seq != h.seq_end && seq::lt(cut, h.seq_end);
-            // A copy of one byte below the cut is the request's last one.
-            let held = held || broken(Mutation::CopyAsProbe);
-            let probe = held && seg.is_keepalive(cut) && !broken(Mutation::ProbeLost);
             if broken(Mutation::HeldLost) {
                 continue;
             }
-            if fresh || seg.has(RST) || probe {
+            if fresh || seg.has(RST) {
                 self.forward_held(v, slot, &h.frame, &seg, out);
             }
+            // A copy of one byte below the cut is the request's last one.
+            asked |= held && self.slots[slot as usize].is_asked_by(&seg)
+                || broken(Mutation::CopyAsProbe) && seg.is_keepalive(cut);
+        }
+        if asked && knows && !broken(Mutation::ProbeLost) {
+            self.forward_question(v, slot, out);
         }
         self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
         if self.slots[slot as usize].state == State::Held {
@@ -493,6 +501,31 @@ impl Shard {
             self.entomb(v, slot);
         }
         self.wake(slot, now + RETRY);
+    }
+
+    /// What the client asked before or during the freeze, and this node's socket cannot
+    /// answer any more, the destination answers: as a keepalive, whatever it was.
+    fn forward_question<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        let f = &self.slots[slot as usize];
+        let Some(src) = f.source.as_ref() else { return };
+        let frame = Tcp {
+            eth_dst: v.cluster_mac,
+            eth_src: f.next_hop,
+            src: f.key.client,
+            dst: f.key.vip,
+            sport: f.key.client_port,
+            dport: f.key.port,
+            seq: src.state.cut.wrapping_sub(1),
+            ack: f.client_ack,
+            flags: ACK,
+            window: f.client_window,
+            opts: Build::default(),
+            payload: &[],
+        }
+        .frame();
+        if let Some(s) = segment(&frame) {
+            self.forward_held(v, slot, &frame, &s, out);
+        }
     }
 
     /// Sends a client's frame to the destination, in pieces that fit.

@@ -49,8 +49,14 @@ fn served() -> Node {
 /// A source that has sent its splice SYN, and the port that it came from; whether
 /// the client has timestamps.
 fn spliced(timestamps: bool) -> (Pair, u16) {
+    spliced_with(timestamps, true, GET, false)
+}
+
+/// The same; whether the form is spoken, the request, and whether the client's FIN is
+/// behind it.
+fn spliced_with(timestamps: bool, paper: bool, request: &[u8], fin: bool) -> (Pair, u16) {
     let mut v = view(1, 1);
-    v.params.paper_form = true;
+    v.params.paper_form = paper;
     let a = if timestamps {
         established_at(v, 1000, 9000)
     } else {
@@ -60,8 +66,8 @@ fn spliced(timestamps: bool) -> (Pair, u16) {
         };
         established_as(v, 1000, 9000, plain, plain)
     };
-    let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
-    p.splice_to(2);
+    let mut p = Pair::frozen_with(a, Node::new(view(2, 1)), (1000, 9000, 50), request);
+    p.splice_fin(2, fin);
     let port = p.a.one(Port::Link).seg.sport;
     (p, port)
 }
@@ -265,4 +271,163 @@ fn a_reset_after_data_leaves_the_outcome_unknown() {
     p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
     p.a.rx(Port::Link, reply(8080, port, 9001, 1001, RST | ACK));
     assert_eq!(failed(&mut p.a), Fail::Unknown);
+}
+
+#[test]
+fn a_clients_fin_does_not_go_by_the_bare_form() {
+    let (mut p, port) = spliced_with(false, true, GET, true);
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    assert_eq!(p.a.one(Port::Link).seg.flags, RST);
+    assert_eq!(failed(&mut p.a), Fail::PaperForm);
+}
+
+#[test]
+fn where_the_form_is_off_only_a_syn_ack_tells_that_the_peer_knows_no_other() {
+    let (mut p, port) = spliced_with(false, false, GET, false);
+    for flags in [ACK, SYN, RST | ACK] {
+        p.a.rx(Port::Link, reply(8080, port, 9000, 1001, flags));
+        assert!(p.a.silent() && p.a.events().is_empty());
+    }
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    assert_eq!(p.a.one(Port::Link).seg.flags, RST);
+    assert_eq!(failed(&mut p.a), Fail::PaperForm);
+    assert_eq!(p.a.s.drops.get(Drop::PaperForm), 4);
+}
+
+#[test]
+fn another_member_or_another_answer_is_not_heard() {
+    let (mut p, port) = spliced(false);
+    let mut f = reply(8080, port, 9000, 1001, SYN | ACK);
+    let l4 = tcp_at(&f);
+    // From node 3 instead of 2: the last byte of the source address.
+    let last = if l4 == 34 { 29 } else { 37 };
+    f[last] = 3;
+    let end = f.len();
+    crate::wire::edit::set_ip_len(&mut f, end - 14);
+    crate::wire::edit::write_tcp_checksum(&mut f, l4, end);
+    p.a.rx(Port::Link, f);
+    assert_eq!(p.a.s.drops.get(Drop::LinkStranger), 1);
+    p.a.rx(Port::Link, reply(8080, port, 9001, 1001, ACK));
+    assert_eq!(p.a.s.drops.get(Drop::LinkStale), 1);
+    assert!(p.a.silent() && p.a.events().is_empty());
+}
+
+#[test]
+fn an_acknowledgement_beyond_the_end_mark_ends_nothing() {
+    let (mut p, port) = spliced(false);
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    p.a.tx(Port::Link);
+    let k = p.k();
+    p.a.rx(Port::Link, reply(8080, port, 9001, k + 2, ACK));
+    assert!(p.a.silent() && p.a.events().is_empty());
+    p.a.rx(Port::Link, reply(8080, port, 9001, k + 1, ACK));
+    assert!(matches!(p.a.events()[..], [Event::Done { .. }]));
+}
+
+#[test]
+fn a_request_of_several_segments_ends_with_one_mark_and_the_mark_is_repeated_alone() {
+    let request = vec![b'r'; 4_000];
+    let (mut p, port) = spliced_with(false, true, &request, false);
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    let sent: Vec<Seen> = p.a.tx(Port::Link).iter().map(|f| seen(f)).collect();
+    let flags: Vec<u8> = sent.iter().map(|s| s.seg.flags & FIN).collect();
+    assert_eq!(flags, [0, 0, FIN]);
+    let bytes: Vec<u8> = sent.into_iter().flat_map(|s| s.payload).collect();
+    assert_eq!(bytes, request);
+    let k = p.k();
+    p.a.rx(Port::Link, reply(8080, port, 9001, k, ACK));
+    assert!(p.a.silent(), "the mark is under way");
+    p.a.pass(12);
+    let mark = p.a.one(Port::Link);
+    assert_eq!((mark.seg.flags & FIN, mark.seg.seq), (FIN, k));
+    assert!(mark.payload.is_empty());
+}
+
+#[test]
+fn a_stack_that_repeats_its_syn_ack_opens_the_source_again() {
+    let mut b = open();
+    let f = host(8080, 50, 1001, SYN | ACK, 64_240, NONE, b"");
+    b.rx(Port::WireHost, f);
+    let again = b.one(Port::Link).seg;
+    assert_eq!((again.flags, again.seq, again.ack), (SYN | ACK, 9000, 1001));
+    assert!(b.silent());
+}
+
+#[test]
+fn a_source_that_knows_only_the_paper_hears_of_no_end() {
+    let mut b = served();
+    let k = 1001 + GET.len() as u32;
+    b.rx(Port::WireHost, host(8080, 51, k, RST | ACK, 0, NONE, b""));
+    assert_eq!(b.one(Port::Wire).seg.flags, RST | ACK);
+    assert!(b.silent());
+}
+
+#[test]
+fn a_bare_segment_of_a_flow_that_came_otherwise_is_stale() {
+    let mut p = Pair::spliced(1000, 9000, 50);
+    p.b.v.params.paper_form = true;
+    p.cut_over();
+    // The same client by a bare splice: refused, for it is served.
+    p.b.rx(Port::Link, syn());
+    assert_eq!(p.b.one(Port::Link).seg.flags, RST | ACK);
+    let before = p.b.s.drops.get(Drop::LinkStale);
+    p.b.rx(Port::Link, bare(1001, 9001, ACK, NONE, b"x"));
+    assert!(p.b.tx(Port::WireHost).is_empty());
+    assert_eq!(p.b.s.drops.get(Drop::LinkStale), before + 1);
+    // And while it is frozen for another handover.
+    p.b.command(Command::Freeze {
+        ticket: 2,
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8080),
+    });
+    p.b.rx(Port::Link, bare(1001, 9001, ACK, NONE, b"x"));
+    assert!(p.b.tx(Port::WireHost).is_empty());
+    assert_eq!(p.b.s.drops.get(Drop::LinkStale), before + 2);
+}
+
+#[test]
+fn a_large_request_is_repeated_a_window_at_a_time() {
+    let request = vec![b'r'; 40_000];
+    let (mut p, port) = spliced_with(false, true, &request, false);
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    assert_eq!(p.a.tx(Port::Link).len(), 16);
+    p.a.pass(12);
+    let again = p.a.tx(Port::Link);
+    assert_eq!(again.len(), 16);
+    assert!(again.iter().all(|f| !seen(f).seg.has(FIN)));
+}
+
+#[test]
+fn a_bare_answer_to_an_abort_tells_nothing_where_the_form_is_off() {
+    let (mut p, port) = spliced_with(false, false, GET, false);
+    p.a.pass(102);
+    p.a.tx(Port::Link);
+    p.a.rx(Port::Link, reply(8080, port, 9000, 1001, SYN | ACK));
+    assert!(p.a.silent() && p.a.events().is_empty());
+    assert_eq!(p.a.s.drops.get(Drop::PaperForm), 1);
+}
+
+#[test]
+fn a_splice_that_found_no_room_leaves_no_flow() {
+    let mut b = trusting(2);
+    b.s.free.clear();
+    b.rx(Port::Link, syn());
+    assert_eq!(b.one(Port::Link).seg.flags, RST | ACK);
+    b.rx(Port::Link, bare(1001, 9001, ACK, NONE, b"x"));
+    assert!(b.silent());
+    assert_eq!(b.s.drops.get(Drop::LinkStale), 1);
+}
+
+#[test]
+fn a_segment_for_another_worker_that_finds_no_buffer_is_counted() {
+    let mut lost = 0;
+    for worker in 0..2 {
+        let mut b = trusting(2);
+        (b.s.worker, b.s.workers, b.out.dry) = (worker, 2, true);
+        b.rx(Port::Link, syn());
+        assert!(b.out.handed.is_empty());
+        lost += b.s.drops.get(Drop::NoBuffer);
+    }
+    // At the right one it is the replay that finds none.
+    assert_eq!(lost, 2);
 }

@@ -237,6 +237,68 @@ fn every_node_that_had_the_flow_hears_of_its_end() {
     }
 }
 
+/// The first request's node has the flow a second time when it ends.
+#[test]
+fn every_node_hears_of_the_end_of_a_flow_that_came_back() {
+    let mut t = Trio::new(ISNS[0]);
+    t.asks(2);
+    t.moves(2, 3, GET.len(), 700, 50);
+    t.answers(3, 10);
+    t.asks(3);
+    t.moves(3, 2, NEXT.len(), 0x4000_0000, 9_000);
+    let f = host(8080, t.l, t.c, RST | ACK, 0, ts(9_100, 310), b"");
+    t.n[1].rx(Port::WireHost, f);
+    t.n[1].one(Port::Wire);
+    assert_eq!(t.n[1].s.count_states(), [0, 0, 0, 1, 0]);
+    t.link();
+    // The intake is told by nobody else: node 3 had the flow from node 2 only.
+    for n in &mut t.n {
+        n.pass(62_000);
+        assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+    }
+}
+
+/// A node that had the flow refuses it: it is the tombstone that it was, and passes
+/// the news of the end on to the node before it.
+#[test]
+fn a_refusal_by_a_node_that_had_the_flow_leaves_its_tombstone() {
+    let mut t = Trio::new(ISNS[0]);
+    t.asks(2);
+    t.moves(2, 3, GET.len(), 700, 50);
+    t.answers(3, 10);
+    t.asks(3);
+    for to in [2, 1] {
+        let n = usize::from(to);
+        t.freeze(3);
+        t.splice(3, to, NEXT, NEXT.len());
+        t.link();
+        t.n[n - 1].tx(Port::WireHost);
+        let f = host(8080, 0, t.c, RST | ACK, 0, Build::default(), b"");
+        t.n[n - 1].rx(Port::WireHost, f);
+        t.link();
+        let e = t.n[2].events();
+        let refused = Fail::Refused(Reason::NobodyListens);
+        assert!(
+            matches!(e[..], [Event::Failed { fail, .. }] if fail == refused),
+            "{e:?}"
+        );
+        assert_eq!(t.n[n - 1].s.count_states(), [0, 0, 0, 0, 1], "node {to}");
+        // A late copy of the flow's own SYN.
+        let syn = client(ISNS[0].0, 0, SYN, syn_opts(1), b"");
+        t.n[n - 1].rx(Port::Wire, syn);
+        assert!(t.n[n - 1].silent(), "node {to}");
+    }
+    t.n[2].tx(Port::WireHost);
+    let f = host(8080, t.l, t.c, RST | ACK, 0, ts(60, 310), b"");
+    t.n[2].rx(Port::WireHost, f);
+    t.n[2].one(Port::Wire);
+    t.link();
+    for n in &mut t.n {
+        n.pass(62_000);
+        assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+    }
+}
+
 #[test]
 fn late_messages_of_the_first_handover_are_answered_behind_the_second() {
     let mut p = Pair::spliced(1000, 9000, 50);

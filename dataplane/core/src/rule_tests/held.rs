@@ -49,6 +49,103 @@ fn a_probe_between_freeze_and_splice_is_answered_at_the_cut_over() {
     }
 }
 
+/// The proxy's stack had the question, but what it says leaves the node no more.
+#[test]
+fn what_was_asked_just_before_the_freeze_is_answered_at_the_cut_over() {
+    let k = 1001 + GET.len() as u32;
+    let again = |seq, payload: &[u8]| client(seq, 9001, ACK, ts(140, 5010), payload);
+    for (question, asks) in [
+        (again(k - 1, b""), true),
+        (again(k - 1, b"\n"), true),
+        // Its acknowledgement got lost.
+        (again(1001, GET), true),
+        (again(k, b""), false),
+    ] {
+        for said in [false, true] {
+            let mut a = established(1000, 9000);
+            let get = client(1001, 9001, ACK | PSH, ts(130, 5000), GET);
+            a.rx(Port::Wire, get);
+            let acks = host(8001, 9001, k, ACK, 500, ts(5010, 130), b"");
+            a.rx(Port::WireHost, acks.clone());
+            assert_eq!(a.one(Port::Wire).seg.ack, k, "the client knows of all");
+            a.tx(Port::WireHost);
+            a.rx(Port::Wire, question.clone());
+            assert_eq!(a.tx(Port::WireHost).len(), 1, "to the proxy's stack");
+            a.command(freeze(1));
+            a.events();
+            if said {
+                a.rx(Port::WireHost, acks);
+                assert!(a.silent(), "swallowed");
+            }
+            let mut p = Pair::of(a, 1000, 9000);
+            p.splice_to(2);
+            p.link();
+            p.b.tx(Port::WireHost);
+            p.cut_over();
+            if asks {
+                is_answer(&mut p);
+            }
+            assert!(p.b.silent());
+        }
+    }
+}
+
+/// Once is enough: what was answered, or what K's acknowledgement answers, is not asked
+/// of the destination.
+#[test]
+fn what_was_answered_before_the_freeze_is_not_answered_again() {
+    let k = 1001 + GET.len() as u32;
+    for first in [false, true] {
+        let mut a = established(1000, 9000);
+        let get = client(1001, 9001, ACK | PSH, ts(130, 5000), GET);
+        let acks = host(8001, 9001, k, ACK, 500, ts(5010, 130), b"");
+        a.rx(Port::Wire, get);
+        if first {
+            a.rx(Port::WireHost, acks.clone());
+        }
+        a.rx(Port::Wire, client(k - 1, 9001, ACK, ts(140, 5000), b"\n"));
+        if first {
+            a.rx(Port::WireHost, acks);
+            assert_eq!(a.tx(Port::Wire).len(), 2, "the second one is the answer");
+        }
+        a.tx(Port::WireHost);
+        a.command(freeze(1));
+        a.events();
+        let mut p = Pair::of(a, 1000, 9000);
+        p.splice_to(2);
+        p.link();
+        p.b.tx(Port::WireHost);
+        p.cut_over();
+        assert_eq!(p.b.tx(Port::Wire).len(), usize::from(!first));
+    }
+}
+
+/// A stack that was given the request by a replay calls the client's own copy a
+/// duplicate. The client sent it again because it was told nothing: it is told now.
+#[test]
+fn a_request_that_the_client_repeats_after_the_cut_over_is_acknowledged() {
+    for (c, s, l) in ISNS {
+        let mut p = Pair::served(c, s, l);
+        let (first, k) = (c.wrapping_add(1), p.k());
+        let told = |p: &mut Pair| {
+            let f = host(8080, p.l1(), k, ACK, 510, Build::default(), b"");
+            let f = with_options(&f, &sack(2, &[(first, k)]));
+            p.b.rx(Port::WireHost, f);
+            p.b.tx(Port::Wire)
+        };
+        // The first one tells the window; the replay alone is no news after it.
+        told(&mut p);
+        assert!(told(&mut p).is_empty(), "the client did not ask");
+        let again = client(first, p.s1(), ACK | PSH, ts(900, 5010), GET);
+        p.b.rx(Port::Wire, again);
+        assert_eq!(p.b.one(Port::WireHost).payload, GET);
+        let out = told(&mut p);
+        assert_eq!(out.len(), 1, "the client waits for it");
+        assert_eq!(seen(&out[0]).seg.ack, k);
+        assert_eq!(sack_of(&out[0]), None);
+    }
+}
+
 #[test]
 fn a_reset_between_freeze_and_splice_reaches_the_destinations_stack() {
     let mut p = Pair::frozen(1000, 9000, 50);

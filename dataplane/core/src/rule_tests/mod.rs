@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 
 mod again;
 mod answers;
+mod corners;
 mod edges;
 mod fails;
 mod gone;
@@ -23,6 +24,7 @@ mod keys;
 mod leaks;
 mod noise;
 mod options;
+mod out_of_place;
 mod outside;
 mod seats;
 mod steering;

@@ -14,6 +14,7 @@
 
 use super::{Bad, ETH_LEN, Ip};
 use crate::key::Addr;
+use crate::mutation::{Mutation, broken};
 use zerocopy::byteorder::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -85,7 +86,7 @@ pub(super) fn walk(mut next: u8, b: &[u8]) -> Result<Chain, Bad> {
     let mut at = 0;
     for n in 0.. {
         let known = matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION);
-        if !known {
+        if !known || broken(Mutation::ExtensionsOpaque) {
             break;
         }
         if n == EXT_MOST || (next == HOP_BY_HOP && n > 0) {
@@ -93,7 +94,8 @@ pub(super) fn walk(mut next: u8, b: &[u8]) -> Result<Chain, Bad> {
         }
         let h = b.get(at..).and_then(<[u8]>::first_chunk::<8>);
         let h = h.ok_or(Bad::Malformed)?;
-        if next == ROUTING && (h[2] == 0 || h[3] != 0) {
+        let onward = h[2] == 0 || h[3] != 0;
+        if next == ROUTING && onward && !broken(Mutation::RoutingWalked) {
             return Err(Bad::Routing);
         }
         at += if next == FRAGMENT {

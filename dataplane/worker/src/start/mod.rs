@@ -337,6 +337,8 @@ fn configure(
             rx_offloads: plan.rx,
             tx_offloads: plan.tx,
             rss_key: Some(rss_key),
+            // An idle worker sleeps on a TAP's descriptor.
+            rx_interrupts: info.driver == "net_tap",
             ..PortConf::default()
         })
         .map_err(fail)?;
@@ -372,6 +374,11 @@ impl Opened {
     /// Queues each way of a port.
     pub fn queues(&self, port: Port) -> u16 {
         self.devices[port.index()].queues
+    }
+
+    /// What a port's driver tells of it.
+    pub(crate) fn info(&self, port: Port) -> &DevInfo {
+        &self.devices[port.index()].info
     }
 
     /// The driver's name of a port, as `net_tap`.

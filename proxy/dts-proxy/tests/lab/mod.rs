@@ -60,7 +60,7 @@ fn daemon(
     tell: &Sender<(SocketAddr, Vec<u8>)>,
     answer: &(dyn Fn(SocketAddr, &[u8]) -> Option<Answer> + Sync),
 ) {
-    while let Ok((Request::Handover { dest, request }, fd)) = connection.recv() {
+    while let Ok((Request::Handover { dest, request, .. }, fd)) = connection.recv() {
         let mut client = TcpStream::from(fd.expect("a descriptor comes with each request"));
         // The proxy's sockets do not block, and this one is one of them.
         client.set_nonblocking(false).unwrap();

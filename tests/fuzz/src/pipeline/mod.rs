@@ -1,4 +1,4 @@
-//! Sequences of operations on one or two nodes: frames on every port, clients and
+//! Sequences of operations on up to three nodes: frames on every port, clients and
 //! stacks that behave or do not, link messages lost, repeated, changed and forged,
 //! commands, time.
 //!
@@ -10,11 +10,13 @@
 //! - nothing reaches a stack at a proxy or application port without an FCB, and
 //!   nothing of a service at all on the link's twin;
 //! - what is sent is well-formed: lengths and checksums are right by an
-//!   independent parser, fragments make a whole datagram;
+//!   independent parser, fragments make a whole datagram, and what is left to an
+//!   offload is what the stack left;
 //! - every handover that was begun is reported to have ended, once;
 //! - when time has passed, every flow and every buffer is free again.
 
 mod check;
+mod more;
 mod node;
 mod ops;
 mod peers;

@@ -5,14 +5,14 @@ use crate::frames;
 use crate::input::Input;
 use dts_config::{Policy, Replay};
 use dts_core::command::{Command, Event};
-use dts_core::frame::{Frame, Output, Pool, Port};
+use dts_core::frame::{Checksum, Frame, Meta, Output, Pool, Port};
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
 use dts_core::shard::{Shard, Sizes};
 use dts_core::time::{Instant, Span};
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::tcp::Segment;
-use dts_core::wire::{self, L3};
+use dts_core::wire::{self, L3, checksum, edit};
 use dts_proto::block::LinkKey;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -54,7 +54,11 @@ impl Settings {
         let (a, b) = (u.next::<u8>(), u.next::<u8>());
         let bit = |n: u8| a & 1 << n != 0;
         Self {
-            nodes: if bit(0) { 1 } else { 2 },
+            nodes: match (bit(0), b & 8 != 0) {
+                (true, _) => 1,
+                (false, false) => 2,
+                (false, true) => 3,
+            },
             replay: if bit(1) {
                 Replay::Handshake
             } else {
@@ -74,6 +78,11 @@ impl Settings {
     /// The application port of the service `web`.
     pub fn app_port(&self) -> u16 {
         if self.same_port { 80 } else { 8080 }
+    }
+
+    /// Members of the cluster; a node that is alone has one that is not there.
+    pub fn members(&self) -> u16 {
+        self.nodes.max(2)
     }
 
     fn view(&self, node: u16) -> View {
@@ -103,7 +112,7 @@ impl Settings {
                 service("web6", VIPS[1], 80, Some(8001), self.app_port()),
             ],
             general: buckets.clone(),
-            members: (1..=2)
+            members: (1..=self.members())
                 .map(|id| Member {
                     id,
                     link: link(id),
@@ -155,76 +164,109 @@ pub fn link_mac(node: u16) -> [u8; 6] {
 /// What left a shard in one call.
 #[derive(Default)]
 struct Out {
-    frames: Vec<(Port, Vec<u8>)>,
+    frames: Vec<(Port, Vec<u8>, Meta)>,
+    /// New frames are in pieces as well.
+    cut: u8,
 }
 
 impl Pool for Out {
     type Frame = Pieces;
     fn frame(&mut self, bytes: &[u8]) -> Option<Pieces> {
-        Some(Pieces::of(bytes, 0))
+        Some(Pieces::of(bytes, self.cut))
     }
 }
 
 impl Output for Out {
     fn send(&mut self, port: Port, frame: Pieces) {
-        let whole = frame.0.len() == 1 || frame.0.iter().all(|p| !p.is_empty());
+        let parts = &frame.parts;
+        let whole = parts.len() == 1 || parts.iter().all(|p| !p.is_empty());
         assert!(whole, "an empty piece");
-        self.frames.push((port, frame.to_vec()));
+        self.frames.push((port, frame.to_vec(), frame.meta));
     }
-    fn hand_off(&mut self, worker: usize, _: Port, _: Pieces) {
+    fn hand_off(&mut self, worker: usize, _: Port, frame: Pieces) {
         assert!(worker < 2, "worker {worker} of 2");
+        let left = frame.meta.checksum == Checksum::Partial;
+        assert!(!left, "a frame with work left for another worker");
     }
 }
 
-/// A frame in up to three pieces, the first of which holds all headers.
+/// A frame in up to 33 pieces, the first of which holds all headers.
 #[derive(Debug)]
-struct Pieces(Vec<Vec<u8>>);
+struct Pieces {
+    parts: Vec<Vec<u8>>,
+    meta: Meta,
+}
 
 impl Pieces {
-    /// `bytes`, cut behind the headers of a TCP segment and in the middle of its
-    /// payload where `cut` asks for it.
+    /// `bytes`, cut behind the headers of a TCP segment and at places of its payload
+    /// that follow from `cut`; 0 leaves the frame whole.
     fn of(bytes: &[u8], cut: u8) -> Self {
         let headers = match wire::l3(bytes) {
             Ok(L3::Ip(ip)) => Segment::parse(bytes, &ip).map_or(bytes.len(), |s| s.data),
             _ => bytes.len(),
         };
-        let (head, body) = bytes.split_at(headers);
-        let middle = body.len() * usize::from(cut) / 256;
-        let (a, b) = body.split_at(middle);
-        let parts = match cut {
-            0 => vec![bytes],
-            _ => [head, a, b].into_iter().filter(|p| !p.is_empty()).collect(),
-        };
-        let parts: Vec<Vec<u8>> = parts.into_iter().map(<[u8]>::to_vec).collect();
-        Self(if parts.is_empty() {
-            vec![vec![]]
-        } else {
-            parts
-        })
+        let (head, mut rest) = bytes.split_at(if cut == 0 { bytes.len() } else { headers });
+        let mut parts = vec![head.to_vec()];
+        let mut x = u32::from(cut);
+        for _ in 0..cut & 31 {
+            x = x.wrapping_mul(0x0019_660d).wrapping_add(0x3c6e_f35f);
+            // As small as a byte, as large as a buffer.
+            let n = [1, 3, 37, 2048][(x >> 30) as usize].min(rest.len());
+            let (part, tail) = rest.split_at(n);
+            parts.push(part.to_vec());
+            rest = tail;
+        }
+        parts.push(rest.to_vec());
+        parts.retain(|p| !p.is_empty());
+        if parts.is_empty() {
+            parts.push(vec![]);
+        }
+        let meta = Meta::default();
+        Self { parts, meta }
     }
 }
 
 impl Frame for Pieces {
     fn head(&self) -> &[u8] {
-        &self.0[0]
+        &self.parts[0]
     }
     fn head_mut(&mut self) -> &mut [u8] {
-        &mut self.0[0]
+        &mut self.parts[0]
     }
     fn truncate(&mut self, len: usize) {
         let mut left = len;
-        self.0.retain_mut(|p| {
+        self.parts.retain_mut(|p| {
             p.truncate(left);
             left -= p.len();
             !p.is_empty()
         });
     }
     fn len(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
+        self.parts.iter().map(Vec::len).sum()
     }
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(Vec::as_slice)
+        self.parts.iter().map(Vec::as_slice)
     }
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+    fn set_meta(&mut self, meta: Meta) {
+        self.meta = meta;
+    }
+}
+
+/// Begin and end of a frame's TCP segment, and what its checksum field holds when it
+/// is left to an offload: the sum of the pseudo-header.
+fn partial(f: &[u8]) -> Option<(usize, usize, u16)> {
+    let Ok(L3::Ip(ip)) = wire::l3(f) else {
+        return None;
+    };
+    if ip.fragment || ip.proto != wire::PROTO_TCP {
+        return None;
+    }
+    Segment::parse(f, &ip).ok()?;
+    let sum = checksum::pseudo(&ip.src, &ip.dst, ip.proto, ip.end - ip.l4);
+    Some((ip.l4, ip.end, checksum::fold(sum)))
 }
 
 /// One node.
@@ -276,16 +318,45 @@ impl Node {
     }
 
     pub fn rx(&mut self, port: Port, frame: Vec<u8>, now: Instant) {
-        let kind = frames::read(&frame);
-        self.dirty |= match &kind {
-            frames::Kind::Tcp(t) => !t.sound,
+        self.receive(port, frame, Meta::default(), now);
+    }
+
+    /// The node's stack leaves the checksum, and the cutting into segments of `tso`
+    /// bytes, to who sends the frame.
+    pub fn rx_unfinished(&mut self, mut frame: Vec<u8>, tso: Option<u16>, now: Instant) {
+        let Some((l4, _, sum)) = partial(&frame) else {
+            // A device takes no other frame that is longer than its MTU.
+            if frame.len() <= self.v.params.mtu + wire::ETH_LEN {
+                self.rx(Port::WireHost, frame, now);
+            }
+            return;
+        };
+        frame[l4 + 16..l4 + 18].copy_from_slice(&sum.to_be_bytes());
+        let meta = Meta {
+            checksum: Checksum::Partial,
+            tso,
+        };
+        self.receive(Port::WireHost, frame, meta, now);
+    }
+
+    /// A frame of which something is known beside its bytes.
+    pub fn receive(&mut self, port: Port, frame: Vec<u8>, meta: Meta, now: Instant) {
+        // What a device says of a checksum is believed.
+        let believed = matches!(meta.checksum, Checksum::Partial | Checksum::Good);
+        self.dirty |= match frames::read(&frame) {
+            frames::Kind::Tcp(t) => !t.sound && !(believed && t.ip_sound),
             frames::Kind::Datagram => false,
             frames::Kind::Fragment(..) | frames::Kind::Other => true,
         };
-        let mut out = Out::default();
+        self.dirty |= meta.checksum == Checksum::Good && !is_sound(&frame);
         let last = frame.last().copied().unwrap_or_default();
         let cut = if self.settings.pieces { last } else { 0 };
-        let frame = Pieces::of(&frame, cut);
+        let mut out = Out {
+            cut,
+            ..Out::default()
+        };
+        let mut frame = Pieces::of(&frame, cut);
+        frame.meta = meta;
         self.s.ingress(&self.v, port, frame, now, &mut out);
         self.collect(out, Some(port), now);
     }
@@ -346,12 +417,17 @@ impl Node {
         };
         self.to_wire.clear();
         let mut parts: Vec<Vec<u8>> = Vec::new();
-        for (port, frame) in out.frames {
+        for (port, mut frame, meta) in out.frames {
             if super::traced() {
                 let kind = frames::read(&frame);
                 eprintln!("  node {} sends on {}: {kind:?}", self.v.node, port.name());
             }
-            check::frame(&self.v, &permits, port, from, &frame, self.dirty);
+            if meta.checksum == Checksum::Partial {
+                assert_eq!(port, Port::Wire, "work left for a stack or another node");
+                finish(&mut frame);
+            }
+            let large = meta.tso.is_some();
+            check::frame(&self.v, &permits, port, from, &frame, (self.dirty, large));
             match port {
                 Port::Wire => self.to_wire.push(frame),
                 Port::Link => keep(&mut self.to_link, frame),
@@ -409,6 +485,19 @@ fn shard(settings: &Settings, v: &View) -> Shard {
         hold: if settings.small { 16 << 10 } else { 256 << 10 },
     };
     Shard::new(sizes, HashKey::new([5; 16]), v)
+}
+
+fn is_sound(frame: &[u8]) -> bool {
+    matches!(frames::read(frame), frames::Kind::Tcp(t) if t.sound)
+}
+
+/// Does what is left to be done to a frame with a partial checksum: panics where the
+/// field is not the sum of the pseudo-header any more.
+fn finish(frame: &mut [u8]) {
+    let (l4, end, sum) = partial(frame).expect("TCP as it came");
+    let field = &frame[l4 + 16..l4 + 18];
+    assert_eq!(field, sum.to_be_bytes(), "a partial checksum");
+    edit::write_tcp_checksum(frame, l4, end);
 }
 
 fn keep(queue: &mut VecDeque<Vec<u8>>, frame: Vec<u8>) {

@@ -1,5 +1,6 @@
 //! The operations of an input. The first byte of each names it (lower five bits),
-//! the node (the next bit) and the connection (the last two).
+//! the node (the next bit) and the connection (the last two). Operation 11 has a second
+//! byte: see `more.rs`.
 
 use super::node::{Node, Settings, VIPS, link, link_mac, own};
 use super::peers::{self, Client, LENS, MOODS, answer, bytes, mutate, with_options};
@@ -22,19 +23,23 @@ const VIP: [u8; 4] = [10, 77, 0, 100];
 
 /// The cluster and its clients.
 pub struct World {
-    settings: Settings,
-    nodes: Vec<Node>,
-    clients: [Client; 4],
-    now: Instant,
-    tickets: u64,
+    pub settings: Settings,
+    pub nodes: Vec<Node>,
+    pub clients: [Client; 4],
+    pub now: Instant,
+    pub tickets: u64,
     said: u64,
+    /// Looks at the nodes' sockets.
+    pub looks: u64,
+    /// Which node an operation's bit names: of three the one or its next.
+    pub turn: usize,
 }
 
 /// One operation's subject.
 #[derive(Clone, Copy, Debug)]
-struct At {
-    node: usize,
-    client: usize,
+pub struct At {
+    pub node: usize,
+    pub client: usize,
 }
 
 impl World {
@@ -49,13 +54,15 @@ impl World {
             now: Instant(1_000_000),
             tickets: 0,
             said: 0,
+            looks: 0,
+            turn: 0,
         }
     }
 
     pub fn step(&mut self, u: &mut Input<'_>) {
         let b = usize::from(u.next::<u8>());
         let at = At {
-            node: (b >> 5 & 1) % self.nodes.len(),
+            node: ((b >> 5 & 1) + self.turn) % self.nodes.len(),
             client: b >> 6,
         };
         if super::traced() {
@@ -107,10 +114,11 @@ impl World {
                 let p = u.next::<u8>();
                 self.stack(at, MOODS[usize::from(p & 7)], p & 8 == 0);
             }
-            10 | 11 => {
+            10 => {
                 let f = self.any_host(at, u);
                 self.rx(at.node, Port::WireHost, f);
             }
+            11 => self.more(at, u),
             12 => {
                 for _ in 0..8 {
                     self.deliver(at.node, false, None);
@@ -146,12 +154,12 @@ impl World {
                 self.pass(1);
             }
             22 => {
-                let way = self.way(at);
+                let way = self.way(at, u);
                 let f = said::message(&self.clients[at.client], &way, u);
                 self.rx(at.node, Port::Link, f);
             }
             23 => {
-                let way = self.way(at);
+                let way = self.way(at, u);
                 let f = said::bare(&self.clients[at.client], &way, u);
                 self.rx(at.node, Port::Link, f);
             }
@@ -221,30 +229,30 @@ impl World {
         }
     }
 
-    fn rx(&mut self, node: usize, port: Port, frame: Vec<u8>) {
+    pub fn rx(&mut self, node: usize, port: Port, frame: Vec<u8>) {
         self.nodes[node].rx(port, frame, self.now);
         self.heard(node);
     }
 
-    fn command(&mut self, node: usize, c: Command) {
+    pub fn command(&mut self, node: usize, c: Command) {
         self.nodes[node].command(c, self.now);
         self.heard(node);
     }
 
-    fn broadcast(&mut self, frame: Vec<u8>) {
+    pub fn broadcast(&mut self, frame: Vec<u8>) {
         for i in 0..self.nodes.len() {
             self.rx(i, Port::Wire, frame.clone());
         }
     }
 
     /// The clients hear what a node sent on the wire.
-    fn heard(&mut self, node: usize) {
+    pub fn heard(&mut self, node: usize) {
         for f in std::mem::take(&mut self.nodes[node].to_wire) {
             self.clients.iter_mut().for_each(|c| c.hear(&f));
         }
     }
 
-    fn any_client(&mut self, at: At, u: &mut Input<'_>) -> Vec<u8> {
+    pub fn any_client(&mut self, at: At, u: &mut Input<'_>) -> Vec<u8> {
         let c = &self.clients[at.client];
         let (seq, ack, flags) = (c.near(u), c.near(u), u.next::<u8>());
         let len = u.pick(&LENS).min(self.settings.mtu - 100);
@@ -265,7 +273,7 @@ impl World {
         with_options(&f, &o)
     }
 
-    fn any_host(&mut self, at: At, u: &mut Input<'_>) -> Vec<u8> {
+    pub fn any_host(&mut self, at: At, u: &mut Input<'_>) -> Vec<u8> {
         let c = &self.clients[at.client];
         let b = u.next::<u8>();
         let app = self.settings.app_port();
@@ -313,7 +321,7 @@ impl World {
         }
     }
 
-    /// The oldest frame that a node sent on the link reaches the other one.
+    /// The oldest frame that a node sent on the link reaches the node that it is for.
     fn deliver(&mut self, from: usize, keep: bool, change: Option<&mut Input<'_>>) {
         let queue = &mut self.nodes[from].to_link;
         let frame = if keep {
@@ -322,24 +330,31 @@ impl World {
             queue.pop_front()
         };
         let Some(mut frame) = frame else { return };
+        let to = (1..=self.settings.nodes).find(|n| frame[..6] == link_mac(*n));
+        let to = to.map_or(from, |n| usize::from(n) - 1);
         if let Some(u) = change {
             mutate(&mut frame, u);
         }
-        let to = self.nodes.len() - 1 - from;
         self.rx(to, Port::Link, frame);
     }
 
-    fn peer_of(&self, node: usize) -> u16 {
-        (self.nodes.len() - node) as u16
+    /// Id of the node to which a handover of this one goes.
+    pub fn peer_of(&self, node: usize) -> u16 {
+        ((node + 1) % self.nodes.len()) as u16 + 1
     }
 
     fn freeze(&mut self, at: At) {
+        self.freeze_at(at, 8001);
+    }
+
+    /// Freezes the flow of the local socket with this port.
+    pub fn freeze_at(&mut self, at: At, port: u16) {
         self.tickets += 1;
         let c = &self.clients[at.client];
         let freeze = Command::Freeze {
             ticket: self.tickets,
             client: SocketAddr::new(c.addr, c.port),
-            local: SocketAddr::new(c.vip, 8001),
+            local: SocketAddr::new(c.vip, port),
         };
         self.command(at.node, freeze);
     }
@@ -378,15 +393,16 @@ impl World {
         self.command(at.node, splice);
     }
 
-    /// How a message comes from the other node (or one that is not there) to this.
-    fn way(&mut self, at: At) -> Way {
+    /// How a message comes from another node (or one that is not there) to this.
+    fn way(&mut self, at: At, u: &mut Input<'_>) -> Way {
         self.said += 1;
-        let to = at.node as u16 + 1;
-        let other = usize::from(at.node == 0);
+        let members = usize::from(self.settings.members());
+        let step = if members == 3 { 1 + u.below(2) } else { 1 };
+        let other = (at.node + step) % members;
         let from = self.nodes.get(other).map_or(1002, |n| n.v.incarnation);
         Way {
-            from: 3 - to,
-            to,
+            from: other as u16 + 1,
+            to: at.node as u16 + 1,
             incarnations: [from, self.nodes[at.node].v.incarnation],
             counter: self.said,
             app_port: self.settings.app_port(),
@@ -458,7 +474,7 @@ impl World {
     /// What a node knows of the members changes, or it starts anew.
     fn view(&mut self, at: At, u: &mut Input<'_>) {
         let b = u.next::<u8>();
-        let other = usize::from(b & 1);
+        let other = usize::from((b & 1) + (b >> 4 & 1)) % usize::from(self.settings.members());
         let m = &mut self.nodes[at.node].v.members[other];
         match b >> 1 & 7 {
             0 => m.alive = !m.alive,

@@ -35,6 +35,8 @@ pub struct Client {
     pub isn: u32,
     /// The next number to send.
     pub nxt: u32,
+    /// The first number of what was sent last: a request, where it has one segment.
+    pub request: u32,
     /// The next number expected.
     pub rcv: u32,
     pub clock: u32,
@@ -62,6 +64,7 @@ impl Client {
             to: if n == 3 { 25 } else { 80 },
             isn,
             nxt: isn,
+            request: isn.wrapping_add(1),
             rcv: 0,
             clock: 100,
             heard: 0,
@@ -125,6 +128,9 @@ impl Client {
     pub fn say(&mut self, flags: u8, len: usize) -> Vec<u8> {
         let f = self.segment(self.nxt, self.rcv, flags, &bytes(self.nxt, len));
         let n = len as u32 + u32::from(flags & (FIN | SYN) != 0);
+        if len > 0 {
+            self.request = self.nxt;
+        }
         self.nxt = self.nxt.wrapping_add(n);
         f
     }

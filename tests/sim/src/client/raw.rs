@@ -86,6 +86,11 @@ impl Raw {
         (self.setup.isn, self.nxt)
     }
 
+    /// Bytes of IP and TCP header without options.
+    fn headers(&self) -> usize {
+        if self.local.is_ipv4() { 40 } else { 60 }
+    }
+
     fn first(&self) -> u32 {
         self.setup.isn.wrapping_add(1)
     }
@@ -110,7 +115,7 @@ impl Raw {
             window: (window >> if syn { 0 } else { self.shift }).min(0xffff) as u16,
             urgent: 0,
             opts: Opts {
-                mss: syn.then_some((self.setup.mtu - 40) as u16),
+                mss: syn.then_some((self.setup.mtu - self.headers()) as u16),
                 shift: self.setup.shift.filter(|_| syn),
                 sack_ok: syn && self.setup.sack,
                 ts: ts.filter(|_| flags & RST == 0).map(|e| (tsval, e)),
@@ -121,7 +126,7 @@ impl Raw {
     }
 
     fn data(&self, from: usize, to: usize) -> Vec<Seg> {
-        let mss = self.setup.mtu.min(1500) - 60;
+        let mss = self.setup.mtu.min(1500) - self.headers() - 20;
         let to = to.min(self.stream.len());
         let mut out = Vec::new();
         let mut at = from;
@@ -181,6 +186,10 @@ impl Raw {
                 let payload: &[u8] = if byte { &[0] } else { &[] };
                 self.probe_at = Some(now);
                 vec![self.seg(ACK, self.nxt.wrapping_sub(1), payload)]
+            }
+            Act::Repeat => {
+                self.probe_at = Some(now);
+                self.data(0, self.let_go)
             }
             Act::ZeroWindow => {
                 self.zero = true;

@@ -16,6 +16,7 @@ pub fn attacks(p: &mut Plan, r: &mut Rng) {
             Fault::BareSplice,
             Fault::OldSyn,
             Fault::WrongAck,
+            Fault::Routed,
         ]);
         p.faults.push((when, fault));
     }

@@ -49,6 +49,9 @@ pub fn slow(p: &mut Plan, r: &mut Rng) {
 fn scripted(p: &mut Plan, r: &mut Rng, script: Vec<(When, Act)>) {
     let c = &mut p.clients[0];
     c.delay = r.pick(&[50 * US, 500 * US, 5 * MS]);
+    if p.host_delay > MS {
+        c.delay = 50 * US;
+    }
     c.setup.rx = 65_535;
     c.script = Some(script);
 }
@@ -67,7 +70,7 @@ pub fn acts(p: &mut Plan, r: &mut Rng) {
     };
     p.ask_at = first;
     let mut script = vec![(at(Step::Established, 0), Act::Send(first))];
-    let w = when(r, &DURING, 2 * MS);
+    let mut w = when(r, &DURING, 2 * MS);
     match r.below(10) {
         0 => script.push((w, Act::Fin)),
         1 => {
@@ -77,7 +80,13 @@ pub fn acts(p: &mut Plan, r: &mut Rng) {
         }
         2 => script.push((w, Act::BlindReset)),
         3 => {
-            script.push((w, Act::Keepalive(r.permille(500))));
+            let act = r.pick(&[Act::Keepalive(false), Act::Keepalive(true), Act::Repeat]);
+            if r.permille(700) {
+                // What it asks reaches the proxy's stack, and the answer comes too late.
+                p.host_delay = 2 * MS;
+                w = at(Step::Asked, r.range(1800 * US, 4 * MS));
+            }
+            script.push((w, act));
             // Nothing else tells the client that someone is there.
             p.think = 800 * MS;
             p.proxy_stack.ack_delay_ms = 0;
@@ -168,9 +177,6 @@ pub fn reopen(p: &mut Plan, r: &mut Rng) {
     p.think = r.pick(&[0, 3 * MS, 60 * MS]);
     p.expect.clean = false;
     p.expect.stale = true;
-    // What the old flow's node still says may end the new connection.
-    p.expect.complete = false;
-    p.expect.may_reset = true;
 }
 
 pub fn reuse(p: &mut Plan, r: &mut Rng) {

@@ -1,6 +1,7 @@
 //! Undisturbed handovers of every shape: the client must notice nothing.
 
-use crate::plan::{MS, Plan, US};
+use super::network;
+use crate::plan::{Fault, MS, Plan, Step, US, When};
 use crate::rng::Rng;
 use crate::talk::HEAD;
 
@@ -174,4 +175,45 @@ pub fn refusals(p: &mut Plan, r: &mut Rng) {
     }
     p.retry_wait = r.pick(&[0, 0, 1500 * MS]);
     p.think = p.think.min(3 * MS);
+}
+
+/// Each further request is answered by another node, which may have had the flow before.
+pub fn again(p: &mut Plan, r: &mut Rng) {
+    p.nodes = r.range(2, 4) as u16;
+    let owner = r.range(1, u64::from(p.nodes)) as u16;
+    p.owner = Some(owner);
+    p.dests = vec![(owner % p.nodes) + 1];
+    let mut at = p.dests[0];
+    for _ in 0..r.range(1, 4) {
+        let others: Vec<u16> = (1..=p.nodes).filter(|&n| n != at).collect();
+        at = r.pick(&others);
+        p.hops.push(at);
+    }
+    let c = &mut p.clients[0];
+    c.requests = (0..=p.hops.len())
+        .map(|_| (r.range(24, 1200) as usize, r.range(1, 5000) as usize))
+        .collect();
+    p.ask_at = c.requests[0].0;
+    // The client waits for its answer, and longer than its stack holds an
+    // acknowledgement back.
+    c.delay = r.pick(&[50 * US, 500 * US, 2 * MS]);
+    let wait = |i: usize| if i == 0 { 0 } else { 400 * MS };
+    let sizes = c.requests.iter().enumerate();
+    c.chunks = sizes.map(|(i, q)| (q.0, wait(i))).collect();
+    p.think = r.pick(&[0, 100 * US, 3 * MS]);
+    p.app_closes = false;
+    if r.permille(250) {
+        // The intake does not take the flow back, and remembers it all the same.
+        p.no_listener = vec![owner];
+    }
+    if r.permille(250) {
+        let step = Step::Answered;
+        let after = r.range(0, 400 * p.hops.len() as u64) * MS;
+        p.faults.push((When { step, after }, Fault::OldSyn));
+    }
+    match r.below(4) {
+        0 => network::noise(p, r),
+        1 => network::link_noise(p, r),
+        _ => {}
+    }
 }

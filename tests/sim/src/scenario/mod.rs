@@ -92,6 +92,8 @@ families! {
     Icmp = "icmp",
     /// Several clients at once, owners by hash.
     Many = "many",
+    /// The flow is handed on by the application that serves it, and back.
+    Again = "again",
     /// Rules that no stack's traffic touches: urgent data, storms, fragments, caps of a
     /// worker, keys that change, sockets that vanish, neighbour discovery.
     Rules = "rules",
@@ -134,6 +136,7 @@ impl Family {
             Family::Attacks => attacks::attacks(p, r),
             Family::Icmp => attacks::icmp(p, r),
             Family::Many => nodes::many(p, r),
+            Family::Again => handover::again(p, r),
             Family::Rules => rules::rules(p, r),
         }
     }

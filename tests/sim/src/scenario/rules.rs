@@ -9,7 +9,7 @@ fn at(step: Step, after: u64) -> When {
 }
 
 pub fn rules(p: &mut Plan, r: &mut Rng) {
-    match r.below(7) {
+    match r.below(8) {
         0 => urgent(p, r),
         1 => storm(p, r),
         2 => {
@@ -24,6 +24,7 @@ pub fn rules(p: &mut Plan, r: &mut Rng) {
         }
         4 => p.rotate = true,
         5 => vanished(p, r),
+        6 => out_of_band(p, r),
         _ => p.faults.push((
             at(r.pick(&[Step::Established, Step::Taken]), 0),
             Fault::Solicit,
@@ -50,6 +51,26 @@ fn urgent(p: &mut Plan, r: &mut Rng) {
     p.ask_at = first;
     p.rpc_delay = 5 * MS;
     p.expect.clean = false;
+}
+
+/// An urgent byte in the request that reading leaves out: such a flow stays.
+fn out_of_band(p: &mut Plan, r: &mut Rng) {
+    let (k, n) = (r.range(12, 300) as usize, r.range(12, 300) as usize);
+    let c = &mut p.clients[0];
+    c.requests = vec![(k + n, 100)];
+    c.delay = r.pick(&[50 * US, 500 * US]);
+    c.setup.rx = 65_535;
+    c.script = Some(vec![
+        (at(Step::Established, 0), Act::Urgent(k)),
+        (at(Step::Established, 20 * US), Act::Send(n)),
+    ]);
+    p.ask_at = k + n - 1;
+    p.proxy_stack.out_of_band = true;
+    // Often nothing of the request was acknowledged when it is drained.
+    p.proxy_stack.ack_delay_ms = 40;
+    p.expect.clean = false;
+    p.expect.complete = false;
+    p.expect.handover = false;
 }
 
 /// Bare acknowledgements in turn: too many, or so few that no rule may mind.

@@ -32,7 +32,7 @@ pub struct Host {
     pub listen: BTreeMap<u16, Listener>,
     /// Live connections.
     pub tcbs: BTreeMap<Name, Tcb>,
-    fragments: BTreeMap<u16, Vec<(usize, Vec<u8>, bool)>>,
+    fragments: BTreeMap<u32, Vec<(usize, Vec<u8>, bool)>>,
     rng: Rng,
     id: u32,
     taken: u32,
@@ -118,32 +118,32 @@ impl Host {
 
     /// Puts a datagram together from its fragments, which the filter emits in order.
     fn whole(&mut self, p: &[u8]) -> Option<Vec<u8>> {
-        if p.first()? >> 4 != 4 || p.len() < 20 {
+        let Some((head, data, id, at, more)) = fragment(p) else {
             return Some(p.to_vec());
-        }
-        let word = u16::from_be_bytes([p[6], p[7]]);
-        let (more, at) = (word & 0x2000 != 0, usize::from(word & 0x1fff) * 8);
-        if !more && at == 0 {
-            return Some(p.to_vec());
-        }
-        let id = u16::from_be_bytes([p[4], p[5]]);
+        };
         let parts = self.fragments.entry(id).or_default();
-        parts.push((at, p[20..].to_vec(), more));
+        parts.push((at, p[data..].to_vec(), more));
         if more {
             return None;
         }
         let mut parts = self.fragments.remove(&id)?;
         parts.sort_by_key(|x| x.0);
-        let mut whole = p[..20].to_vec();
+        let mut whole = p[..head].to_vec();
         for (at, bytes, _) in parts {
-            if whole.len() != 20 + at {
+            if whole.len() != head + at {
                 return None;
             }
             whole.extend_from_slice(&bytes);
         }
-        let len = (whole.len() as u16).to_be_bytes();
-        whole[2..4].copy_from_slice(&len);
-        whole[6..8].copy_from_slice(&[0, 0]);
+        if head == 20 {
+            let len = (whole.len() as u16).to_be_bytes();
+            whole[2..4].copy_from_slice(&len);
+            whole[6..8].copy_from_slice(&[0, 0]);
+        } else {
+            let len = (whole.len() as u16 - 40).to_be_bytes();
+            whole[4..6].copy_from_slice(&len);
+            whole[6] = p[40];
+        }
         Some(whole)
     }
 
@@ -173,6 +173,26 @@ impl Host {
         let all = self.tcbs.iter_mut();
         all.flat_map(|(n, t)| t.complaints.drain(..).map(|c| (*n, c)).collect::<Vec<_>>())
             .collect()
+    }
+}
+
+/// Of a fragment: bytes of its IP header, where its data begin, the datagram's number,
+/// the data's offset, and whether more follow. Clients send none but whole packets.
+fn fragment(p: &[u8]) -> Option<(usize, usize, u32, usize, bool)> {
+    let word = |at: usize| u16::from_be_bytes([p[at], p[at + 1]]);
+    match p.first()? >> 4 {
+        4 if p.len() >= 20 => {
+            let w = word(6);
+            let (more, at) = (w & 0x2000 != 0, usize::from(w & 0x1fff) * 8);
+            (more || at > 0).then(|| (20, 20, word(4).into(), at, more))
+        }
+        6 if p.len() >= 48 && p[6] == crate::extensions::FRAGMENT => {
+            let w = word(42);
+            let (more, at) = (w & 1 != 0, usize::from(w & 0xfff8));
+            let id = u32::from(word(44)) << 16 | u32::from(word(46));
+            (more || at > 0).then_some((40, 48, id, at, more))
+        }
+        _ => None,
     }
 }
 

@@ -24,7 +24,7 @@
 use super::clock;
 use super::device::Queues;
 use super::fastopen::FastOpen;
-use crate::seg::{ACK, FIN, RST, SYN, Seg, before, later};
+use crate::seg::{ACK, FIN, RST, SYN, Seg, URG, before, later};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::Duration;
@@ -50,7 +50,7 @@ pub struct Setup {
     pub sack: bool,
     /// Window shift; `None` without window scaling.
     pub shift: Option<u8>,
-    /// MTU, bytes: MSS plus 40.
+    /// MTU, bytes: MSS plus 40, or 60 over IPv6.
     pub mtu: usize,
     /// Receive buffer, 1 to 65,535 bytes.
     pub rx: usize,
@@ -60,6 +60,8 @@ pub struct Setup {
     pub ack_delay_ms: u64,
     /// Keepalive interval, milliseconds; 0 for none.
     pub keepalive_ms: u64,
+    /// Urgent bytes are not in line: reading leaves them out, as without `SO_OOBINLINE`.
+    pub out_of_band: bool,
 }
 
 /// What a segment may tell about whoever rewrote it. Never right, whatever was lost.
@@ -93,6 +95,9 @@ pub struct Tcb {
     pub(crate) rcv_nxt: u32,
     acked: u32,
     edge: u32,
+    urgent: Vec<u32>,
+    /// Bytes of the peer that left the receive buffer.
+    delivered: u32,
     ts_recent: u32,
     first_ts: u32,
     last_ts: u32,
@@ -154,6 +159,8 @@ impl Tcb {
             rcv_nxt: 0,
             acked: 0,
             edge: 0,
+            urgent: Vec::new(),
+            delivered: 0,
             ts_recent: 0,
             first_ts: 0,
             last_ts: 0,
@@ -301,6 +308,12 @@ impl Tcb {
         }
         self.note_order(s);
         if s.has(RST) {
+            let opens = !self.synced && self.synack.is_none();
+            if opens && !(s.has(ACK) && s.ack == self.snd_nxt) {
+                // In SYN-SENT only one that acknowledges the SYN counts (RFC 9293,
+                // section 3.10.7.3).
+                return Vec::new();
+            }
             self.was_reset = true;
         }
         let open = matches!(
@@ -373,6 +386,11 @@ impl Tcb {
     }
 
     fn note_order(&mut self, s: &Seg) {
+        if self.setup.out_of_band && s.has(URG) && s.urgent > 0 {
+            // The pointer names the byte behind it (RFC 6093, section 3.1).
+            self.urgent
+                .push(s.seq.wrapping_add(s.urgent.into()).wrapping_sub(1));
+        }
         if !s.has(RST) && !before(self.rcv_nxt, s.seq) && before(self.rcv_nxt, s.end()) {
             self.rcv_nxt = s.end();
         }
@@ -531,7 +549,25 @@ impl Tcb {
         let mut b = vec![0; socket.recv_queue().min(most)];
         let n = socket.recv_slice(&mut b).unwrap_or(0);
         b.truncate(n);
+        let from = self.delivered;
+        self.delivered += n as u32;
+        self.in_line(b, from)
+    }
+
+    /// Bytes of the stream from number `from` on, without urgent ones.
+    fn in_line(&self, mut b: Vec<u8>, from: u32) -> Vec<u8> {
+        let first = self.peer_isn.wrapping_add(1).wrapping_add(from);
+        let mut at = first;
+        b.retain(|_| {
+            at = at.wrapping_add(1);
+            !self.urgent.contains(&at.wrapping_sub(1))
+        });
         b
+    }
+
+    /// Bytes that came in order, urgent ones too: `tcpi_bytes_received`.
+    pub fn received(&mut self) -> usize {
+        self.delivered as usize + self.socket().recv_queue()
     }
 
     /// What could be read, left where it is.
@@ -540,7 +576,7 @@ impl Tcb {
         let mut b = vec![0; socket.recv_queue()];
         let n = socket.peek_slice(&mut b).unwrap_or(0);
         b.truncate(n);
-        b
+        self.in_line(b, self.delivered)
     }
 
     /// The peer's FIN came in order (bytes before it may still be unread).
@@ -562,9 +598,11 @@ impl Tcb {
         s.has(FIN) || !s.payload.is_empty()
     }
 
-    /// Nothing is left of the connection.
+    /// Nothing is left of the connection. (A RST in SYN-RECEIVED makes smoltcp's socket
+    /// listen again; a real listener is a socket of its own.)
     pub fn is_dead(&mut self) -> bool {
         let s = self.socket();
-        s.state() == tcp::State::Closed && s.remote_endpoint().is_none()
+        let none = matches!(s.state(), tcp::State::Closed | tcp::State::Listen);
+        none && s.remote_endpoint().is_none()
     }
 }

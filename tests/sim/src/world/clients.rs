@@ -1,21 +1,26 @@
 //! Clients, and the wire on their side.
 
-use super::{Ev, World, client_addr, client_mac, impair};
+use super::{Ev, World, client_mac, impair};
 use crate::capture::Party;
 use crate::client::{Client, Outcome};
-use crate::node::{CLUSTER_MAC, SERVICE_PORT, VIP};
+use crate::extensions;
+use crate::node::{CLUSTER_MAC, SERVICE_PORT, vip_for};
 use crate::plan::{Impair, Step, US};
 use crate::seg::{ACK, ETH, SYN, Seg};
 use dts_core::frame::Port;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 impl World {
     pub(super) fn client_starts(&mut self, i: usize) {
-        let vip = SocketAddr::new(Ipv4Addr::from(VIP).into(), SERVICE_PORT);
         let plan = self.plan.clients[i].clone();
+        let own = self.client_addr(i);
+        let vip = SocketAddr::new(vip_for(own.ip()), SERVICE_PORT);
+        if plan.six && self.plan.expect.clean {
+            self.solicit(own.ip());
+        }
         let round = u64::from(self.clients[i].is_some());
         let id = self.plan.seed << 20 | (i as u64) << 8 | round;
-        let c = Client::new(plan, client_addr(i), vip, id, self.now);
+        let c = Client::new(plan, own, vip, id, self.now);
         self.clients[i] = Some(c);
         self.ends[i] = Outcome::Running;
         self.client_runs(i);
@@ -37,8 +42,9 @@ impl World {
             return;
         };
         let scales = c.plan.setup.shift.is_some();
+        let own = c.local;
         if c.outcome == Outcome::Running {
-            self.check.client_gets(self.now, client_addr(i), &s, scales);
+            self.check.client_gets(self.now, own, &s, scales);
         }
         let now = self.now;
         let out = c.input(&s, now);
@@ -125,9 +131,16 @@ impl World {
         for s in out {
             let own = self.clients[i].as_ref().map(|c| c.numbers().0);
             if !s.has(SYN) || own == Some(s.seq) {
-                self.check.client_sends(self.now, client_addr(i), &s);
+                let own = self.client_addr(i);
+                self.check.client_sends(self.now, own, &s);
             }
-            let bytes = s.frame(CLUSTER_MAC, client_mac(i));
+            let mut bytes = s.frame(CLUSTER_MAC, client_mac(i));
+            if self.chain_rng.permille(self.plan.clients[i].extensions) {
+                let longer = extensions::walked(&bytes, &mut self.chain_rng);
+                if longer.len() <= ETH + self.plan.mtu {
+                    bytes = longer;
+                }
+            }
             self.record(Party::Client(i), &bytes);
             self.memory.client_said(&s);
             if s.flags & (SYN | ACK) == SYN {

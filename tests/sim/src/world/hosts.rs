@@ -1,6 +1,6 @@
 //! Host stacks, and the programs of a node.
 
-use super::{Ev, World, client_addr, client_mac};
+use super::{Ev, World, client_mac};
 use crate::actors::{self, Note};
 use crate::capture::Party;
 use crate::node::{APP_PORT, CLUSTER_MAC};
@@ -25,7 +25,9 @@ impl World {
     /// What of the wire may reach a stack, and as what.
     pub(super) fn host_may_see(&mut self, id: u16, bytes: &[u8]) {
         let at = self.now;
-        if bytes.get(ETH + 9) == Some(&1) {
+        let v6 = bytes[ETH] >> 4 == 6;
+        let (proto, icmp) = if v6 { (ETH + 6, 58) } else { (ETH + 9, 1) };
+        if bytes.get(proto) == Some(&icmp) {
             return self.icmp_at_host(id, bytes);
         }
         let Some(s) = Seg::of_frame(bytes).filter(|_| Seg::checksum_ok(&bytes[ETH..])) else {
@@ -39,7 +41,7 @@ impl World {
         if s.seq == crate::faults::STRANGER {
             let what = format!("node {id}: {s:?}");
             self.check
-                .fail(at, "option 32 and the bare form reach no host", what);
+                .fail(at, "what must be dropped reaches no host", what);
         }
         if s.dport == APP_PORT {
             self.check.replayed(at, id, client, &s);
@@ -53,15 +55,16 @@ impl World {
 
     /// An ICMP error must name a socket of this stack, in its own numbers.
     pub(super) fn icmp_at_host(&mut self, id: u16, bytes: &[u8]) {
-        let q = &bytes[ETH + 28..];
-        if q.len() < 28 {
+        let head = if bytes[ETH] >> 4 == 6 { 40 } else { 20 };
+        let q = &bytes[ETH + head + 8..];
+        if q.len() < head + 8 {
             return;
         }
-        let word = |i: usize| u16::from_be_bytes([q[i], q[i + 1]]);
-        let seq = u32::from(word(24)) << 16 | u32::from(word(26));
+        let word = |i: usize| u16::from_be_bytes([q[head + i], q[head + i + 1]]);
+        let seq = u32::from(word(4)) << 16 | u32::from(word(6));
         let name: Name = (
-            word(20),
-            client_addr(usize::from(word(22)).saturating_sub(40_000)),
+            word(0),
+            self.client_addr(usize::from(word(2)).saturating_sub(40_000)),
         );
         // The socket may be gone by now; then nothing can be said of its numbers.
         let local = [APP_PORT, crate::node::PROXY_PORT].contains(&name.0);

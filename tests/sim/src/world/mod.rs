@@ -16,19 +16,21 @@ use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::Hasher;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A run that has not ended by then never will.
 const LONGEST: u64 = 400 * SEC;
 /// Frames of one run; more is a storm.
 const MOST_FRAMES: u64 = 60_000;
 
-/// The address of client `i`.
-pub fn client_addr(i: usize) -> SocketAddr {
-    SocketAddr::new(
-        Ipv4Addr::new(10, 77, 0, 200 + i as u8).into(),
-        40_000 + i as u16,
-    )
+/// The address of client `i`, of either family.
+fn client_addr(i: usize, six: bool) -> SocketAddr {
+    let ip: IpAddr = if six {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200 + i as u16).into()
+    } else {
+        Ipv4Addr::new(10, 77, 0, 200 + i as u8).into()
+    };
+    SocketAddr::new(ip, 40_000 + i as u16)
 }
 
 /// The number of the client with this address.
@@ -97,6 +99,7 @@ pub struct World {
     link_rng: Rng,
     host_rng: Rng,
     daemon_rng: Rng,
+    chain_rng: Rng,
     reached: BTreeMap<Step, u64>,
     pub(crate) rules_used: Vec<u32>,
     pub(crate) cuts: Vec<(u16, u16)>,
@@ -139,6 +142,7 @@ impl World {
             link_rng: Rng::new(plan.seed, 3),
             host_rng: Rng::new(plan.seed, 4),
             daemon_rng: Rng::new(plan.seed, 5),
+            chain_rng: Rng::new(plan.seed, 6),
             reached: BTreeMap::new(),
             rules_used: vec![0; plan.rules.len()],
             cuts: Vec::new(),
@@ -209,6 +213,11 @@ impl World {
         if self.verbose {
             eprintln!("{:>12.3} ms  {}", self.now as f64 / 1e6, what());
         }
+    }
+
+    /// The address of client `i`.
+    pub(crate) fn client_addr(&self, i: usize) -> SocketAddr {
+        client_addr(i, self.plan.clients.get(i).is_some_and(|c| c.six))
     }
 
     pub(crate) fn node(&mut self, id: u16) -> &mut Node {
@@ -305,7 +314,11 @@ impl World {
         let synack = Seg::of_frame(&bytes).filter(|s| s.sport == APP_PORT && s.has(SYN));
         if let Some(s) = synack.filter(|_| port == Port::WireHost) {
             let client = SocketAddr::new(s.dst, s.dport);
-            self.check.model.app_synack(id, client, &s);
+            let onward = !self.plan.hops.is_empty();
+            self.check.model.app_synack(id, client, &s, onward);
+            if onward {
+                self.check.moves(client);
+            }
             self.reach(Step::Taken);
         }
         if let Some(s) = Seg::of_frame(&bytes).filter(|s| s.sport == APP_PORT && !s.has(SYN)) {
@@ -703,6 +716,12 @@ impl World {
             if self.plan.expect.handover && self.report.handovers == 0 {
                 self.check
                     .fail(self.now, "the scenario happens", "no handover was accepted");
+            }
+            let (all, n) = (1 + self.plan.hops.len() as u64, self.report.handovers);
+            let refused = !self.plan.no_listener.is_empty();
+            if all > 1 && self.plan.expect.clean && !refused && n != all {
+                let what = format!("{n} of {all} handovers were accepted");
+                self.check.fail(self.now, "the scenario happens", what);
             }
             return true;
         }
