@@ -339,7 +339,6 @@ fn configure(
             rss_key: Some(rss_key),
             // An idle worker sleeps on a TAP's descriptor.
             rx_interrupts: info.driver == "net_tap",
-            ..PortConf::default()
         })
         .map_err(fail)?;
     // Queue q takes its buffers from pool q modulo workers, its poller's.
