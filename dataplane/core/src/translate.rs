@@ -10,6 +10,7 @@ use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, RST, SYN, Segment};
 
 /// Rewrites a client's segment for the local stack.
+#[inline]
 pub(crate) fn to_host<F: Frame>(f: &Fcb, frame: &mut F, s: &Segment) {
     let mut e = Edit::of(frame, s.l4);
     if s.dport != f.local_port {
