@@ -205,7 +205,8 @@ fn http(scratch: &Path, start: Instant, limit: Duration) -> Result<Summary> {
         return Ok(Summary::new());
     }
     let out = scratch.join("http.json");
-    let status = Command::new(&program).arg(&out).status()?;
+    let left = (limit - start.elapsed()).as_secs().min(240).to_string();
+    let status = Command::new(&program).arg(&out).arg(left).status()?;
     if !status.success() {
         bail!("{} ended with {status}", program.display());
     }
