@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-vm demo matrix rtt-table bench sim ownership fuzz coverage lint clean
+.PHONY: help deps build test test-vm demo matrix rtt-table bench bench-micro sim ownership fuzz coverage lint clean
 
 CARGO ?= cargo
 SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc
@@ -57,8 +57,17 @@ fuzz: ## libFuzzer over all targets for FUZZ_SECONDS (an hour), guided by covera
 coverage: ## coverage of dts-core; fails where the splice state machine has gaps that nobody explained
 	@tests/coverage/run
 
-bench: build ## benchmarks
-	$(CARGO) bench --workspace --exclude dts-sim
+# What one ships to a machine whose packets count, for this CPU; BENCH_CPU=x86-64 for any.
+BENCH_CPU ?= native
+BENCH_OUT ?= target/bench
+ONLY ?=
+
+bench: deps ## benchmarks beside their peers; ONLY=name for one (root, 15 minutes at most)
+	RUSTFLAGS="-C target-cpu=$(BENCH_CPU)" $(CARGO) build --profile dist -p dts-benches
+	$${CARGO_TARGET_DIR:-target}/dist/dts-bench --target-cpu "$(BENCH_CPU)" --only "$(ONLY)" --out $(BENCH_OUT)
+
+bench-micro: deps ## micro-benchmarks of the flow table
+	RUSTFLAGS="-C target-cpu=$(BENCH_CPU)" $(CARGO) bench --profile dist -p dts-benches
 
 lint: ## rustfmt, clippy, shellcheck
 	$(CARGO) fmt --all --check

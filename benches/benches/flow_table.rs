@@ -3,7 +3,8 @@
 //! are most of what a node of a broadcast cluster sees.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use dts_benches::{Sip, flow, hash_key, scatter};
+use dts_benches::flows::flow;
+use dts_benches::micro::{Sip, hash_key, scatter};
 use dts_core::key::FlowKey;
 use dts_core::table::Table;
 use hashbrown::HashMap;

@@ -1,45 +1,18 @@
-//! What the benchmarks share: flow keys, and the peer of the flow table.
+//! Benchmarks of the data plane, each beside a peer in the same run.
+//!
+//! [`traffic`] and the modules beside it measure; [`node`] is a node's data plane in a
+//! process of its own, [`testpmd`] its peer; [`rounds`] lets them take turns, and
+//! [`report`] writes down what came out.
 
-use dts_core::key::{Addr, FlowKey, HashKey};
-use siphasher::sip::SipHasher13;
-use std::hash::{BuildHasher, Hasher};
-
-/// The key of both hashes.
-pub const KEY: [u8; 16] = *b"benchmark key 16";
-
-/// The `n`-th client of one service.
-#[must_use]
-pub fn flow(n: u32) -> FlowKey {
-    let [a, b, c, d] = n.to_be_bytes();
-    FlowKey {
-        client: Addr::v4([10, a, b, c]),
-        vip: Addr::v4([192, 0, 2, 1]),
-        client_port: 1024 + u16::from(d),
-        port: 80,
-    }
-}
-
-/// The data plane's hash of a flow.
-#[must_use]
-pub fn hash_key() -> HashKey {
-    HashKey::new(KEY)
-}
-
-/// The same keyed hash for the standard map: SipHash-1-3.
-#[derive(Clone, Debug)]
-pub struct Sip;
-
-impl BuildHasher for Sip {
-    type Hasher = SipHasher13;
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_key(&KEY)
-    }
-}
-
-/// A step through `0..n` that visits the numbers in no cache-friendly order.
-#[must_use]
-pub fn scatter(i: u32, n: u32) -> u32 {
-    let mut h = SipHasher13::new_with_key(&KEY);
-    h.write_u32(i);
-    (h.finish() % u64::from(n)) as u32
-}
+pub mod capture;
+pub mod flows;
+pub mod handover;
+pub mod hugepages;
+pub mod micro;
+pub mod node;
+pub mod report;
+pub mod rounds;
+pub mod spin;
+pub mod svg;
+pub mod testpmd;
+pub mod traffic;

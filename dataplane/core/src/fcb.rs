@@ -68,104 +68,118 @@ pub struct Agreed {
     pub ts: bool,
 }
 
+/// Cache lines of an [`Fcb`] that every segment needs.
+const HOT_LINES: usize = 4;
+
 /// The filter control block. Numbers named `c_` are the client's, those named
 /// `s_` are server numbers as the client sees them.
+///
+/// What every segment of a served flow needs comes first, in as few cache lines as
+/// it takes.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Fcb {
-    /// State.
-    pub state: State,
-    /// Tells this use of the slot from earlier ones.
-    pub generation: u32,
-    /// Hash of `key` in the table.
-    pub hash: u64,
     /// The connection as the client sees it.
     pub key: FlowKey,
-    /// Index of its service.
-    pub service: u16,
     /// Port of the local socket that speaks for the flow.
     pub local_port: u16,
+    /// Index of its service.
+    pub service: u16,
     /// Layer-2 next hop towards the client: where its frames come from.
     pub next_hop: Mac,
-    /// Options in force.
-    pub agreed: Agreed,
+    /// State.
+    pub state: State,
+    /// The handover to this node lies so far back that its segments need not be held
+    /// against [`Self::dest`] any more.
+    pub settled: bool,
     /// S - L: added to the local stack's numbers on their way out.
     pub delta: u32,
     /// Client-visible TSval - local TSval.
     pub tau: u32,
-    /// Shift of the local stack's windows.
-    pub local_shift: u8,
-    /// The client's ISN.
-    pub c_isn: u32,
-    /// The intake's ISN.
-    pub s_isn: u32,
     /// Lowest acknowledgement that the local stack may be given (S-space).
     pub s_low: u32,
     /// Highest number that went out to the client (S-space).
     pub s_nxt: u32,
-    /// K; equal to `c_isn` + 1 before any handover.
-    pub cut: u32,
-    /// The client's last acknowledgement (S-space).
-    pub client_ack: u32,
-    /// The client's last window field.
-    pub client_window: u16,
     /// End of what came in order from the client, as far as this filter saw.
     pub c_nxt: u32,
     /// Highest number behind anything that the client sent within its window: above
     /// `c_nxt` where there is a hole.
     pub c_high: u32,
+    /// Highest right window edge that the client was promised.
+    pub c_edge: u32,
+    /// Highest acknowledgement that the client was sent.
+    pub c_acked: u32,
+    /// The client's last acknowledgement (S-space).
+    pub client_ack: u32,
     /// TSval of the segment that moved `c_nxt` last.
     pub ts_in_order: u32,
     /// TSecr that the local stack sent last: its TS.Recent, or older.
     pub ts_echoed: u32,
-    /// Highest acknowledgement that the client was sent.
-    pub c_acked: u32,
-    /// Highest right window edge that the client was promised.
-    pub c_edge: u32,
+    /// Highest TSval that the client was sent.
+    pub ts_max: u32,
+    /// K; equal to `c_isn` + 1 before any handover.
+    pub cut: u32,
+    /// The client's last window field.
+    pub client_window: u16,
     /// Window field that the client was sent last.
     pub c_window: u16,
+    /// Last segment of the flow.
+    pub last_seen: Instant,
+    /// When the client's acknowledgement moved last.
+    pub acked_at: Instant,
+    /// Options in force.
+    pub agreed: Agreed,
+    /// Shift of the local stack's windows.
+    pub local_shift: u8,
     /// The local stack was given a segment since it spoke last.
     pub spoken_to: bool,
     /// The client said something that the stack must answer though it is nothing new, and
     /// was sent nothing since.
     pub asked: bool,
-    /// Highest TSval that the client was sent.
-    pub ts_max: u32,
-    /// When the SYN-ACK went out, at intake.
-    pub synack_at: Option<Instant>,
-    /// The client's round-trip time as measured at intake.
-    pub rtt: Span,
-    /// This node lost the handshake to another owner: its SYN-ACKs stay here.
-    pub muted: bool,
-    /// Number behind the client's FIN.
-    pub c_fin: Option<u32>,
-    /// Number behind the server's FIN (S-space).
-    pub s_fin: Option<u32>,
+    /// The client sent a RST with exactly the number that its stack expects, which
+    /// the stack has not contradicted since (RFC 5961, section 3.2).
+    pub client_reset: bool,
+    /// A RST passed from the local stack, or one was made here: the flow is over.
+    pub reset: bool,
     /// The local stack has acknowledged the client's FIN.
     pub c_fin_acked: bool,
     /// The client has acknowledged the server's FIN.
     pub s_fin_acked: bool,
-    /// A RST passed from the local stack, or one was made here: the flow is over.
-    pub reset: bool,
-    /// The client sent a RST with exactly the number that its stack expects, which
-    /// the stack has not contradicted since (RFC 5961, section 3.2).
-    pub client_reset: bool,
+    /// This node lost the handshake to another owner: its SYN-ACKs stay here.
+    pub muted: bool,
     /// A SYN with another ISN that the stack was given: until the client says
     /// something that fits the flow, only a challenge may go out.
     pub challenged: Option<Box<[u8]>>,
+    /// Number behind the client's FIN.
+    pub c_fin: Option<u32>,
+    /// Number behind the server's FIN (S-space).
+    pub s_fin: Option<u32>,
+    /// This node takes the flow.
+    pub dest: Option<Box<DestSide>>,
+    /// This node hands the flow over.
+    pub source: Option<Box<SourceSide>>,
+    /// Tells this use of the slot from earlier ones.
+    pub generation: u32,
     /// The breaker of acknowledgement storms.
     pub(crate) storm: Storm,
+    /// When the slot is given up, once the flow has ended.
+    pub expires: Option<Instant>,
+    /// Hash of `key` in the table.
+    pub hash: u64,
+    /// The client's ISN.
+    pub c_isn: u32,
+    /// The intake's ISN.
+    pub s_isn: u32,
+    /// When the SYN-ACK went out, at intake.
+    pub synack_at: Option<Instant>,
+    /// The client's round-trip time as measured at intake.
+    pub rtt: Span,
     /// By then a client that did send that SYN has answered the challenge.
     pub challenged_until: Option<Instant>,
-    /// When the client's acknowledgement moved last.
-    pub acked_at: Instant,
-    /// Last segment of the flow.
-    pub last_seen: Instant,
     /// The last look at the kernel's sockets that this flow was compared with.
     pub looked: u64,
     /// When a look first did not find its socket, if none has found it since.
     pub missed: Option<Instant>,
-    /// When the slot is given up, once the flow has ended.
-    pub expires: Option<Instant>,
     /// Next time that the handover code wants to run.
     pub timer: Option<Instant>,
     /// Tombstone: who has the flow. Served: who gave it.
@@ -174,10 +188,6 @@ pub struct Fcb {
     pub copies: hold::List,
     /// Client frames held for the cut over.
     pub held: hold::List,
-    /// This node hands the flow over.
-    pub source: Option<Box<SourceSide>>,
-    /// This node takes the flow.
-    pub dest: Option<Box<DestSide>>,
 }
 
 impl Fcb {
@@ -242,6 +252,15 @@ impl Fcb {
             held: hold::List::default(),
             source: None,
             dest: None,
+            settled: false,
+        }
+    }
+
+    /// Asks for the part that every segment needs.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        for line in 0..HOT_LINES {
+            hostmem::prefetch_line(self, line);
         }
     }
 
@@ -272,5 +291,18 @@ impl Fcb {
         {
             self.challenged = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn the_hot_part_is_first() {
+        assert_eq!(offset_of!(Fcb, c_nxt), 64);
+        assert_eq!(offset_of!(Fcb, local_shift), 128);
+        assert!(offset_of!(Fcb, storm) + size_of::<Storm>() <= HOT_LINES * 64);
     }
 }

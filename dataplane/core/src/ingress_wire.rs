@@ -405,6 +405,9 @@ impl Shard {
         }
         f.next_hop = next_hop;
         f.observe_client(s, now);
+        if s.has(RST) {
+            self.revisit(slot);
+        }
         self.forward(v, slot, frame, s, out);
         self.yield_to_new(v, slot, s, now, out);
         self.check_end(v, slot, now, out);
@@ -428,16 +431,22 @@ impl Shard {
         f.confirm(s);
         f.next_hop = next_hop;
         f.observe_client(s, now);
-        if self.waits(slot, s) {
-            return self.wait(v, slot, &frame, s);
+        if s.has(RST) {
+            self.revisit(slot);
         }
-        if let Some(d) = self.slots[slot as usize].dest.as_mut() {
-            d.note_taken(s);
+        let settled = self.slots[slot as usize].settled;
+        if !settled {
+            if self.waits(slot, s) {
+                return self.wait(v, slot, &frame, s);
+            }
+            if let Some(d) = self.slots[slot as usize].dest.as_mut() {
+                d.note_taken(s);
+            }
+            self.complete_handshake(v, slot, s, now, out);
         }
-        self.complete_handshake(v, slot, s, now, out);
         self.forward(v, slot, frame, s, out);
         self.yield_to_new(v, slot, s, now, out);
-        if !self.slots[slot as usize].held.is_empty() {
+        if !settled && !self.slots[slot as usize].held.is_empty() {
             self.fill(v, slot, now, out);
         }
         self.check_end(v, slot, now, out);
@@ -467,6 +476,7 @@ impl Shard {
     }
 
     /// Translates a client's segment and gives it to the local stack.
+    #[inline]
     pub(crate) fn forward<O: Output>(
         &mut self,
         v: &View,
@@ -530,6 +540,7 @@ impl Fcb {
 
     /// Notes what a client's segment tells. It has not been judged by a stack:
     /// acknowledgements and windows are taken only when they are plausible.
+    #[inline]
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
         self.last_seen = now;
         if s.has(RST) {

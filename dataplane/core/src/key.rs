@@ -1,7 +1,6 @@
 //! What names a connection, and the keyed hashes over it.
 
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// An IP address of either family; IPv4 as its IPv4-mapped IPv6 form.
@@ -122,6 +121,7 @@ impl HashKey {
         Self(key)
     }
 
+    #[inline]
     fn hasher(&self) -> SipHasher13 {
         SipHasher13::new_with_key(&self.0)
     }
@@ -129,32 +129,41 @@ impl HashKey {
     /// Of a whole flow key.
     #[inline]
     pub fn flow(&self, k: &FlowKey) -> u64 {
-        let mut h = self.hasher();
         let mut b = [0u8; 36];
         b[..16].copy_from_slice(&k.client.0);
         b[16..32].copy_from_slice(&k.vip.0);
         b[32..34].copy_from_slice(&k.client_port.to_be_bytes());
         b[34..].copy_from_slice(&k.port.to_be_bytes());
-        h.write(&b);
-        h.finish()
+        self.hasher().hash(&b)
+    }
+
+    /// Of a flow key, for tables of one worker: shorter for IPv4 than [`Self::flow`],
+    /// which all nodes must compute alike.
+    #[inline]
+    pub fn slot(&self, k: &FlowKey) -> u64 {
+        if !(k.client.is_v4() && k.vip.is_v4()) {
+            return self.flow(k);
+        }
+        let mut b = [0u8; 12];
+        b[..4].copy_from_slice(&k.client.0[12..]);
+        b[4..8].copy_from_slice(&k.vip.0[12..]);
+        b[8..10].copy_from_slice(&k.client_port.to_be_bytes());
+        b[10..].copy_from_slice(&k.port.to_be_bytes());
+        self.hasher().hash(&b)
     }
 
     /// Of a client address and port: which worker, whatever the rest looks like.
     #[inline]
     pub fn client(&self, a: &Addr, port: u16) -> u64 {
-        let mut h = self.hasher();
         let mut b = [0u8; 18];
         b[..16].copy_from_slice(&a.0);
         b[16..].copy_from_slice(&port.to_be_bytes());
-        h.write(&b);
-        h.finish()
+        self.hasher().hash(&b)
     }
 
     /// Of an address alone.
     #[inline]
     pub fn addr(&self, a: &Addr) -> u64 {
-        let mut h = self.hasher();
-        h.write(&a.0);
-        h.finish()
+        self.hasher().hash(&a.0)
     }
 }

@@ -9,6 +9,7 @@
 //! [`handover::message`] decides, [`table`] finds its [`fcb::Fcb`], `translate` rewrites
 //! it in place. [`handover`] holds both ends of a handover.
 
+pub mod ahead;
 pub mod command;
 pub mod drops;
 pub mod fcb;
@@ -22,6 +23,7 @@ pub mod key;
 pub mod life;
 pub mod mutation;
 pub mod ownership;
+pub mod resident;
 pub mod seq;
 pub mod shard;
 pub mod steer;
@@ -41,6 +43,7 @@ pub mod wire;
 mod ipv4 {
     pub const CLIENT_V6: bool = false;
     pub const LINK_V6: bool = false;
+    mod ahead_tests;
     mod flow_tests;
     mod handover_tests;
     mod offload_tests;

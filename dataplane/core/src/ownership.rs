@@ -193,7 +193,7 @@ fn log2_under_one(h: u64) -> u64 {
         bits = bits << 1 | carry;
         x = (square >> (63 + carry)) as u64;
     }
-    (u64::from(zeros) + 1 << 32) - bits
+    ((u64::from(zeros) + 1) << 32) - bits
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What one worker runs: its flows, its buffers, its counters.
 
+use crate::ahead::Ahead;
 use crate::command::{Command, Event, Fail, FlowInfo};
 use crate::drops::{Drop, Drops};
 use crate::fcb::{Fcb, State};
@@ -13,7 +14,8 @@ use crate::hold;
 use crate::key::{FlowKey, HashKey};
 use crate::life::SocketSet;
 use crate::table::Table;
-use crate::time::Instant;
+use crate::tick::Due;
+use crate::time::{Instant, Span};
 use crate::view::View;
 use crate::wire;
 use dts_proto::block::ReplayWindow;
@@ -69,6 +71,8 @@ pub struct Shard {
     pub(crate) worker: usize,
     pub(crate) workers: usize,
     pub(crate) hash_key: HashKey,
+    /// What was seen of the frame whose turn it is.
+    pub(crate) seen: Ahead,
     pub(crate) table: Table,
     pub(crate) slots: Vec<Fcb>,
     pub(crate) free: Vec<u32>,
@@ -90,6 +94,12 @@ pub struct Shard {
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
     pub(crate) fragment_id: u32,
+    /// When the slow walk is to look at each slot; [`Due::NEVER`] for one that is free.
+    pub(crate) due: Vec<Due>,
+    /// Slots that the walk is yet to look at whatever they are due.
+    pub(crate) sweep_all: usize,
+    /// The lives of half-open and idle flows by which `due` was reckoned.
+    pub(crate) sweep_lives: (Span, Span),
     pub(crate) sweep_at: usize,
     pub(crate) last_sweep: Instant,
     /// The newest look at the kernel's sockets.
@@ -105,12 +115,17 @@ pub struct Shard {
 impl Shard {
     /// An empty shard; `hash_key` is random per boot.
     pub fn new(sizes: Sizes, hash_key: HashKey, view: &View) -> Self {
+        let mut slots = hostmem::vec(sizes.flows);
+        slots.resize_with(sizes.flows, Fcb::free);
+        let mut due = hostmem::vec(sizes.flows);
+        due.resize(sizes.flows, Due::NEVER);
         Self {
             worker: sizes.worker,
             workers: sizes.workers,
             hash_key,
+            seen: Ahead::default(),
             table: Table::new(sizes.flows),
-            slots: (0..sizes.flows).map(|_| Fcb::free()).collect(),
+            slots,
             free: (0..sizes.flows as u32).rev().collect(),
             store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
             counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
@@ -127,6 +142,9 @@ impl Shard {
             message_counter: 0,
             handover_number: 0,
             fragment_id: 0,
+            due,
+            sweep_all: 0,
+            sweep_lives: Default::default(),
             sweep_at: 0,
             last_sweep: Instant(0),
             sockets: None,
@@ -146,7 +164,12 @@ impl Shard {
         out: &mut O,
     ) {
         match port {
-            Port::Wire => self.wire_in(v, frame, now, out),
+            Port::Wire => {
+                if let Some(frame) = self.usual_in(v, frame, now, out) {
+                    self.wire_in(v, frame, now, out);
+                }
+                self.seen = Ahead::default();
+            }
             Port::WireHost => self.wire_host_in(v, frame, now, out),
             Port::Link => self.link_in(v, frame, now, out),
             Port::LinkHost => self.link_host_in(v, frame, out),
@@ -183,7 +206,10 @@ impl Shard {
                     self.unfreeze(v, slot, now, out);
                 }
             }
-            Command::Sockets { set } => self.sockets = Some(set),
+            Command::Sockets { set } => {
+                self.sockets = Some(set);
+                self.sweep_all = self.slots.len();
+            }
             Command::Flows { ticket, limit } => {
                 let flows = self.list(now, limit);
                 self.events.push(Event::Flows { ticket, flows });
@@ -239,8 +265,9 @@ impl Shard {
 
     // --- slots ---
 
+    #[inline]
     pub(crate) fn find(&self, k: &FlowKey) -> Option<u32> {
-        self.find_hashed(self.hash_key.flow(k), k)
+        self.find_hashed(self.hash_of(k), k)
     }
 
     pub(crate) fn find_hashed(&self, hash: u64, k: &FlowKey) -> Option<u32> {
@@ -249,7 +276,7 @@ impl Shard {
 
     /// A fresh FCB for `k`, which has none; `None` when the table is full.
     pub(crate) fn create(&mut self, k: FlowKey, service: usize, now: Instant) -> Option<u32> {
-        let hash = self.hash_key.flow(&k);
+        let hash = self.hash_of(&k);
         if self.free.is_empty() {
             self.evict_tombstone();
         }
@@ -274,6 +301,11 @@ impl Shard {
         self.counts[f.state as usize] -= 1;
         self.counts[state as usize] += 1;
         f.state = state;
+        self.due[slot as usize] = if state == State::Free {
+            Due::NEVER
+        } else {
+            Due::NOW
+        };
     }
 
     /// Gives a slot and all that it holds back.

@@ -25,12 +25,13 @@ pub(crate) enum Side {
 
 /// What the breaker remembers of a flow.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(crate) struct Storm {
+    row: u8,
+    last: Side,
     /// Sequence number, acknowledgement and window of each side's last bare ACK.
     said: [(u32, u32, u16); 2],
-    last: Side,
     at: Instant,
-    row: u8,
 }
 
 impl Default for Storm {

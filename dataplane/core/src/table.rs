@@ -20,9 +20,21 @@ struct Bucket {
 
 const EMPTY: u16 = 0;
 
+impl Bucket {
+    /// The ways with this tag, one bit each.
+    #[inline]
+    fn matches(&self, tag: u16) -> u32 {
+        let mut ways = 0;
+        for (i, &t) in self.tags.iter().enumerate() {
+            ways |= u32::from(t == tag) << i;
+        }
+        ways
+    }
+}
+
 /// A hash table from 64-bit hashes to slot numbers.
 pub struct Table {
-    buckets: Box<[Bucket]>,
+    buckets: Vec<Bucket>,
     mask: usize,
     len: usize,
 }
@@ -36,8 +48,10 @@ impl Table {
             slots: [0; WAYS],
             overflow: 0,
         };
+        let mut buckets = hostmem::vec(n);
+        buckets.resize(n, empty);
         Self {
-            buckets: vec![empty; n].into_boxed_slice(),
+            buckets,
             mask: n - 1,
             len: 0,
         }
@@ -64,6 +78,24 @@ impl Table {
         hash as usize & self.mask
     }
 
+    /// Asks for the bucket that a later [`Self::find`] begins with.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        hostmem::prefetch(&self.buckets[self.home(hash)]);
+    }
+
+    /// A slot that may have this hash, most often the right one, without a look at
+    /// anything but the first bucket; `Err(true)` where there certainly is none,
+    /// `Err(false)` where that is not known.
+    #[inline]
+    pub fn guess(&self, hash: u64) -> Result<u32, bool> {
+        let b = &self.buckets[self.home(hash)];
+        match b.matches(Self::tag(hash)) {
+            0 => Err(b.overflow == 0),
+            ways => Ok(b.slots[ways.trailing_zeros() as usize]),
+        }
+    }
+
     /// The first slot with this hash for which `is_it` holds.
     #[inline]
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -71,10 +103,13 @@ impl Table {
         let mut at = self.home(hash);
         loop {
             let b = &self.buckets[at];
-            for i in 0..WAYS {
-                if b.tags[i] == tag && is_it(b.slots[i]) {
-                    return Some(b.slots[i]);
+            let mut ways = b.matches(tag);
+            while ways != 0 {
+                let slot = b.slots[ways.trailing_zeros() as usize];
+                if is_it(slot) {
+                    return Some(slot);
                 }
+                ways &= ways - 1;
             }
             if b.overflow == 0 {
                 return None;
@@ -146,7 +181,12 @@ mod tests {
                 match op {
                     0 => if m.insert(k, ()).is_none() { prop_assert!(t.insert(hash(k), k)); },
                     1 => prop_assert_eq!(t.remove(hash(k), k), m.remove(&k).is_some()),
-                    _ => prop_assert_eq!(t.find(hash(k), |s| s == k).is_some(), m.contains_key(&k)),
+                    _ => {
+                        prop_assert_eq!(t.find(hash(k), |s| s == k).is_some(), m.contains_key(&k));
+                        if t.guess(hash(k)) == Err(true) {
+                            prop_assert!(!m.contains_key(&k));
+                        }
+                    }
                 }
                 prop_assert_eq!(t.len(), m.len());
             }

@@ -3,7 +3,7 @@
 
 use super::{CLIENT_V6, LINK_V6};
 use crate::command::{Command, Event};
-use crate::frame::{Frame, Meta, Output, Pool, Port};
+use crate::frame::{Checksum, Frame, Meta, Output, Pool, Port};
 use crate::key::{Addr, HashKey};
 use crate::ownership::{BucketTable, Share};
 use crate::shard::{Shard, Sizes};
@@ -282,7 +282,14 @@ impl Node {
         self.rx_pieces(port, Pieces::of(&frame, self.out.seed));
     }
 
+    /// As a worker does it: with a look ahead.
     pub fn rx_pieces(&mut self, port: Port, frame: Pieces) {
+        let intact = frame.meta.checksum != Checksum::Bad;
+        let ahead = self.s.look(&self.v, port, frame.head(), intact);
+        if self.s.look_closer(&ahead) {
+            return;
+        }
+        self.s.expect(&ahead);
         self.s
             .ingress(&self.v, port, frame, self.now, &mut self.out);
     }

@@ -15,6 +15,24 @@ const AFTER_RESET: Span = Span::secs(30);
 /// A client whose acknowledgements moved so lately is being served by someone.
 const PROGRESS: Span = Span::secs(2);
 
+/// When the slow walk is to look at a slot, in units of 2^29 ns (half a second): a
+/// walk over these is short, where one over the FCBs would take their memory's whole
+/// bandwidth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Due(u32);
+
+impl Due {
+    /// At the next walk.
+    pub(crate) const NOW: Self = Self(0);
+    /// Not at all: the slot is free.
+    pub(crate) const NEVER: Self = Self(u32::MAX);
+
+    /// At the walk that is over at `at`, or earlier.
+    fn at(at: Instant) -> Self {
+        Self((at.0 >> 29).min(u64::from(u32::MAX - 1)) as u32)
+    }
+}
+
 impl Shard {
     /// Runs what is due at `now`. Call it every millisecond or so, and not later
     /// than [`Self::next_timer`] says.
@@ -53,13 +71,47 @@ impl Shard {
             return;
         }
         self.last_sweep = now;
+        let lives = (v.params.half_open, v.params.idle);
+        if std::mem::replace(&mut self.sweep_lives, lives) != lives {
+            self.sweep_all = total;
+        }
+        let due = Due::at(now);
         for _ in 0..n {
             let slot = self.sweep_at as u32;
             self.sweep_at = (self.sweep_at + 1) % total;
-            if self.slots[slot as usize].state != State::Free {
+            let at = self.due[slot as usize];
+            let all = self.sweep_all > 0;
+            self.sweep_all -= usize::from(all);
+            if at <= due || (all && at != Due::NEVER) {
                 self.visit(v, slot, now, out);
+                if self.due[slot as usize] != Due::NEVER {
+                    self.due[slot as usize] = self.next_visit(v, slot);
+                }
             }
         }
+    }
+
+    /// When a slot in use needs to be looked at again, if nothing happens to it that
+    /// calls for an earlier look ([`Self::revisit`]).
+    fn next_visit(&self, v: &View, slot: u32) -> Due {
+        let f = &self.slots[slot as usize];
+        let life = match f.state {
+            State::HalfOpen => v.params.half_open,
+            State::Intake | State::Served if f.client_reset => AFTER_RESET,
+            State::Intake | State::Served => v.params.idle,
+            // Handovers are short, and tombstones watch their members.
+            State::Free | State::Held | State::Tombstone => return Due::NOW,
+        };
+        if f.source.is_some() || (f.dest.is_some() && !f.settled) {
+            return Due::NOW;
+        }
+        let end = f.last_seen + life;
+        Due::at(f.expires.map_or(end, |t| t.min(end)))
+    }
+
+    /// Something has shortened the life of a slot.
+    pub(crate) fn revisit(&mut self, slot: u32) {
+        self.due[slot as usize] = Due::NOW;
     }
 
     fn visit<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
@@ -81,10 +133,13 @@ impl Shard {
             return self.remove(slot);
         }
         self.look_for_socket(v, slot, now, out);
-        if let Some(d) = self.slots[slot as usize].dest.as_mut()
+        let f = &mut self.slots[slot as usize];
+        if !f.settled
+            && let Some(d) = f.dest.as_mut()
             && d.forwarding_is_over(now)
         {
             d.given = Vec::new();
+            f.settled = f.state == State::Served && d.is_quiet();
         }
         let f = &self.slots[slot as usize];
         if f.state == State::Tombstone && !f.reset && self.is_orphan(v, slot, now) {

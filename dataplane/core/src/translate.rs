@@ -10,6 +10,7 @@ use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, RST, SYN, Segment};
 
 /// Rewrites a client's segment for the local stack.
+#[inline]
 pub(crate) fn to_host<F: Frame>(f: &Fcb, frame: &mut F, s: &Segment) {
     let mut e = Edit::of(frame, s.l4);
     if s.dport != f.local_port {
@@ -85,7 +86,7 @@ pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outg
     let bare = s.flags == ACK && s.is_empty();
     let replayed = bare && only_replayed(f, frame.head(), s) && !broken(Mutation::ReplayedAckLeft);
     // If it did send that again, it wants to be told.
-    let news = !(pure && !f.spoken_to || replayed && !f.asked);
+    let news = (f.spoken_to || !pure) && (f.asked || !replayed);
     if !news && known && s.seq.wrapping_add(f.delta) == f.s_nxt {
         return false;
     }

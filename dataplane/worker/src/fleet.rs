@@ -13,7 +13,8 @@ use arc_swap::{ArcSwap, Cache};
 use core_affinity::CoreId;
 use crossbeam::channel::{Sender, TrySendError, bounded};
 use crossbeam::utils::CachePadded;
-use dpdk::{Producer, Ring};
+use dpdk::{Burst, Producer, Ring};
+use dts_core::ahead::Ahead;
 use dts_core::command::{Command, Event};
 use dts_core::frame::Port;
 use dts_core::shard::{Shard, Sizes};
@@ -73,6 +74,20 @@ impl Fleet {
         views: Arc<ArcSwap<View>>,
         events: Sender<(usize, Event)>,
     ) -> Result<Self, StartError> {
+        Self::spawn_with(opened, views, events, |_, _| ())
+    }
+
+    /// As [`Fleet::spawn`]; `fill` sees each worker's number and its empty shard
+    /// before the first frame does. Benchmarks enter their flows there.
+    ///
+    /// # Errors
+    /// Those of [`Fleet::spawn`].
+    pub fn spawn_with(
+        opened: Opened,
+        views: Arc<ArcSwap<View>>,
+        events: Sender<(usize, Event)>,
+        mut fill: impl FnMut(usize, &mut Shard),
+    ) -> Result<Self, StartError> {
         let mut fleet = Fleet {
             members: Vec::new(),
             opened: None,
@@ -81,7 +96,7 @@ impl Fleet {
             stop: Arc::default(),
             failure: Arc::default(),
         };
-        let result = fleet.spawn_all(&opened, &events);
+        let result = fleet.spawn_all(&opened, &events, &mut fill);
         fleet.opened = Some(opened);
         if let Err(error) = result {
             // The first error is the one to tell.
@@ -91,7 +106,12 @@ impl Fleet {
         Ok(fleet)
     }
 
-    fn spawn_all(&mut self, o: &Opened, events: &Sender<(usize, Event)>) -> Result<(), StartError> {
+    fn spawn_all(
+        &mut self,
+        o: &Opened,
+        events: &Sender<(usize, Event)>,
+        fill: &mut impl FnMut(usize, &mut Shard),
+    ) -> Result<(), StartError> {
         let workers = o.cores.len();
         let rings = (0..workers)
             .map(|w| Ring::new(&format!("dts_ring{w}"), RING))
@@ -109,6 +129,10 @@ impl Fleet {
                 hold: o.hold,
             };
             let view = self.views.load_full();
+            // The key is random per boot and known to nobody else; the two
+            // uses hash messages of different length.
+            let mut shard = Shard::new(sizes, view.steer_key, &view);
+            fill(number, &mut shard);
             let rx = rx_queues(o, number)?;
             let (mut waiter, waker) =
                 Waiter::new().map_err(|e| StartError::new("workers.idle", e.to_string()))?;
@@ -135,9 +159,7 @@ impl Fleet {
                     routes(o, number)?,
                     producers.clone(),
                 ),
-                // The key is random per boot and known to nobody else; the two
-                // uses hash messages of different length.
-                shard: Shard::new(sizes, view.steer_key, &view),
+                shard,
                 views: Cache::new(Arc::clone(&self.views)),
                 commands: inbox,
                 events: events.clone(),
@@ -149,6 +171,7 @@ impl Fleet {
                 idle_sleep,
                 waiter,
                 stop: Arc::clone(&self.stop),
+                ahead: Box::new([Ahead::default(); Burst::CAPACITY]),
             };
             let (core, signals) = (o.cores[number], o.has_tap());
             let (ready, failure) = (ready.clone(), Arc::clone(&self.failure));

@@ -11,6 +11,7 @@ use crossbeam::utils::CachePadded;
 use dpdk::wait::Waiter;
 use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
+use dts_core::ahead::Ahead;
 use dts_core::command::{Command, Event};
 use dts_core::drops::Drop;
 use dts_core::frame::Port;
@@ -55,6 +56,32 @@ impl Clock {
     }
 }
 
+/// Looks at all frames of a burst, so that what their turns need is on its way, and
+/// takes those out that are certainly other nodes'. `whole` says that no tag is to be
+/// taken off them.
+#[inline]
+fn look_ahead(
+    shard: &mut Shard,
+    view: &View,
+    port: Port,
+    whole: bool,
+    burst: &mut Burst,
+    ahead: &mut [Ahead; Burst::CAPACITY],
+) {
+    for (mbuf, a) in burst.iter().zip(ahead.iter_mut()) {
+        *a = shard.look(view, port, mbuf.data(), whole && !mbuf.is_bad());
+    }
+    let mut kept = 0;
+    burst.discard(|i| {
+        let ends = shard.look_closer(&ahead[i]);
+        if !ends {
+            ahead[kept] = ahead[i];
+            kept += 1;
+        }
+        ends
+    });
+}
+
 /// All that one worker owns.
 pub(crate) struct Worker {
     pub(crate) number: usize,
@@ -78,6 +105,8 @@ pub(crate) struct Worker {
     pub(crate) idle_sleep: Duration,
     pub(crate) waiter: Waiter,
     pub(crate) stop: Arc<AtomicBool>,
+    /// What was seen of the frames of a burst before their turns.
+    pub(crate) ahead: Box<[Ahead; Burst::CAPACITY]>,
 }
 
 impl Worker {
@@ -145,9 +174,17 @@ impl Worker {
             mbuf.prefetch();
             traffic.bytes += u64::from(mbuf.pkt_len());
         }
+        look_ahead(
+            &mut self.shard,
+            view,
+            port,
+            self.vlans[port.index()].is_none(),
+            burst,
+            &mut self.ahead,
+        );
         let vlan = self.vlans[port.index()];
         let own_stack = matches!(port, Port::WireHost | Port::LinkHost);
-        for mut mbuf in burst.drain() {
+        for (mut mbuf, ahead) in burst.drain().zip(self.ahead.iter()) {
             if let Some(id) = vlan
                 && let Err(why) = offload::untag(&mut mbuf, id)
             {
@@ -161,8 +198,13 @@ impl Worker {
                 self.egress.drops.count(Drop::Malformed);
                 continue;
             };
-            let worker = steer::worker_of_frame(view, port, &packet, self.workers);
+            let worker = if ahead.is_mine() {
+                self.number
+            } else {
+                steer::worker_of_frame(view, port, &packet, self.workers)
+            };
             if worker == self.number {
+                self.shard.expect(ahead);
                 self.shard
                     .ingress(view, port, packet, now, &mut self.egress);
             } else {

@@ -139,6 +139,35 @@ impl Burst {
         n
     }
 
+    /// Frees those packets of whose number in the burst, counted from 0, `gone` holds; the others stay, in order.
+    /// Returns how many went.
+    #[inline]
+    pub fn discard(&mut self, mut gone: impl FnMut(usize) -> bool) -> usize {
+        let len = std::mem::take(&mut self.len);
+        let (mut kept, mut freed) = (0, 0);
+        let mut list = [std::ptr::null_mut(); Burst::CAPACITY];
+        for i in 0..len {
+            // SAFETY: the first `len` slots are initialised and no longer counted; each
+            // is read once. A panic of `gone` leaks what has not been read, or was not
+            // freed yet.
+            let mbuf = unsafe { self.slots[i].assume_init_read() };
+            let mbuf = std::mem::ManuallyDrop::new(mbuf);
+            if gone(i) {
+                list[freed] = mbuf.as_ptr();
+                freed += 1;
+            } else {
+                self.slots[kept].write(std::mem::ManuallyDrop::into_inner(mbuf));
+                kept += 1;
+            }
+        }
+        self.len = kept;
+        if freed > 0 {
+            // SAFETY: `freed` packets that were owned here and are nowhere else now.
+            unsafe { sys::rte_pktmbuf_free_bulk(list.as_mut_ptr(), freed as u32) };
+        }
+        freed
+    }
+
     /// Frees all packets; returns how many they were.
     pub fn clear(&mut self) -> usize {
         let n = std::mem::take(&mut self.len);

@@ -310,6 +310,12 @@ impl Mbuf {
         }
     }
 
+    /// A device has found a checksum wrong.
+    #[inline]
+    pub fn is_bad(&self) -> bool {
+        self.ip_checksum() == RxChecksum::Bad || self.l4_checksum() == RxChecksum::Bad
+    }
+
     /// Sets what `l4_checksum` says, as after the sum was verified or completed
     /// in software.
     pub fn set_l4_checksum(&mut self, state: RxChecksum) {

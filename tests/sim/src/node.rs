@@ -7,7 +7,7 @@ use crate::stack::host::{Host, Listener, Name};
 use crate::stack::tcb::Setup;
 use dts_config::{Policy, Replay};
 use dts_core::command::{Command, Event};
-use dts_core::frame::{Frame, Output, Pool, Port};
+use dts_core::frame::{Checksum, Frame, Output, Pool, Port};
 use dts_core::key::{Addr, HashKey};
 use dts_core::life::SocketSet;
 use dts_core::ownership::{BucketTable, Share};
@@ -308,7 +308,15 @@ impl Node {
 
     fn give(&mut self, worker: usize, port: Port, bytes: Vec<u8>, now: u64) {
         let buf = self.out.buf(bytes);
-        self.shards[worker].ingress(&self.view, port, buf, Instant(now), &mut self.out);
+        // As a worker does it: with a look ahead.
+        let shard = &mut self.shards[worker];
+        let intact = buf.meta().checksum != Checksum::Bad;
+        let ahead = shard.look(&self.view, port, buf.head(), intact);
+        if shard.look_closer(&ahead) {
+            return;
+        }
+        shard.expect(&ahead);
+        shard.ingress(&self.view, port, buf, Instant(now), &mut self.out);
     }
 
     /// Asks the worker of a client for something.

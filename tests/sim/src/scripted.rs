@@ -71,7 +71,7 @@ impl World {
                 f.extend_from_slice(&[8, 0]);
                 ip[2..4].copy_from_slice(&((20 + len) as u16).to_be_bytes());
                 ip[4..6].copy_from_slice(&FRAGMENT_ID);
-                let word = at / 8 | if more { 0x2000 } else { 0 };
+                let word = (at / 8) | if more { 0x2000 } else { 0 };
                 ip[6..8].copy_from_slice(&word.to_be_bytes());
                 ip[10..12].copy_from_slice(&[0, 0]);
                 let c = checksum(&ip);

@@ -62,6 +62,26 @@ const PINNED: &[(Family, u64, &str)] = &[
         2111,
         "a client's stack promised two bytes more than it took",
     ),
+    (
+        Family::Again,
+        8,
+        "a tombstone was not told of the end of a flow that came back",
+    ),
+    (
+        Family::Again,
+        49,
+        "a refusal by a node that had the flow forgot its tombstone",
+    ),
+    (
+        Family::ClientActs,
+        151,
+        "a keepalive that came just before the freeze was not answered",
+    ),
+    (
+        Family::Reopen,
+        36,
+        "the old connection's stack reset the client's new one",
+    ),
 ];
 
 #[test]

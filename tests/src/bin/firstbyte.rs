@@ -133,7 +133,12 @@ fn ask(
         *kept = Some(stream);
     } else {
         // The server closes first, as the head asked.
-        stream.read(&mut buffer)?;
+        let behind = stream.read(&mut buffer)?;
+        if behind > 0 {
+            return Err(io::Error::other(format!(
+                "{behind} bytes behind the answer"
+            )));
+        }
     }
     times.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }

@@ -315,6 +315,9 @@ impl Shard {
         if let Some(d) = f.dest.as_mut() {
             d.note_taken(&s);
         }
+        if s.has(RST) {
+            self.revisit(slot);
+        }
         self.complete_handshake(v, slot, &s, now, out);
         self.forward(v, slot, copy, &s, out);
         self.check_end(v, slot, now, out);

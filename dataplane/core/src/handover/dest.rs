@@ -89,6 +89,45 @@ pub struct DestSide {
 }
 
 impl DestSide {
+    /// What a splice begins, with as much of the request as came with it; `deadline` is
+    /// the time for the rest of it.
+    pub(crate) fn new(
+        flow: FlowId,
+        peer: Peer,
+        state: SpliceState,
+        request: Vec<u8>,
+        now: Instant,
+        deadline: Span,
+    ) -> Self {
+        Self {
+            flow,
+            peer,
+            phase: Phase::Gather,
+            state,
+            request,
+            asked: None,
+            untold: 0,
+            replay: Replay::FastOpen,
+            l_isn: 0,
+            l_tsval: 0,
+            l_window: 0,
+            started: now,
+            due: now + deadline,
+            tries: 0,
+            handshake_done: false,
+            synacks_due: 0,
+            egress: Vec::new(),
+            given: Vec::new(),
+            ended: None,
+            taken: state.cut.wrapping_add(u32::from(state.client_fin)),
+            filling: None,
+            probe_answered: false,
+            end_told: false,
+            before: Before::default(),
+            paper: None,
+        }
+    }
+
     /// Notes that the stack was given `s`.
     pub(crate) fn note_taken(&mut self, s: &Segment) {
         if seq::le(s.seq, self.taken) && seq::lt(self.taken, s.seq_end()) {
@@ -100,6 +139,14 @@ impl DestSide {
     /// still be under way, and what was given to the stack need not be remembered.
     pub(crate) fn forwarding_is_over(&self, now: Instant) -> bool {
         self.ended.is_some_and(|t| now - t >= KEPT)
+    }
+
+    /// Nothing is left of the handover that a segment of the client could change.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.phase == Phase::Served
+            && self.handshake_done
+            && self.filling.is_none()
+            && self.paper.is_none()
     }
 
     /// Number behind the client's last byte or FIN that the source passed on.
@@ -169,33 +216,11 @@ impl Shard {
         };
         let f = &mut self.slots[slot as usize];
         f.take_over(&st, &id);
-        f.dest = Some(Box::new(DestSide {
-            flow: id,
-            peer: m.peer,
-            phase: Phase::Gather,
-            state: st,
-            request: m.body.to_vec(),
-            asked: None,
-            untold: 0,
-            replay: Replay::FastOpen,
-            l_isn: 0,
-            l_tsval: 0,
-            l_window: 0,
-            started: now,
-            due: now + v.params.deadline,
-            tries: 0,
-            handshake_done: false,
-            synacks_due: 0,
-            egress: Vec::new(),
-            given: Vec::new(),
-            ended: None,
-            taken: st.cut.wrapping_add(u32::from(st.client_fin)),
-            filling: None,
-            probe_answered: false,
-            end_told: false,
-            before,
-            paper: None,
-        }));
+        let (request, deadline) = (m.body.to_vec(), v.params.deadline);
+        let mut side = DestSide::new(id, m.peer, st, request, now, deadline);
+        side.before = before;
+        f.dest = Some(Box::new(side));
+        f.settled = false;
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
@@ -484,6 +509,7 @@ impl Shard {
             return;
         }
         f.expires = Some(now + v.params.closing);
+        self.revisit(slot);
         self.tell_end(v, slot, out);
     }
 

@@ -227,6 +227,7 @@ impl Shard {
                 ..PaperSide::default()
             }),
         }));
+        f.settled = false;
         self.set_state(slot, State::Held);
         self.begin_replay(v, slot, now, out);
     }

@@ -1,6 +1,8 @@
 //! Both replays, the cut over and the end of a flow.
 
 use super::*;
+use crate::histogram::Histogram;
+use crate::time::Span;
 
 #[test]
 fn fast_open_replay_end_to_end_at_every_wrap() {
@@ -59,6 +61,22 @@ fn fast_open_replay_end_to_end_at_every_wrap() {
         assert!(p.a.silent() && p.b.silent());
         assert_eq!(p.b.s.counters.replay_fast_open, 1);
     }
+}
+
+#[test]
+fn a_replay_is_timed_from_the_splice_to_the_cut_over() {
+    let mut p = Pair::spliced(1000, 9000, 50);
+    assert_eq!(p.b.s.replays, Histogram::default());
+    p.b.now = p.b.now + Span::micros(30);
+    p.cut_over();
+    let mut once = Histogram::default();
+    once.observe(Span::micros(30));
+    assert_eq!(p.b.s.replays, once);
+    assert_eq!(
+        p.a.s.replays,
+        Histogram::default(),
+        "the source replays nothing"
+    );
 }
 
 #[test]

@@ -258,6 +258,41 @@ fn a_live_flow_gets_a_syn_of_another_isn_in_any_case() {
     }
 }
 
+/// The client's host starts anew while node 2 serves its old connection; node 1 owns the
+/// new one.
+#[test]
+fn what_a_client_says_that_opened_anew_does_not_reach_its_old_stack() {
+    for (c, s, l) in ISNS {
+        for exact in [true, false] {
+            let mut p = Pair::served(c, s, l);
+            let isn = c.wrapping_add(70_000);
+            p.b.rx(Port::Wire, client(isn, 0, SYN, syn_opts(900), b""));
+            p.b.tx(Port::WireHost);
+            let challenge = host(8080, p.l1(), p.k(), ACK, 510, ts(780, 130), b"");
+            p.b.rx(Port::WireHost, challenge);
+            let at = p.b.one(Port::Wire).seg.ack;
+            let at = if exact { at } else { at.wrapping_add(9) };
+            p.b.rx(Port::Wire, client(at, 0, RST, Build::default(), b""));
+            let rst = p.b.one(Port::WireHost);
+            assert_eq!((rst.seg.flags, rst.seg.seq), (RST, at), "the stack judges");
+            let ends = p.b.tx(Port::Link).len();
+            assert_eq!(ends, usize::from(exact), "the intake hears of the end");
+            // The new connection's number lies where the old one's were.
+            let first = isn.wrapping_add(1);
+            let f = client(first, p.s1(), ACK | PSH, ts(905, 780), b"GET /");
+            p.b.rx(Port::Wire, f);
+            assert_eq!(p.b.tx(Port::WireHost).len(), usize::from(!exact));
+            let f = host(8080, p.l1(), 0, RST, 0, Build::default(), b"");
+            p.b.rx(Port::WireHost, f);
+            assert_eq!(p.b.tx(Port::Wire).len(), usize::from(!exact));
+            if exact {
+                p.b.pass(6_000);
+                assert_eq!(p.b.s.flows(), 0);
+            }
+        }
+    }
+}
+
 #[test]
 fn orphans_of_a_node_that_is_gone_are_reset_and_of_one_that_is_late_not() {
     let mut p = Pair::served(1000, 9000, 50);

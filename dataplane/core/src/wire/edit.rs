@@ -47,28 +47,46 @@ impl<'a> Edit<'a> {
         old.copy_from_slice(new);
     }
 
+    #[inline]
+    fn put_u16(&mut self, at: usize, new: u16) {
+        let Some(field) = self.frame[self.l4 + at..].first_chunk_mut::<2>() else {
+            return;
+        };
+        self.delta.word(u16::from_be_bytes(*field), new);
+        *field = new.to_be_bytes();
+    }
+
+    #[inline]
+    fn put_u32(&mut self, at: usize, new: u32) {
+        let Some(field) = self.frame[self.l4 + at..].first_chunk_mut::<4>() else {
+            return;
+        };
+        self.delta.long(at, u32::from_be_bytes(*field), new);
+        *field = new.to_be_bytes();
+    }
+
     /// Source port.
     #[inline]
     pub fn sport(&mut self, v: u16) -> &mut Self {
-        self.put(0, &v.to_be_bytes());
+        self.put_u16(0, v);
         self
     }
     /// Destination port.
     #[inline]
     pub fn dport(&mut self, v: u16) -> &mut Self {
-        self.put(2, &v.to_be_bytes());
+        self.put_u16(2, v);
         self
     }
     /// Sequence number.
     #[inline]
     pub fn seq(&mut self, v: u32) -> &mut Self {
-        self.put(4, &v.to_be_bytes());
+        self.put_u32(4, v);
         self
     }
     /// Acknowledgement number.
     #[inline]
     pub fn ack(&mut self, v: u32) -> &mut Self {
-        self.put(8, &v.to_be_bytes());
+        self.put_u32(8, v);
         self
     }
     /// Flags.
@@ -87,13 +105,13 @@ impl<'a> Edit<'a> {
     /// Window field.
     #[inline]
     pub fn window(&mut self, v: u16) -> &mut Self {
-        self.put(14, &v.to_be_bytes());
+        self.put_u16(14, v);
         self
     }
     /// Four bytes of an option, `at` counted from the start of the options.
     #[inline]
     pub fn option_u32(&mut self, at: usize, v: u32) -> &mut Self {
-        self.put(20 + at, &v.to_be_bytes());
+        self.put_u32(20 + at, v);
         self
     }
     /// One byte of an option.

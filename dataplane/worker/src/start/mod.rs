@@ -111,10 +111,21 @@ pub struct Opened {
 /// Nothing is left behind then; but the EAL starts only once per process, so a
 /// second call works only if the first one failed before that.
 pub fn open(config: &Config) -> Result<Opened, StartError> {
+    let mtu = config.ports.wire.mtu.max(config.ports.link.mtu);
+    open_with(config, data_room(mtu))
+}
+
+/// As [`open`], with packet buffers of `room` bytes, [`HEADROOM`] included.
+/// Benchmarks that keep millions of short frames in memory ask for small ones; what
+/// exceeds a buffer comes in several.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_with(config: &Config, room: u16) -> Result<Opened, StartError> {
     env::check(config)?;
     let (eal, runtime) = env::start(config)?;
     // What was opened on the way is closed when `bring_up` returns without it.
-    match bring_up(config) {
+    match bring_up(config, room) {
         Ok((devices, pools, gso, wire_mac, link_mac)) => Ok(Opened {
             devices,
             pools,
@@ -141,18 +152,17 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
 
 type Up = ([Device; 4], Vec<Mempool>, Vec<Gso>, Mac, Mac);
 
-fn bring_up(config: &Config) -> Result<Up, StartError> {
+fn bring_up(config: &Config, room: u16) -> Result<Up, StartError> {
     let workers = config.workers.cores.len();
-    let mtu = config.ports.wire.mtu.max(config.ports.link.mtu);
     let count = config.memory.mbufs;
     let pools = (0..workers)
         .map(|w| {
             let cache = POOL_CACHE.min(count / 4);
-            Mempool::new(&format!("dts_pool{w}"), count, cache, data_room(mtu), None)
+            Mempool::new(&format!("dts_pool{w}"), count, cache, room, None)
         })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| {
-            let need = (u64::from(count) * u64::from(data_room(mtu)) * workers as u64) >> 20;
+            let need = (u64::from(count) * u64::from(room) * workers as u64) >> 20;
             let have = config.memory.megabytes;
             let hint = format!(
                 "{workers} x {count} packet buffers take {need} MiB, memory.megabytes is {have}"
@@ -329,7 +339,6 @@ fn configure(
             rss_key: Some(rss_key),
             // An idle worker sleeps on a TAP's descriptor.
             rx_interrupts: info.driver == "net_tap",
-            ..PortConf::default()
         })
         .map_err(fail)?;
     // Queue q takes its buffers from pool q modulo workers, its poller's.

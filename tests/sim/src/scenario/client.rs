@@ -81,10 +81,10 @@ pub fn acts(p: &mut Plan, r: &mut Rng) {
         2 => script.push((w, Act::BlindReset)),
         3 => {
             let act = r.pick(&[Act::Keepalive(false), Act::Keepalive(true), Act::Repeat]);
-            if r.permille(400) {
+            if r.permille(700) {
                 // What it asks reaches the proxy's stack, and the answer comes too late.
                 p.host_delay = 2 * MS;
-                w = at(Step::Asked, r.range(200 * US, 4 * MS));
+                w = at(Step::Asked, r.range(1800 * US, 4 * MS));
             }
             script.push((w, act));
             // Nothing else tells the client that someone is there.

@@ -1,0 +1,45 @@
+//! Hugepages for the time of a benchmark.
+
+use std::fs;
+use std::path::Path;
+
+const COUNT: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+
+/// Pages that were set aside, and go back with this value.
+#[derive(Debug)]
+pub struct Reserved {
+    added: u64,
+}
+
+impl Reserved {
+    /// Sets `megabytes` aside; `None` where the kernel has none to give, and both
+    /// sides of a comparison then do without.
+    #[must_use]
+    pub fn new(megabytes: u64) -> Option<Self> {
+        // Each process rounds up.
+        let want = megabytes.div_ceil(2) + 16;
+        let (total, free) = (read(COUNT)?, read(FREE)?);
+        let added = want.saturating_sub(free);
+        let this = Self { added };
+        fs::write(COUNT, (total + added).to_string()).ok()?;
+        (read(FREE)? >= want).then_some(this)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(total) = read(COUNT) {
+            // What cannot be given back now is free for others all the same.
+            let _ = fs::write(COUNT, total.saturating_sub(self.added).to_string());
+        }
+    }
+}
+
+fn read(path: &str) -> Option<u64> {
+    fs::read_to_string(Path::new(path))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
