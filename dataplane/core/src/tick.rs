@@ -97,8 +97,13 @@ impl Shard {
         let f = &self.slots[slot as usize];
         let life = match f.state {
             State::HalfOpen => v.params.half_open,
-            State::Intake | State::Served if f.client_reset => AFTER_RESET,
-            State::Intake | State::Served => v.params.idle,
+            State::Intake | State::Served => {
+                if f.client_reset {
+                    AFTER_RESET
+                } else {
+                    v.params.idle
+                }
+            }
             // Handovers are short, and tombstones watch their members.
             State::Free | State::Held | State::Tombstone => return Due::NOW,
         };

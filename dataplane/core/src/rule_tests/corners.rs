@@ -457,3 +457,31 @@ fn what_finds_no_buffer_is_counted() {
     n.rx(Port::WireHost, f);
     assert_eq!((none(&n), n.silent(), n.s.flows()), (2, true, 0));
 }
+
+#[test]
+fn a_handover_is_not_settled_before_a_very_far_clients_round_trip() {
+    let bare = |o: Build| Build {
+        timestamps: None,
+        ..o
+    };
+    let (syn, synack) = (bare(syn_opts(100)), bare(synack_opts(5000, 100)));
+    let a = established_as(view(1, 1), 1000, 9000, syn, synack);
+    let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
+    p.a.s.slots.iter_mut().for_each(|f| f.rtt = Span::secs(12));
+    p.splice_to(2);
+    p.link();
+    let f = p.synack(synack);
+    p.b.rx(Port::WireHost, f);
+    p.link();
+    p.b.tx(Port::WireHost);
+    let settled = |p: &Pair| p.b.s.slots.iter().any(|f| f.settled);
+    p.b.pass(11_500);
+    assert!(p.b.tx(Port::WireHost).is_empty() && !settled(&p));
+    p.b.pass(1_100);
+    assert_eq!(
+        p.b.one(Port::WireHost).seg.flags,
+        ACK,
+        "in the client's name"
+    );
+    assert!(settled(&p));
+}
