@@ -344,7 +344,7 @@ impl Node {
         // What a device says of a checksum is believed.
         let believed = matches!(meta.checksum, Checksum::Partial | Checksum::Good);
         self.dirty |= match frames::read(&frame) {
-            frames::Kind::Tcp(t) => !t.sound && !(believed && t.ip_sound),
+            frames::Kind::Tcp(t) => !(t.sound || believed && t.ip_sound),
             frames::Kind::Datagram => false,
             frames::Kind::Fragment(..) | frames::Kind::Other => true,
         };
