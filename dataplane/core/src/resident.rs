@@ -1,6 +1,6 @@
 //! Flows that were handed over some time ago, entered without a handover: what
-//! benchmarks fill a shard with. The FCB is the one that a handover leaves behind once
-//! its source has said everything (`resident_tests` holds them side by side).
+//! benchmarks fill a shard with. The FCB is meant to be the one that a handover leaves
+//! behind some time after its source has said everything.
 
 use crate::fcb::State;
 use crate::handover::dest::{DestSide, Phase};
