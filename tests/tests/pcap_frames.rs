@@ -125,6 +125,9 @@ fn a_port_with_a_vlan_takes_and_sends_its_tag_alone() {
     // An 802.1Q tag of ours behind another: this port's frames are what the outer
     // one says.
     double.splice(12..12, [0x81, 0, 0, 78]);
+    // Behind ours one that a stack would pass over.
+    let mut nested = tagged(Some(0));
+    nested.splice(12..12, [0x81, 0, 0, 77]);
     let ssh = ((SELF, 22), (HOST, PORT));
     let from_link = |vlan| tcp((CLIENT, NODE), vlan, ssh, |h| h.ack = true, b"l");
     let frames: Frames = [
@@ -135,6 +138,7 @@ fn a_port_with_a_vlan_takes_and_sends_its_tag_alone() {
             with_priority,
             tagged(Some(0)),
             double,
+            nested,
         ],
         vec![
             tcp((CLUSTER, CLIENT), None, FROM_PROXY, syn_ack, b""),
@@ -157,7 +161,11 @@ fn a_port_with_a_vlan_takes_and_sends_its_tag_alone() {
     );
     let [wire, wire_host, link, link_host] = outcome.sent;
     let clean = tcp(IN, None, TO_PROXY, syn, b"");
-    assert_frames("to the host", &wire_host, &[clean.clone(), clean]);
+    assert_frames(
+        "to the host",
+        &wire_host,
+        &[clean.clone(), clean.clone(), clean],
+    );
     assert_frames(
         "to the wire",
         &wire,

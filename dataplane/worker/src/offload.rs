@@ -251,6 +251,26 @@ pub(crate) fn untag(mbuf: &mut Mbuf, id: u16) -> Result<(), Drop> {
     }
 }
 
+/// Takes priority tags off (VLAN id 0, IEEE 802.1Q, table 9-2), however many: a stack
+/// passes over them, so that what is behind them would reach it without having been
+/// looked at.
+///
+/// # Errors
+/// A service tag (IEEE 802.1ad) with VLAN id 0, which stacks pass over as well and no
+/// port of ours has; and a frame that is too short for its tag.
+#[inline]
+pub(crate) fn strip_priority(mbuf: &mut Mbuf) -> Result<(), Drop> {
+    while let Some(&[tpid, low, tci, vid]) = mbuf.data().get(12..16).and_then(|t| t.first_chunk()) {
+        let none = tci & 0x0f == 0 && vid == 0;
+        match u16::from_be_bytes([tpid, low]) {
+            0x8100 if none => mbuf.take_vlan().map(|_| ()).ok_or(Drop::Malformed)?,
+            0x88a8 if none => return Err(Drop::VlanOther),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
 /// Fills in the checksum of a received frame that lacks it, as a virtual NIC hands
 /// frames of its own host over. What waits in buffers or goes to another node must
 /// be whole.

@@ -316,6 +316,38 @@ fn tags(pool: &Mempool) {
     assert_eq!(untag(&mut plain, 7), Err(Drop::VlanUntagged));
     let mut short = pool.alloc_from(&[0x81, 0, 1]).unwrap();
     assert_eq!(untag(&mut short, 7), Err(Drop::VlanUntagged));
+    priority(pool);
+}
+
+/// Tags that a stack would pass over come off, whoever is behind them.
+fn priority(pool: &Mempool) {
+    let with = |tags: &[[u8; 4]]| {
+        let mut f = [DST, SRC].concat();
+        f.extend_from_slice(tags.as_flattened());
+        f.extend_from_slice(&[8, 0]);
+        f.resize(80, 0);
+        pool.alloc_from(&f).unwrap()
+    };
+    let (none, high) = ([0x81, 0, 0, 0], [0x81, 0, 0xe0, 0]);
+    let (other, service) = ([0x81, 0, 0, 5], [0x88, 0xa8, 0, 0]);
+    for (tags, is, left) in [
+        (&[][..], Ok(()), [8, 0]),
+        (&[none], Ok(()), [8, 0]),
+        (&[none, high, none], Ok(()), [8, 0]),
+        (&[none, other, none], Ok(()), [0x81, 0]),
+        (&[other], Ok(()), [0x81, 0]),
+        (&[service], Err(Drop::VlanOther), [0x88, 0xa8]),
+        (&[high, service], Err(Drop::VlanOther), [0x88, 0xa8]),
+    ] {
+        let mut mbuf = with(tags);
+        assert_eq!(strip_priority(&mut mbuf), is, "{tags:x?}");
+        assert_eq!(mbuf.data()[12..14], left, "{tags:x?}");
+        assert_eq!(mbuf.data()[..12], [DST, SRC].concat());
+    }
+    let mut short = [DST, SRC].concat();
+    short.extend_from_slice(&none);
+    let mut short = pool.alloc_from(&short).unwrap();
+    assert_eq!(strip_priority(&mut short), Err(Drop::Malformed));
 }
 
 /// Half a large frame is never sent, and nothing leaks.

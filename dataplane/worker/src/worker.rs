@@ -191,8 +191,14 @@ impl Worker {
                 self.egress.drops.count(why);
                 continue;
             }
-            if !own_stack && !mbuf.is_finished() {
-                offload::complete_received(&mut mbuf);
+            if !own_stack {
+                if let Err(why) = offload::strip_priority(&mut mbuf) {
+                    self.egress.drops.count(why);
+                    continue;
+                }
+                if !mbuf.is_finished() {
+                    offload::complete_received(&mut mbuf);
+                }
             }
             let Some(packet) = Packet::new(mbuf) else {
                 self.egress.drops.count(Drop::Malformed);
