@@ -121,6 +121,12 @@ listening() { [[ -n $(netns "node$1" ss -Hltn6 "sport = :$2") ]]; }
 nginx_ready() { listening "$1" "$APP_PORT"; }
 proxy_ready() { listening "$1" "$(proxy_port "$1")"; }
 
+# A node is heard of by its hellos, some time after it is ready; before that nobody hands anything to it.
+hears_all() { # NODE
+    if ((STANDIN)); then return; fi
+    curl -sf -m 2 --unix-socket "$(node_dir "$1")/admin.sock" http://dtsd/v1/status | jq -e '[.members[].alive] | all'
+}
+
 vip_resolves() { # VIP
     netns client ping -c 1 -W 1 "$1" || true
     [[ $(ip -n "${PREFIX}client" neigh show "$1") == *lladdr* ]]
@@ -140,6 +146,9 @@ lab_start() {
     for ((n = 1; n <= NODES; n++)); do
         node_wait "$n" nginx
         node_wait "$n" proxy
+    done
+    for ((n = 1; n <= NODES; n++)); do
+        wait_for 10 "node$n to hear of all nodes" hears_all "$n"
     done
     wait_for 10 "an answer to ARP for $VIP" vip_resolves "$VIP"
     wait_for 10 "an answer to neighbour discovery for $VIP6" vip_resolves "$VIP6"

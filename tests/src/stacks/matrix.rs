@@ -177,11 +177,16 @@ pub struct Effort {
 
 /// What one side of a cell showed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Side {
     /// Frames sent again, per connection, the mean.
     pub again: f64,
-    /// Of these needlessly.
+    /// Of these by the client.
+    pub again_up: f64,
+    /// Needlessly, either way.
     pub needless: f64,
+    /// Frames, per connection: of the client's, and to it.
+    pub frames: [f64; 2],
     /// Completion time, milliseconds: quartiles.
     pub total_ms: [f64; 3],
     /// From the request to the first byte of the answer: quartiles.
@@ -249,6 +254,11 @@ fn side<'a>(all: impl Iterator<Item = &'a Measured> + Clone) -> Side {
     let each = |of: &dyn Fn(&Measured) -> f64| -> Vec<f64> { all.clone().map(of).collect() };
     Side {
         again: mean(&each(&|m| m.again() as f64)),
+        again_up: mean(&each(&|m| (m.flow.out.again + m.flow.out.syn_again) as f64)),
+        frames: [
+            mean(&each(&|m| m.flow.out.frames as f64)),
+            mean(&each(&|m| m.flow.back.frames as f64)),
+        ],
         needless: mean(&each(&|m| {
             (m.flow.out.needless + m.flow.back.needless) as f64
         })),
