@@ -105,8 +105,9 @@ fn from_host(v: &View, p: &Permits<'_>, t: &frames::Tcp) {
     let permitted = p.states(client, vip).any(|state| match state {
         "half_open" | "intake" | "served" => true,
         "tombstone" => t.rst,
-        // Reset at its deadline and, an hour later, forgotten in one tick.
-        "handover" => t.rst && p.after.iter().all(|p| p.client != client),
+        // Reset at its deadline, or given up with what waited for that let out, and, an
+        // hour later, forgotten in one tick.
+        "handover" => p.after.iter().all(|p| p.client != client),
         _ => false,
     });
     assert!(
