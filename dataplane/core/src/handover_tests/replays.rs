@@ -153,13 +153,7 @@ fn the_client_gets_its_ack_at_cut_over_unless_it_has_it() {
 
 /// The same flow without timestamps, up to the cut over.
 fn served_without_timestamps() -> Pair {
-    let bare = |o: Build| Build {
-        timestamps: None,
-        ..o
-    };
-    let (syn, synack) = (bare(syn_opts(100)), bare(synack_opts(5000, 100)));
-    let a = established_as(view(1, 1), 1000, 9000, syn, synack);
-    let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
+    let (mut p, synack) = Pair::frozen_without_timestamps();
     p.splice_to(2);
     p.link();
     let syn = p.b.one(Port::WireHost).seg;

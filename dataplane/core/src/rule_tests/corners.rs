@@ -118,13 +118,7 @@ fn what_a_stack_sends_before_the_cut_over_waits_within_bounds() {
 
 #[test]
 fn a_stack_that_waits_for_its_handshake_is_not_frozen() {
-    let bare = |o: Build| Build {
-        timestamps: None,
-        ..o
-    };
-    let (syn, synack) = (bare(syn_opts(100)), bare(synack_opts(5000, 100)));
-    let a = established_as(view(1, 1), 1000, 9000, syn, synack);
-    let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
+    let (mut p, synack) = Pair::frozen_without_timestamps();
     p.splice_to(2);
     p.link();
     let f = p.synack(synack);
@@ -460,13 +454,7 @@ fn what_finds_no_buffer_is_counted() {
 
 #[test]
 fn a_handover_is_not_settled_before_a_very_far_clients_round_trip() {
-    let bare = |o: Build| Build {
-        timestamps: None,
-        ..o
-    };
-    let (syn, synack) = (bare(syn_opts(100)), bare(synack_opts(5000, 100)));
-    let a = established_as(view(1, 1), 1000, 9000, syn, synack);
-    let mut p = Pair::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
+    let (mut p, synack) = Pair::frozen_without_timestamps();
     p.a.s.slots.iter_mut().for_each(|f| f.rtt = Span::secs(12));
     p.splice_to(2);
     p.link();

@@ -132,6 +132,18 @@ impl Pair {
         Self::frozen_on(established(c, s), Node::new(view(2, 1)), c, s, l)
     }
 
+    /// The same without timestamps, and the options of its SYN-ACKs.
+    pub fn frozen_without_timestamps() -> (Self, Build) {
+        let bare = |o: Build| Build {
+            timestamps: None,
+            ..o
+        };
+        let (syn, synack) = (bare(syn_opts(100)), bare(synack_opts(5000, 100)));
+        let a = established_as(view(1, 1), 1000, 9000, syn, synack);
+        let p = Self::frozen_on(a, Node::new(view(2, 1)), 1000, 9000, 50);
+        (p, synack)
+    }
+
     pub fn splice_to(&mut self, node: u8) {
         self.splice_fin(node, false);
     }
