@@ -88,7 +88,8 @@ pub fn run(way: Way, bursts: u32) -> Result<f64> {
         for (frame, a) in frames.iter().zip(&mut ahead) {
             *a = shard.look(&view, port, frame, true);
         }
-        for (frame, a) in frames.drain(..).zip(&ahead) {
+        shard.look_on(&view, &mut ahead);
+        for (frame, a) in frames.drain(..).zip(&mut ahead) {
             if shard.look_closer(a) {
                 out.0.push(frame);
             } else {

@@ -1,55 +1,51 @@
 //! A look at the frames of a burst before their turn, so that the memory which each
 //! one needs is on its way when its turn comes.
 //!
-//! [`Shard::look`] reads the tuple of every frame of a burst, hashes it and asks for
-//! its bucket; [`Shard::look_closer`] asks for its FCB. Both are hints: they decide
-//! nothing, with one exception. A frame of which `look` says that nothing but its flow
-//! decides ([`Ahead::plain`]), and whose flow `look_closer` knows not to be here, is
-//! what most frames are at a node of a broadcast cluster: another node's. It ends there.
+//! [`Shard::look`] reads the tuple of a frame, [`Shard::look_on`] hashes those of a whole
+//! burst and asks for their buckets, and [`Shard::look_closer`] asks for an FCB. All are
+//! hints: they decide nothing, with one exception. A frame of which `look` says that
+//! nothing but its flow decides ([`Ahead::plain`]), and whose flow `look_closer` knows not
+//! to be here, is what most frames are at a node of a broadcast cluster: another node's.
+//! It ends there.
+//!
+//! When its turn comes, [`Shard::usual_in`] and [`Shard::usual_out`] take the frame in one
+//! piece where it is what most are of a served flow.
 
 use crate::drops::Drop;
-use crate::fcb::State;
+use crate::fcb::{Fcb, State};
 use crate::frame::{Frame, Output, Port};
 use crate::key::{Addr, FlowKey};
+use crate::lanes::LANES;
 use crate::shard::Shard;
 use crate::steer;
 use crate::storm::Side;
 use crate::time::Instant;
+use crate::translate::{self, Outgoing};
 use crate::view::View;
 use crate::wire::options::{Options, kind};
 use crate::wire::tcp::{ACK, PSH, SYN, Segment};
+use crate::wire;
 
 /// What is known of a frame before its turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ahead {
-    key: FlowKey,
-    hash: u64,
+    /// Client and VIP, IPv4, as they lie in memory one behind the other.
+    addrs: u64,
+    /// Client's port and service port, likewise.
+    ports: u32,
+    service: u16,
     /// There are a key and a hash, and the flow is this worker's.
     known: bool,
     plain: bool,
-    /// The lengths of its headers agree; it is an ACK, perhaps with PSH, and bears
-    /// timestamps and SACK blocks at most.
+    /// The lengths of its headers agree; it is an ACK, perhaps with PSH.
     usual: bool,
+    /// A slot that may be the flow's; [`NO_SLOT`] for none.
+    slot: u32,
+    hash: u64,
 }
 
-impl Default for Ahead {
-    fn default() -> Self {
-        let zero = Addr([0; 16]);
-        let key = FlowKey {
-            client: zero,
-            vip: zero,
-            client_port: 0,
-            port: 0,
-        };
-        Self {
-            key,
-            hash: 0,
-            known: false,
-            plain: false,
-            usual: false,
-        }
-    }
-}
+/// No slot at all.
+const NO_SLOT: u32 = u32::MAX;
 
 impl Ahead {
     /// The frame is a segment of a flow that is this worker's.
@@ -63,6 +59,27 @@ impl Ahead {
     #[inline]
     pub fn plain(&self) -> bool {
         self.plain
+    }
+
+    #[inline]
+    fn client(&self) -> Addr {
+        let [a, b, c, d, ..] = self.addrs.to_le_bytes();
+        Addr::v4([a, b, c, d])
+    }
+
+    #[inline]
+    fn client_port(&self) -> u16 {
+        (self.ports as u16).swap_bytes()
+    }
+
+    #[inline]
+    fn is(&self, k: &FlowKey) -> bool {
+        let [.., a, b, c, d] = self.addrs.to_le_bytes();
+        self.known
+            && self.client() == k.client
+            && Addr::v4([a, b, c, d]) == k.vip
+            && self.client_port() == k.client_port
+            && ((self.ports >> 16) as u16).swap_bytes() == k.port
     }
 }
 
@@ -103,68 +120,94 @@ fn is_plain_tcp4(h: &[u8; FIXED], head: &[u8]) -> bool {
 }
 
 impl Shard {
-    /// Looks at a frame's `head` and asks for what its flow's bucket holds. `intact`
-    /// says that no device has found its checksum wrong, and that no tag is to be taken
-    /// off first.
+    /// Reads the tuple of a frame with this `head`. `intact` says that no device has found
+    /// its checksum wrong, and that no tag is to be taken off first.
     #[inline]
     pub fn look(&self, v: &View, port: Port, head: &[u8], intact: bool) -> Ahead {
-        let mut a = Ahead::default();
+        let mut a = Ahead {
+            slot: NO_SLOT,
+            ..Ahead::default()
+        };
         let Some(h) = head.first_chunk::<FIXED>().filter(|h| is_tcp4(h)) else {
             return a;
         };
         let at = |i: usize| Addr::v4([h[i], h[i + 1], h[i + 2], h[i + 3]]);
-        let (src, dst) = (at(26), at(30));
-        let sport = u16::from_be_bytes([h[34], h[35]]);
-        let dport = u16::from_be_bytes([h[36], h[37]]);
+        let (sport, dport) = (u16_at(h, 34), u16_at(h, 36));
+        let mut addrs = [0; 8];
+        addrs.copy_from_slice(&h[26..34]);
+        let addrs = u64::from_le_bytes(addrs);
         match port {
             Port::Wire => {
-                a.key = FlowKey {
-                    client: src,
-                    vip: dst,
-                    client_port: sport,
-                    port: dport,
-                };
-                if v.service(&dst, dport).is_none() {
+                let Some(service) = v.service(&at(30), dport) else {
                     return a;
-                }
+                };
+                a.service = service as u16;
+                a.addrs = addrs;
+                a.ports = u32::from_le_bytes([h[34], h[35], h[36], h[37]]);
                 let strange = !intact || h[6..12] == v.wire_mac;
                 a.plain = !strange && is_plain_tcp4(h, head);
                 a.usual = !strange && is_usual_tcp4(h, head);
             }
             Port::WireHost => {
-                let Some(service) = v.service_of_local(&src, sport) else {
+                let Some(service) = v.service_of_local(&at(26), sport) else {
                     return a;
                 };
-                a.key = FlowKey {
-                    client: dst,
-                    vip: src,
-                    client_port: dport,
-                    port: v.services[service].port,
-                };
+                a.service = service as u16;
+                a.addrs = addrs.rotate_left(32);
+                let [p, q] = v.services[service].port.to_be_bytes();
+                a.ports = u32::from_le_bytes([h[36], h[37], p, q]);
+                a.usual = intact && is_usual_tcp4(h, head);
             }
             Port::Link | Port::LinkHost => return a,
         }
-        if self.workers > 1 {
-            let (client, port) = (&a.key.client, a.key.client_port);
-            if steer::worker_of_client(v, client, port, self.workers) != self.worker {
-                return a;
-            }
-        }
         a.known = true;
-        a.hash = self.hash_key.slot(&a.key);
-        self.table.prefetch(a.hash);
         a
     }
 
-    /// Asks for the FCB of a frame that [`Self::look`] has seen. True when the frame
+    /// Hashes what [`Self::look`] has seen of a burst, and asks for what is known of these
+    /// flows.
+    #[inline]
+    pub fn look_on(&self, v: &View, burst: &mut [Ahead]) {
+        let (chunks, rest) = burst.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            self.look_on_lanes(v, chunk);
+        }
+        if !rest.is_empty() {
+            let mut lanes = [Ahead::default(); LANES];
+            lanes[..rest.len()].copy_from_slice(rest);
+            self.look_on_lanes(v, &mut lanes);
+            let n = rest.len();
+            rest.copy_from_slice(&lanes[..n]);
+        }
+    }
+
+    #[inline]
+    fn look_on_lanes(&self, v: &View, lanes: &mut [Ahead; LANES]) {
+        if self.workers > 1 {
+            let client = |a: &Ahead| a.addrs & 0xffff_ffff | u64::from(a.ports & 0xffff) << 32;
+            let hashes = v.steer_key.of_6(lanes.each_ref().map(client));
+            for (a, hash) in lanes.iter_mut().zip(hashes) {
+                a.known &= steer::of_hash(hash, self.workers) == self.worker;
+            }
+        }
+        let first = lanes.each_ref().map(|a| a.addrs);
+        let hashes = self.hash_key.of_12(first, lanes.each_ref().map(|a| a.ports));
+        for (a, hash) in lanes.iter_mut().zip(hashes) {
+            a.hash = hash;
+            self.table.prefetch(hash);
+        }
+    }
+
+    /// Asks for the FCB of a frame that [`Self::look_on`] has seen. True when the frame
     /// is another node's and was counted as [`Drop::NoFlow`]: it has had its turn.
     #[inline]
-    pub fn look_closer(&mut self, a: &Ahead) -> bool {
+    pub fn look_closer(&mut self, a: &mut Ahead) -> bool {
         if !a.known {
             return false;
         }
         match self.table.guess(a.hash) {
             Ok(slot) => {
+                a.slot = slot;
                 self.slots[slot as usize].prefetch();
                 false
             }
@@ -178,6 +221,21 @@ impl Shard {
         }
     }
 
+    /// The FCB of the frame whose turn it is, if its flow has been served here for long and
+    /// nothing else is to be known of it.
+    #[inline]
+    fn usual_flow(&mut self) -> Option<(u32, &mut Fcb)> {
+        let a = &self.seen;
+        if !a.usual {
+            return None;
+        }
+        let f = self.slots.get_mut(a.slot as usize)?;
+        let is_it = f.state == State::Served
+            && f.is_bare()
+            && f.is(&a.client(), a.client_port(), a.service.into());
+        is_it.then_some((a.slot, f))
+    }
+
     /// The way of most client segments of a served flow, in one piece: that of
     /// [`Shard::wire_in`] without the questions that [`Self::look`] has answered. Gives
     /// the frame back where it is not one.
@@ -185,58 +243,62 @@ impl Shard {
     pub(crate) fn usual_in<O: Output>(
         &mut self,
         v: &View,
-        frame: O::Frame,
+        mut frame: O::Frame,
         now: Instant,
         out: &mut O,
     ) -> Option<O::Frame> {
-        if !self.seen.usual {
-            return Some(frame);
-        }
-        let Ok(slot) = self.table.guess(self.seen.hash) else {
+        let Some((_, f)) = self.usual_flow() else {
             return Some(frame);
         };
-        let f = &mut self.slots[slot as usize];
-        if f.state != State::Served || !f.settled || f.challenged.is_some() {
-            return Some(frame);
-        }
-        let head = frame.head();
-        let Some(h) = head.first_chunk::<FIXED>() else {
+        let Some(s) = usual_segment(&frame) else {
             return Some(frame);
         };
-        if f.key != self.seen.key || frame.len() != head.len() {
-            return Some(frame);
-        }
-        let data = 34 + usize::from(h[46] >> 4) * 4;
-        let opts = Options::parse(&head[FIXED..data]);
-        if opts.others || opts.splice_kind {
-            return Some(frame);
-        }
-        let u16_at = |i: usize| u16::from_be_bytes([h[i], h[i + 1]]);
-        let u32_at = |i: usize| u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]]);
-        let s = Segment {
-            sport: u16_at(34),
-            dport: u16_at(36),
-            seq: u32_at(38),
-            ack: u32_at(42),
-            flags: h[47],
-            window: u16_at(48),
-            opts,
-            l4: 34,
-            opts_at: FIXED,
-            data,
-            end: 14 + usize::from(u16_at(16)),
-        };
-        let next_hop = [h[6], h[7], h[8], h[9], h[10], h[11]];
-        if f.storm.note(Side::Client, &s, now) {
+        if f.storms(Side::Client, &s, now) {
             self.drop_frame(Drop::AckStorm);
             return None;
         }
-        f.next_hop = next_hop;
+        let head = frame.head();
+        f.next_hop = [head[6], head[7], head[8], head[9], head[10], head[11]];
         f.observe_client(&s, now);
-        self.forward(v, slot, frame, &s, out);
-        if self.slots[slot as usize].is_over() {
-            self.check_end(v, slot, now, out);
+        f.give(v, &mut frame, &s);
+        out.send(Port::WireHost, frame);
+        None
+    }
+
+    /// The way of most of the local stack's segments of a served flow, in one piece: that
+    /// of [`Shard::wire_host_in`]. Gives the frame back where it is not one.
+    #[inline]
+    pub(crate) fn usual_out<O: Output>(
+        &mut self,
+        v: &View,
+        mut frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) -> Option<O::Frame> {
+        let Some((_, f)) = self.usual_flow() else {
+            return Some(frame);
+        };
+        let Some(s) = usual_segment(&frame).filter(|s| s.sport == f.local_port) else {
+            return Some(frame);
+        };
+        if let Some(ecr) = s.ts_ecr() {
+            f.ts_echoed = ecr;
         }
+        if f.storms(Side::Stack, &s, now) {
+            self.drop_frame(Drop::AckStorm);
+            return None;
+        }
+        f.last_seen = now.into();
+        let o = Outgoing {
+            port: v.services[f.service as usize].port,
+            window_limit: None,
+        };
+        if !translate::to_wire(f, &mut frame, &s, o) {
+            self.drop_frame(Drop::AckRepeated);
+            return None;
+        }
+        wire::set_eth(frame.head_mut(), f.next_hop, v.wire_mac);
+        out.send(Port::Wire, frame);
         None
     }
 
@@ -249,10 +311,42 @@ impl Shard {
     /// The hash of a key, which is most often the expected one.
     #[inline]
     pub(crate) fn hash_of(&self, k: &FlowKey) -> u64 {
-        if self.seen.known && self.seen.key == *k {
+        if self.seen.is(k) {
             self.seen.hash
         } else {
             self.hash_key.slot(k)
         }
     }
+}
+
+#[inline]
+fn u16_at(h: &[u8; FIXED], i: usize) -> u16 {
+    u16::from_be_bytes([h[i], h[i + 1]])
+}
+
+/// The segment of a frame that [`Ahead::usual`] is said of, in one piece and with no
+/// options but timestamps and SACK blocks.
+#[inline]
+fn usual_segment<F: Frame>(frame: &F) -> Option<Segment> {
+    let head = frame.head();
+    let h = head.first_chunk::<FIXED>()?;
+    let data = 34 + usize::from(h[46] >> 4) * 4;
+    let opts = Options::usual(head.get(FIXED..data)?)?;
+    if frame.len() != head.len() {
+        return None;
+    }
+    let u32_at = |i: usize| u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]]);
+    Some(Segment {
+        sport: u16_at(h, 34),
+        dport: u16_at(h, 36),
+        seq: u32_at(38),
+        ack: u32_at(42),
+        flags: h[47],
+        window: u16_at(h, 48),
+        opts,
+        l4: 34,
+        opts_at: FIXED,
+        data,
+        end: 14 + usize::from(u16_at(h, 16)),
+    })
 }

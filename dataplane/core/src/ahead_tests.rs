@@ -2,6 +2,8 @@
 //! counted and the same is noted.
 
 use super::testkit::*;
+use crate::ahead::Ahead;
+use crate::fcb::State;
 use crate::frame::{Frame, Port};
 use crate::shard::Shard;
 use crate::wire::edit;
@@ -14,8 +16,10 @@ fn settled() -> (Node, u32, u32) {
     p.answer(1000);
     let (c, s) = (p.k(), p.s1());
     let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();
-    p.b.s.slots[slot].settled = true;
     p.b.s.slots[slot].held = Default::default();
+    p.b.s.slots[slot].timer = None;
+    p.b.s.settle(slot as u32);
+    assert!(p.b.s.slots[slot].is_bare());
     (p.b, c, s)
 }
 
@@ -107,9 +111,27 @@ proptest! {
 fn most_segments_take_the_usual_way() {
     let (mut n, c, s) = settled();
     let f = client(c, s, ACK, ts(140, 777), b"");
-    let a = n.s.look(&n.v, Port::Wire, &f, true);
+    let a = ahead(&mut n, Port::Wire, &f);
     n.s.expect(&a);
     let left = n.s.usual_in(&n.v, Pieces::cut(&f, &[]), n.now, &mut n.out);
     assert!(left.is_none(), "{a:?}");
     assert_eq!(n.one(Port::WireHost).seg.dport, 8080);
+}
+
+#[test]
+fn most_answers_take_the_usual_way() {
+    let (mut n, c, _) = settled();
+    let f = host(8080, n.s.slots.iter().find(|f| f.state == State::Served).unwrap().local_isn() + 1, c, ACK, 500, ts(60, 140), b"an answer");
+    let a = ahead(&mut n, Port::WireHost, &f);
+    n.s.expect(&a);
+    let left = n.s.usual_out(&n.v, Pieces::cut(&f, &[]), n.now, &mut n.out);
+    assert!(left.is_none(), "{a:?}");
+    assert_eq!(n.one(Port::Wire).seg.sport, 80);
+}
+
+fn ahead(n: &mut Node, port: Port, frame: &[u8]) -> Ahead {
+    let mut a = n.s.look(&n.v, port, frame, true);
+    n.s.look_on(&n.v, std::slice::from_mut(&mut a));
+    assert!(!n.s.look_closer(&mut a));
+    a
 }

@@ -4,10 +4,12 @@
 use crate::handover::dest::DestSide;
 use crate::handover::source::SourceSide;
 use crate::hold;
-use crate::key::FlowKey;
+use crate::key::{Addr, FlowKey};
 use crate::storm::Storm;
-use crate::time::{Instant, Span};
+use crate::time::{Instant, Span, Stamp};
+use crate::view::View;
 use crate::wire::Mac;
+use std::ops::{Deref, DerefMut};
 
 /// What the filter does with the flow's segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,30 +70,50 @@ pub struct Agreed {
     pub ts: bool,
 }
 
-/// Cache lines of an [`Fcb`] that every segment needs.
-const HOT_LINES: usize = 4;
+impl Agreed {
+    /// None of them.
+    pub const NONE: Self = Self {
+        mss: 0,
+        client_shift: 0,
+        promised_shift: 0,
+        wscale: false,
+        sack: false,
+        ts: false,
+    };
+}
 
 /// The filter control block. Numbers named `c_` are the client's, those named
 /// `s_` are server numbers as the client sees them.
 ///
-/// What every segment of a served flow needs comes first, in as few cache lines as
-/// it takes.
+/// These two cache lines are all that most segments need, and all that a flow takes
+/// which was handed over some time ago and goes on in good order. What else there is to
+/// be known of a flow is in [`More`], which is there from the first thing that is
+/// written to it. An `Fcb` is read as if it were its `More` too; a flow without one has
+/// the one of [`More::NOTHING`].
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(align(64))]
 pub struct Fcb {
-    /// The connection as the client sees it.
-    pub key: FlowKey,
+    /// The client's address.
+    pub client: Addr,
+    /// The client's port.
+    pub client_port: u16,
+    /// Index of the flow's service, and with it VIP and service port.
+    pub service: u16,
     /// Port of the local socket that speaks for the flow.
     pub local_port: u16,
-    /// Index of its service.
-    pub service: u16,
     /// Layer-2 next hop towards the client: where its frames come from.
     pub next_hop: Mac,
     /// State.
     pub state: State,
-    /// The handover to this node lies so far back that its segments need not be held
-    /// against [`Self::dest`] any more.
-    pub settled: bool,
+    /// The local stack was given a segment since it spoke last.
+    pub spoken_to: bool,
+    /// The client said something that the stack must answer though it is nothing new, and
+    /// was sent nothing since.
+    pub asked: bool,
+    /// Shift of the local stack's windows.
+    pub local_shift: u8,
+    /// Options in force.
+    pub agreed: Agreed,
     /// S - L: added to the local stack's numbers on their way out.
     pub delta: u32,
     /// Client-visible TSval - local TSval.
@@ -119,149 +141,202 @@ pub struct Fcb {
     pub ts_max: u32,
     /// K; equal to `c_isn` + 1 before any handover.
     pub cut: u32,
+    /// The client's ISN.
+    pub c_isn: u32,
+    /// The intake's ISN.
+    pub s_isn: u32,
     /// The client's last window field.
     pub client_window: u16,
     /// Window field that the client was sent last.
     pub c_window: u16,
     /// Last segment of the flow.
-    pub last_seen: Instant,
+    pub last_seen: Stamp,
     /// When the client's acknowledgement moved last.
-    pub acked_at: Instant,
-    /// Options in force.
-    pub agreed: Agreed,
-    /// Shift of the local stack's windows.
-    pub local_shift: u8,
-    /// The local stack was given a segment since it spoke last.
-    pub spoken_to: bool,
-    /// The client said something that the stack must answer though it is nothing new, and
-    /// was sent nothing since.
-    pub asked: bool,
-    /// The client sent a RST with exactly the number that its stack expects, which
-    /// the stack has not contradicted since (RFC 5961, section 3.2).
-    pub client_reset: bool,
-    /// A RST passed from the local stack, or one was made here: the flow is over.
-    pub reset: bool,
+    pub acked_at: Stamp,
+    /// The breaker of acknowledgement storms.
+    pub(crate) storm: Storm,
+    more: Option<Box<More>>,
+}
+
+/// What of a flow is beside its [`Fcb`].
+#[derive(Debug)]
+pub struct More {
+    /// This node takes the flow, or took it lately: [`crate::past`] keeps what is left of
+    /// it later.
+    pub dest: Option<Box<DestSide>>,
+    /// This node hands the flow over.
+    pub source: Option<Box<SourceSide>>,
+    /// Client payload frames above what the local stack has acknowledged.
+    pub copies: hold::List,
+    /// Client frames held for the cut over.
+    pub held: hold::List,
+    /// When the SYN-ACK went out, at intake.
+    pub synack_at: Option<Instant>,
+    /// The client's round-trip time as measured at intake.
+    pub rtt: Span,
+    /// Tombstone: who has the flow. Served: who gave it.
+    pub peer: Option<(u16, u64)>,
+    /// Next time that the handover code wants to run.
+    pub timer: Option<Instant>,
+    /// When the slot is given up, once the flow has ended.
+    pub expires: Option<Instant>,
+    /// Number behind the client's FIN.
+    pub c_fin: Option<u32>,
+    /// Number behind the server's FIN (S-space).
+    pub s_fin: Option<u32>,
     /// The local stack has acknowledged the client's FIN.
     pub c_fin_acked: bool,
     /// The client has acknowledged the server's FIN.
     pub s_fin_acked: bool,
+    /// A RST passed from the local stack, or one was made here: the flow is over.
+    pub reset: bool,
+    /// The client sent a RST with exactly the number that its stack expects, which
+    /// the stack has not contradicted since (RFC 5961, section 3.2).
+    pub client_reset: bool,
     /// This node lost the handshake to another owner: its SYN-ACKs stay here.
     pub muted: bool,
     /// A SYN with another ISN that the stack was given: until the client says
     /// something that fits the flow, only a challenge may go out.
     pub challenged: Option<Box<[u8]>>,
-    /// Number behind the client's FIN.
-    pub c_fin: Option<u32>,
-    /// Number behind the server's FIN (S-space).
-    pub s_fin: Option<u32>,
-    /// This node takes the flow.
-    pub dest: Option<Box<DestSide>>,
-    /// This node hands the flow over.
-    pub source: Option<Box<SourceSide>>,
-    /// Tells this use of the slot from earlier ones.
-    pub generation: u32,
-    /// The breaker of acknowledgement storms.
-    pub(crate) storm: Storm,
-    /// When the slot is given up, once the flow has ended.
-    pub expires: Option<Instant>,
-    /// Hash of `key` in the table.
-    pub hash: u64,
-    /// The client's ISN.
-    pub c_isn: u32,
-    /// The intake's ISN.
-    pub s_isn: u32,
-    /// When the SYN-ACK went out, at intake.
-    pub synack_at: Option<Instant>,
-    /// The client's round-trip time as measured at intake.
-    pub rtt: Span,
     /// By then a client that did send that SYN has answered the challenge.
     pub challenged_until: Option<Instant>,
-    /// The last look at the kernel's sockets that this flow was compared with.
-    pub looked: u64,
-    /// When a look first did not find its socket, if none has found it since.
-    pub missed: Option<Instant>,
-    /// Next time that the handover code wants to run.
-    pub timer: Option<Instant>,
-    /// Tombstone: who has the flow. Served: who gave it.
-    pub peer: Option<(u16, u64)>,
-    /// Client payload frames above what the local stack has acknowledged.
-    pub copies: hold::List,
-    /// Client frames held for the cut over.
-    pub held: hold::List,
+    /// When a look at the kernel's sockets first did not find the flow's, if none has
+    /// found it since.
+    pub missed: Option<Stamp>,
+}
+
+impl More {
+    /// Of a flow about which there is nothing more to be known.
+    pub const NOTHING: Self = Self {
+        dest: None,
+        source: None,
+        copies: hold::List::NEW,
+        held: hold::List::NEW,
+        synack_at: None,
+        rtt: Span(0),
+        peer: None,
+        timer: None,
+        expires: None,
+        c_fin: None,
+        s_fin: None,
+        c_fin_acked: false,
+        s_fin_acked: false,
+        reset: false,
+        client_reset: false,
+        muted: false,
+        challenged: None,
+        challenged_until: None,
+        missed: None,
+    };
+
+    /// Nothing in it matters to a flow that is served here and was handed over long
+    /// ago; of its intake's handshake nothing is asked any more.
+    fn is_void(&self) -> bool {
+        self.dest.is_none()
+            && self.source.is_none()
+            && self.copies.is_empty()
+            && self.held.is_empty()
+            && self.timer.is_none()
+            && self.expires.is_none()
+            && self.c_fin.is_none()
+            && self.s_fin.is_none()
+            && !(self.c_fin_acked || self.s_fin_acked || self.reset || self.client_reset)
+            && self.challenged.is_none()
+            && self.challenged_until.is_none()
+            && self.missed.is_none()
+    }
+}
+
+impl Deref for Fcb {
+    type Target = More;
+
+    #[inline]
+    fn deref(&self) -> &More {
+        static NOTHING: More = More::NOTHING;
+        self.more.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Fcb {
+    fn deref_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_with(|| Box::new(More::NOTHING))
+    }
 }
 
 impl Fcb {
     /// A slot that is not in use.
-    pub fn free() -> Self {
-        use crate::key::Addr;
-        let zero = Addr([0; 16]);
-        Self {
-            state: State::Free,
-            generation: 0,
-            hash: 0,
-            key: FlowKey {
-                client: zero,
-                vip: zero,
-                client_port: 0,
-                port: 0,
-            },
-            service: 0,
-            local_port: 0,
-            next_hop: [0; 6],
-            agreed: Agreed::default(),
-            delta: 0,
-            tau: 0,
-            local_shift: 0,
-            c_isn: 0,
-            s_isn: 0,
-            s_low: 0,
-            s_nxt: 0,
-            cut: 0,
-            client_ack: 0,
-            client_window: 0,
-            c_nxt: 0,
-            c_high: 0,
-            ts_in_order: 0,
-            ts_echoed: 0,
-            c_acked: 0,
-            c_edge: 0,
-            c_window: 0,
-            spoken_to: false,
-            asked: false,
-            ts_max: 0,
-            synack_at: None,
-            rtt: Span(0),
-            muted: false,
-            c_fin: None,
-            s_fin: None,
-            c_fin_acked: false,
-            s_fin_acked: false,
-            reset: false,
-            client_reset: false,
-            challenged: None,
-            storm: Storm::default(),
-            challenged_until: None,
-            acked_at: Instant(0),
-            last_seen: Instant(0),
-            looked: 0,
-            missed: None,
-            expires: None,
-            timer: None,
-            peer: None,
-            copies: hold::List::default(),
-            held: hold::List::default(),
-            source: None,
-            dest: None,
-            settled: false,
+    pub const FREE: Self = Self {
+        client: Addr([0; 16]),
+        client_port: 0,
+        service: 0,
+        local_port: 0,
+        next_hop: [0; 6],
+        state: State::Free,
+        spoken_to: false,
+        asked: false,
+        local_shift: 0,
+        agreed: Agreed::NONE,
+        delta: 0,
+        tau: 0,
+        s_low: 0,
+        s_nxt: 0,
+        c_nxt: 0,
+        c_high: 0,
+        c_edge: 0,
+        c_acked: 0,
+        client_ack: 0,
+        ts_in_order: 0,
+        ts_echoed: 0,
+        ts_max: 0,
+        cut: 0,
+        c_isn: 0,
+        s_isn: 0,
+        client_window: 0,
+        c_window: 0,
+        last_seen: Stamp::ZERO,
+        acked_at: Stamp::ZERO,
+        storm: Storm::NEW,
+        more: None,
+    };
+
+    /// The connection as the client sees it.
+    #[inline]
+    pub fn key(&self, v: &View) -> FlowKey {
+        let service = &v.services[self.service as usize];
+        FlowKey {
+            client: self.client,
+            vip: service.vip,
+            client_port: self.client_port,
+            port: service.port,
         }
     }
 
-    /// Asks for the part that every segment needs.
+    /// It is this client's, of this service.
+    #[inline]
+    pub(crate) fn is(&self, client: &Addr, client_port: u16, service: usize) -> bool {
+        self.client == *client
+            && self.client_port == client_port
+            && usize::from(self.service) == service
+    }
+
+    /// There is no [`More`]: nothing but what this block says matters to the flow.
+    #[inline]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.more.is_none()
+    }
+
+    /// Gives a [`More`] back in which there is nothing.
+    pub(crate) fn tidy(&mut self) {
+        if self.more.as_ref().is_some_and(|m| m.is_void()) {
+            self.more = None;
+        }
+    }
+
+    /// Asks for all of it.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        for line in 0..HOT_LINES {
-            hostmem::prefetch_line(self, line);
-        }
+        hostmem::prefetch_line(self, 0);
+        hostmem::prefetch_line(self, 1);
     }
 
     /// Both sides are done, or the stack has reset the flow.
@@ -297,12 +372,24 @@ impl Fcb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::mem::offset_of;
 
     #[test]
-    fn the_hot_part_is_first() {
-        assert_eq!(offset_of!(Fcb, c_nxt), 64);
-        assert_eq!(offset_of!(Fcb, local_shift), 128);
-        assert!(offset_of!(Fcb, storm) + size_of::<Storm>() <= HOT_LINES * 64);
+    fn a_flow_is_two_cache_lines() {
+        assert_eq!(size_of::<Fcb>(), 128);
+    }
+
+    #[test]
+    fn what_is_written_makes_room_and_what_is_nothing_gives_it_back() {
+        let mut f = Fcb::FREE;
+        assert!(f.is_bare() && !f.is_over() && f.dest.is_none());
+        f.tidy();
+        assert!(f.is_bare());
+        f.reset = true;
+        f.tidy();
+        assert!(!f.is_bare() && f.is_over());
+        f.reset = false;
+        f.rtt = Span::millis(7);
+        f.tidy();
+        assert!(f.is_bare());
     }
 }

@@ -26,6 +26,11 @@ pub struct List {
 }
 
 impl List {
+    /// A list of nothing.
+    pub const NEW: Self = Self {
+        slots: std::collections::VecDeque::new(),
+    };
+
     /// No frame is held.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()

@@ -104,7 +104,7 @@ impl Shard {
             client_port: s.dport,
             port: svc.port,
         };
-        let Some(slot) = self.find(&key) else {
+        let Some(slot) = self.find_in(service, &key) else {
             if broken(Mutation::NoDefaultDrop) {
                 return out.send(Port::Wire, frame);
             }
@@ -119,10 +119,7 @@ impl Shard {
             f.challenged = None;
         }
         // The answer to the flow's own SYN, which the replay gave it, is no news.
-        let own = f
-            .dest
-            .as_ref()
-            .is_some_and(|d| s.has(SYN) && d.l_isn == s.seq);
+        let own = s.has(SYN) && f.cut != f.c_isn.wrapping_add(1) && f.local_isn() == s.seq;
         if f.challenged.is_some() && s.sport == f.local_port && !own {
             if s.has(SYN) {
                 return self.stale_flow(v, slot, &s, now, out);
@@ -180,7 +177,7 @@ impl Shard {
         };
         let port = f.local_port;
         self.play_to(v, slot, port, ClientSegment::reset(s.ack), &[], out);
-        self.remove(slot);
+        self.remove(v, slot);
         match out.frame(&syn) {
             Some(frame) => self.wire_in(v, frame, now, out),
             None => self.drop_frame(Drop::NoBuffer),
@@ -281,19 +278,22 @@ impl Shard {
     ) {
         let f = &mut self.slots[slot as usize];
         let svc = &v.services[f.service as usize];
-        let limited = f.dest.is_none() && svc.proxy_port.is_some();
+        let served = f.state == State::Served;
+        let limited = !served && svc.proxy_port.is_some();
         let o = Outgoing {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
-        if f.storm.note(Side::Stack, s, now) {
+        if f.storms(Side::Stack, s, now) {
             return self.drop_frame(Drop::AckStorm);
         }
-        f.last_seen = now;
+        f.last_seen = now.into();
         if !translate::to_wire(f, &mut frame, s, o) {
             return self.drop_frame(Drop::AckRepeated);
         }
-        f.client_reset = false;
+        if f.client_reset {
+            f.client_reset = false;
+        }
         if s.has(FIN) {
             f.s_fin = Some(s.seq_end().wrapping_add(f.delta));
         }

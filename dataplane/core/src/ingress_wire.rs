@@ -160,7 +160,7 @@ impl Shard {
         } else if let Some(q) = Quote::parse(frame.head(), ip)
             && v.service(&q.flow.vip, q.flow.port).is_some()
         {
-            let Some(slot) = self.find(&q.flow) else {
+            let Some(slot) = self.find(v, &q.flow) else {
                 return self.drop_frame(Drop::NoFlow);
             };
             let f = &self.slots[slot as usize];
@@ -209,7 +209,7 @@ impl Shard {
             client_port: s.sport,
             port: s.dport,
         };
-        let slot = self.find(&key);
+        let slot = self.find_in(service, &key);
         if s.has(SYN) && !s.has(ACK) {
             // Its options are kept for the life of the flow, and cutting its payload
             // off makes a new checksum: it must be what was sent.
@@ -231,7 +231,7 @@ impl Shard {
             }
         }
         if s.has(RST) && broken(Mutation::ResetEnds) {
-            return self.remove(slot);
+            return self.remove(v, slot);
         }
         match state {
             State::HalfOpen => self.wire_half_open(v, frame, s, slot, now, out),
@@ -275,14 +275,14 @@ impl Shard {
             let f = &mut self.slots[slot as usize];
             match f.state {
                 State::HalfOpen if s.seq == f.c_isn => {
-                    f.last_seen = now;
+                    f.last_seen = now.into();
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }
                 _ if s.seq == f.c_isn => return self.drop_frame(Drop::DuplicateSyn),
                 // Owner or not: what follows on this 4-tuple belongs to the new
                 // connection, and must not reach the old one's stack.
-                _ if f.gives_way() => self.remove(slot),
+                _ if f.gives_way() => self.remove(v, slot),
                 // The flow lives: its stack challenges (RFC 5961, section 4).
                 State::Intake | State::Served => {
                     if f.challenged_until.is_some_and(|t| now < t + CHALLENGE_REST) {
@@ -304,7 +304,7 @@ impl Shard {
         if self.count(State::HalfOpen) >= v.params.half_open_max {
             return self.drop_frame(Drop::HalfOpenFull);
         }
-        let Some(slot) = self.create(key, service, now) else {
+        let Some(slot) = self.create(v, key, service, now) else {
             return self.drop_frame(Drop::FlowTableFull);
         };
         self.set_state(slot, State::HalfOpen);
@@ -377,7 +377,7 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
-        if f.storm.note(Side::Client, s, now) {
+        if f.storms(Side::Client, s, now) {
             return self.drop_frame(Drop::AckStorm);
         }
         f.confirm(s);
@@ -425,7 +425,7 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
-        if f.storm.note(Side::Client, s, now) {
+        if f.storms(Side::Client, s, now) {
             return self.drop_frame(Drop::AckStorm);
         }
         f.confirm(s);
@@ -434,7 +434,7 @@ impl Shard {
         if s.has(RST) {
             self.revisit(slot);
         }
-        let settled = self.slots[slot as usize].settled;
+        let settled = self.slots[slot as usize].dest.is_none();
         if !settled {
             if self.waits(slot, s) {
                 return self.wait(v, slot, &frame, s);
@@ -450,6 +450,7 @@ impl Shard {
             self.fill(v, slot, now, out);
         }
         self.check_end(v, slot, now, out);
+        self.slots[slot as usize].tidy();
     }
 
     /// The client has sent a SYN of another ISN, and the RST that the old stack's challenge
@@ -485,11 +486,7 @@ impl Shard {
         s: &Segment,
         out: &mut O,
     ) {
-        let f = &mut self.slots[slot as usize];
-        f.spoken_to = true;
-        f.asked |= f.is_asked_by(s) && !broken(Mutation::AskedForgotten);
-        translate::to_host(f, &mut frame, s);
-        wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
+        self.slots[slot as usize].give(v, &mut frame, s);
         out.send(Port::WireHost, frame);
     }
 
@@ -530,6 +527,15 @@ fn clean_syn<F: Frame>(frame: &mut F, s: &Segment) {
 }
 
 impl Fcb {
+    /// Makes a client's segment one for the local stack, which is about to get it.
+    #[inline]
+    pub(crate) fn give<F: Frame>(&mut self, v: &View, frame: &mut F, s: &Segment) {
+        self.spoken_to = true;
+        self.asked |= self.is_asked_by(s) && !broken(Mutation::AskedForgotten);
+        translate::to_host(self, frame, s);
+        wire::set_eth(frame.head_mut(), v.cluster_mac, self.next_hop);
+    }
+
     /// The stack owes the client an acknowledgement of `s` although it is nothing new: a
     /// sign of life is asked for, or the acknowledgement of these bytes got lost (RFC
     /// 9293, section 3.10.7.4).
@@ -542,19 +548,21 @@ impl Fcb {
     /// acknowledgements and windows are taken only when they are plausible.
     #[inline]
     pub(crate) fn observe_client(&mut self, s: &Segment, now: Instant) {
-        self.last_seen = now;
+        self.last_seen = now.into();
         if s.has(RST) {
             // Anybody can send one that is somewhere in the window: no stack obeys it,
             // and a SYN behind it must not take the flow's place.
             self.client_reset |= s.seq == self.c_nxt || s.seq == self.c_acked;
             return;
         }
-        self.client_reset = false;
+        if self.client_reset {
+            self.client_reset = false;
+        }
         let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
         if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
             if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {
                 if self.client_ack != s.ack {
-                    self.acked_at = now;
+                    self.acked_at = now.into();
                 }
                 self.client_ack = s.ack;
                 self.client_window = s.window;

@@ -121,6 +121,17 @@ impl HashKey {
         Self(key)
     }
 
+    /// The two words of the key, as SipHash takes them.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 2] {
+        let word = |at: usize| {
+            let mut b = [0; 8];
+            b.copy_from_slice(&self.0[at..at + 8]);
+            u64::from_le_bytes(b)
+        };
+        [word(0), word(8)]
+    }
+
     #[inline]
     fn hasher(&self) -> SipHasher13 {
         SipHasher13::new_with_key(&self.0)
@@ -155,6 +166,12 @@ impl HashKey {
     /// Of a client address and port: which worker, whatever the rest looks like.
     #[inline]
     pub fn client(&self, a: &Addr, port: u16) -> u64 {
+        if a.is_v4() {
+            let mut b = [0u8; 6];
+            b[..4].copy_from_slice(&a.0[12..]);
+            b[4..].copy_from_slice(&port.to_be_bytes());
+            return self.hasher().hash(&b);
+        }
         let mut b = [0u8; 18];
         b[..16].copy_from_slice(&a.0);
         b[16..].copy_from_slice(&port.to_be_bytes());

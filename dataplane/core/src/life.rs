@@ -69,19 +69,25 @@ impl Shard {
         let (Some(sockets), f) = (&self.sockets, &mut self.slots[slot as usize]) else {
             return;
         };
+        // A look that comes as many looks later is not mistaken for this one: each flow is
+        // asked for at every look.
+        let looked = (sockets.number % 255) as u8 + 1;
         let talks = matches!(f.state, State::Intake | State::Served);
-        if !talks || f.expires.is_some() || f.looked == sockets.number {
+        if !talks || f.expires.is_some() || self.past[slot as usize].looked == looked {
             return;
         }
-        f.looked = sockets.number;
-        if sockets.has(f.key.client, f.key.client_port, f.key.vip, f.local_port) {
-            f.missed = None;
+        self.past[slot as usize].looked = looked;
+        if sockets.has(f.client, f.client_port, f.key(v).vip, f.local_port) {
+            if f.missed.is_some() {
+                f.missed = None;
+                f.tidy();
+            }
             return;
         }
         match f.missed {
-            Some(first) if f.last_seen < first => {}
+            Some(first) if f.last_seen.is_before(first) => {}
             _ => {
-                f.missed = Some(now);
+                f.missed = Some(now.into());
                 return;
             }
         }

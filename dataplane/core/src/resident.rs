@@ -35,7 +35,7 @@ impl Shard {
         let Some(service) = v.service(&key.vip, key.port) else {
             return false;
         };
-        let Some(slot) = self.create(key, service, now) else {
+        let Some(slot) = self.create(v, key, service, now) else {
             return false;
         };
         let app_port = v.services[service].app_port;
@@ -48,7 +48,6 @@ impl Shard {
         (d.l_isn, d.l_tsval, d.l_window) = (isn, ts_val, window);
         d.ended = Some(now);
         f.dest = Some(Box::new(d));
-        f.settled = true;
         f.local_port = app_port;
         f.local_shift = shift;
         f.delta = r.state.s_base.wrapping_sub(isn);
@@ -58,8 +57,9 @@ impl Shard {
         f.client_ack = f.s_nxt;
         f.c_acked = f.c_nxt;
         f.c_edge = f.c_nxt.wrapping_add(window);
-        f.acked_at = now;
+        f.acked_at = now.into();
         self.set_state(slot, State::Served);
+        self.settle(slot);
         true
     }
 }

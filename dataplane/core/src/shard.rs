@@ -13,6 +13,7 @@ use crate::histogram::Histogram;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
 use crate::life::SocketSet;
+use crate::past::{Origins, Past};
 use crate::table::Table;
 use crate::tick::Due;
 use crate::time::{Instant, Span};
@@ -75,6 +76,9 @@ pub struct Shard {
     pub(crate) seen: Ahead,
     pub(crate) table: Table,
     pub(crate) slots: Vec<Fcb>,
+    /// What is kept of each slot beside its FCB.
+    pub(crate) past: Vec<Past>,
+    pub(crate) origins: Origins,
     pub(crate) free: Vec<u32>,
     pub(crate) store: hold::Store,
     /// Slots by state, in the order of the states.
@@ -116,7 +120,9 @@ impl Shard {
     /// An empty shard; `hash_key` is random per boot.
     pub fn new(sizes: Sizes, hash_key: HashKey, view: &View) -> Self {
         let mut slots = hostmem::vec(sizes.flows);
-        slots.resize_with(sizes.flows, Fcb::free);
+        slots.resize_with(sizes.flows, || Fcb::FREE);
+        let mut past = hostmem::vec(sizes.flows);
+        past.resize(sizes.flows, Past::NEW);
         let mut due = hostmem::vec(sizes.flows);
         due.resize(sizes.flows, Due::NEVER);
         Self {
@@ -126,6 +132,8 @@ impl Shard {
             seen: Ahead::default(),
             table: Table::new(sizes.flows),
             slots,
+            past,
+            origins: Origins::default(),
             free: (0..sizes.flows as u32).rev().collect(),
             store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
             counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
@@ -168,12 +176,17 @@ impl Shard {
                 if let Some(frame) = self.usual_in(v, frame, now, out) {
                     self.wire_in(v, frame, now, out);
                 }
-                self.seen = Ahead::default();
             }
-            Port::WireHost => self.wire_host_in(v, frame, now, out),
+            Port::WireHost => {
+                if let Some(frame) = self.usual_out(v, frame, now, out) {
+                    self.wire_host_in(v, frame, now, out);
+                }
+            }
             Port::Link => self.link_in(v, frame, now, out),
             Port::LinkHost => self.link_host_in(v, frame, out),
         }
+        // What was seen is of this frame alone.
+        self.seen = Ahead::default();
         self.drain_loopback(v, now, out);
     }
 
@@ -211,7 +224,7 @@ impl Shard {
                 self.sweep_all = self.slots.len();
             }
             Command::Flows { ticket, limit } => {
-                let flows = self.list(now, limit);
+                let flows = self.list(v, now, limit);
                 self.events.push(Event::Flows { ticket, flows });
             }
         }
@@ -243,16 +256,17 @@ impl Shard {
         self.slots.len() - self.free.len()
     }
 
-    fn list(&self, now: Instant, limit: usize) -> Vec<FlowInfo> {
-        let used = self.slots.iter().filter(|f| f.state != State::Free);
-        used.take(limit)
-            .map(|f| FlowInfo {
-                client: f.key.client(),
-                vip: f.key.vip(),
+    fn list(&self, v: &View, now: Instant, limit: usize) -> Vec<FlowInfo> {
+        let used = self.slots.iter().zip(0..);
+        used.filter(|(f, _)| f.state != State::Free)
+            .take(limit)
+            .map(|(f, slot)| FlowInfo {
+                client: f.key(v).client(),
+                vip: f.key(v).vip(),
                 state: f.state.name(),
-                peer: f.peer.map(|p| p.0),
+                peer: self.peer_of(slot),
                 delta: f.delta,
-                idle: now - f.last_seen,
+                idle: f.last_seen.age(now),
             })
             .collect()
     }
@@ -266,33 +280,43 @@ impl Shard {
     // --- slots ---
 
     #[inline]
-    pub(crate) fn find(&self, k: &FlowKey) -> Option<u32> {
-        self.find_hashed(self.hash_of(k), k)
+    pub(crate) fn find(&self, v: &View, k: &FlowKey) -> Option<u32> {
+        let service = v.service(&k.vip, k.port)?;
+        self.find_in(service, k)
     }
 
-    pub(crate) fn find_hashed(&self, hash: u64, k: &FlowKey) -> Option<u32> {
-        self.table.find(hash, |s| self.slots[s as usize].key == *k)
+    /// The slot of a key of the service with this index.
+    #[inline]
+    pub(crate) fn find_in(&self, service: usize, k: &FlowKey) -> Option<u32> {
+        self.table.find(self.hash_of(k), |s| {
+            self.slots[s as usize].is(&k.client, k.client_port, service)
+        })
     }
 
     /// A fresh FCB for `k`, which has none; `None` when the table is full.
-    pub(crate) fn create(&mut self, k: FlowKey, service: usize, now: Instant) -> Option<u32> {
+    pub(crate) fn create(
+        &mut self,
+        v: &View,
+        k: FlowKey,
+        service: usize,
+        now: Instant,
+    ) -> Option<u32> {
         let hash = self.hash_of(&k);
         if self.free.is_empty() {
-            self.evict_tombstone();
+            self.evict_tombstone(v);
         }
         let slot = self.free.pop()?;
         if !self.table.insert(hash, slot) {
             self.free.push(slot);
             return None;
         }
-        let generation = self.slots[slot as usize].generation.wrapping_add(1);
+        let past = &mut self.past[slot as usize];
+        *past = past.next();
         let f = &mut self.slots[slot as usize];
-        *f = Fcb::free();
-        f.generation = generation;
-        f.hash = hash;
-        f.key = k;
+        *f = Fcb::FREE;
+        (f.client, f.client_port) = (k.client, k.client_port);
         f.service = service as u16;
-        f.last_seen = now;
+        f.last_seen = now.into();
         Some(slot)
     }
 
@@ -309,13 +333,16 @@ impl Shard {
     }
 
     /// Gives a slot and all that it holds back.
-    pub(crate) fn remove(&mut self, slot: u32) {
+    pub(crate) fn remove(&mut self, v: &View, slot: u32) {
         self.set_state(slot, State::Free);
         let f = &mut self.slots[slot as usize];
-        self.table.remove(f.hash, slot);
+        let hash = self.hash_key.slot(&f.key(v));
+        let removed = self.table.remove(hash, slot);
+        debug_assert!(removed, "no entry of slot {slot}");
         self.store.clear(&mut f.copies);
         self.store.clear(&mut f.held);
         let (source, dest) = (f.source.take(), f.dest.take());
+        *f = Fcb::FREE;
         if let Some(s) = source {
             if let Some(d) = &s.was {
                 self.aliases.forget(d);
@@ -325,8 +352,8 @@ impl Shard {
         if let Some(d) = dest {
             self.aliases.forget(&d);
         }
-        let f = &mut self.slots[slot as usize];
-        f.generation = f.generation.wrapping_add(1);
+        let past = &mut self.past[slot as usize];
+        *past = past.next();
         self.free.push(slot);
     }
 
@@ -336,25 +363,26 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         self.store.clear(&mut f.copies);
         self.store.clear(&mut f.held);
-        self.tombstones.push_back((slot, f.generation));
+        let generation = self.past[slot as usize].generation;
+        self.tombstones.push_back((slot, generation));
         if self.tombstones.len() > 2 * v.params.tombstones_max + 64 {
             // Most of these are gone already.
-            let slots = &self.slots;
+            let (slots, past) = (&self.slots, &self.past);
             self.tombstones.retain(|&(slot, generation)| {
-                let f = &slots[slot as usize];
-                f.generation == generation && f.state == State::Tombstone
+                let slot = slot as usize;
+                past[slot].generation == generation && slots[slot].state == State::Tombstone
             });
         }
         while self.count(State::Tombstone) > v.params.tombstones_max {
-            self.evict_tombstone();
+            self.evict_tombstone(v);
         }
     }
 
-    fn evict_tombstone(&mut self) {
+    fn evict_tombstone(&mut self, v: &View) {
         while let Some((slot, generation)) = self.tombstones.pop_front() {
-            let f = &self.slots[slot as usize];
-            if f.generation == generation && f.state == State::Tombstone {
-                return self.remove(slot);
+            let state = self.slots[slot as usize].state;
+            if self.past[slot as usize].generation == generation && state == State::Tombstone {
+                return self.remove(v, slot);
             }
         }
     }
@@ -364,7 +392,8 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         if f.timer.is_none_or(|t| at < t) {
             f.timer = Some(at);
-            self.timers.push(Reverse((at, slot, f.generation)));
+            let generation = self.past[slot as usize].generation;
+            self.timers.push(Reverse((at, slot, generation)));
         }
     }
 

@@ -11,7 +11,14 @@ use dts_proto::block;
 /// The worker of a client, of `workers` in all.
 #[inline]
 pub fn worker_of_client(view: &View, client: &Addr, port: u16, workers: usize) -> usize {
-    (view.steer_key.client(client, port) % workers as u64) as usize
+    of_hash(view.steer_key.client(client, port), workers)
+}
+
+/// The worker of a hash that [`crate::key::HashKey::client`] gave: as many hashes fall to
+/// each.
+#[inline]
+pub(crate) fn of_hash(hash: u64, workers: usize) -> usize {
+    ((u128::from(hash) * workers as u128) >> 64) as usize
 }
 
 /// The worker that must process `frame`. What belongs to no flow stays on

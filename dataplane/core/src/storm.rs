@@ -5,6 +5,7 @@
 //! good order: keepalives and window probes are far apart, and everything else moves
 //! a number, opens a window or tells of a hole.
 
+use crate::fcb::Fcb;
 use crate::mutation::{Mutation, broken};
 use crate::time::{Instant, Span};
 use crate::wire::tcp::{ACK, Segment};
@@ -25,40 +26,34 @@ pub(crate) enum Side {
 
 /// What the breaker remembers of a flow.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
 pub(crate) struct Storm {
+    /// Of sequence number, acknowledgement and window of each side's last bare ACK. Two
+    /// that differ look alike once in 65,536 times, and a row of them never.
+    said: [u16; 2],
     row: u8,
     last: Side,
-    /// Sequence number, acknowledgement and window of each side's last bare ACK.
-    said: [(u32, u32, u16); 2],
-    at: Instant,
-}
-
-impl Default for Storm {
-    fn default() -> Self {
-        Self {
-            said: [(0, 0, 0); 2],
-            last: Side::Client,
-            at: Instant(0),
-            row: 0,
-        }
-    }
 }
 
 impl Storm {
-    /// Notes a segment of `side`, in its sender's own numbers. True when it belongs
-    /// to a storm and is to be dropped; the first segment that says something new
-    /// passes, and so does the first one after a pause.
+    /// Nothing was said.
+    pub(crate) const NEW: Self = Self {
+        said: [0; 2],
+        row: 0,
+        last: Side::Client,
+    };
+
+    /// Notes a segment of `side`, in its sender's own numbers, `pause` after the flow's
+    /// last one. True when it belongs to a storm and is to be dropped; the first segment
+    /// that says something new passes, and so does the first one after a pause.
     #[inline]
-    pub(crate) fn note(&mut self, side: Side, s: &Segment, now: Instant) -> bool {
+    fn note(&mut self, side: Side, s: &Segment, pause: Span) -> bool {
         if s.flags != ACK || !s.is_empty() || s.opts.sack.is_some() {
             self.row = 0;
             return false;
         }
-        let said = (s.seq, s.ack, s.window);
+        let said = digest(s);
         let news = std::mem::replace(&mut self.said[side as usize], said) != said;
         let alternates = std::mem::replace(&mut self.last, side) != side;
-        let pause = now - std::mem::replace(&mut self.at, now);
         if news || !alternates || pause >= PAUSE {
             self.row = 0;
             return false;
@@ -70,5 +65,28 @@ impl Storm {
             MOST
         };
         self.row > most && !broken(Mutation::StormGoesOn)
+    }
+}
+
+/// Sixteen bits of what a bare ACK says, by multiplicative hashing (Knuth, volume 3,
+/// section 6.4): who could forge one to match has the flow's numbers already.
+#[inline]
+fn digest(s: &Segment) -> u16 {
+    let x = u64::from(s.seq) << 32 | u64::from(s.ack);
+    let x = (x ^ u64::from(s.window).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (x >> 48) as u16
+}
+
+impl Fcb {
+    /// Notes a segment of `side`, in its sender's own numbers; true when it belongs to a
+    /// storm and is to be dropped.
+    #[inline]
+    pub(crate) fn storms(&mut self, side: Side, s: &Segment, now: Instant) -> bool {
+        let storms = self.storm.note(side, s, self.last_seen.age(now));
+        if storms {
+            // What is dropped makes no pause either.
+            self.last_seen = now.into();
+        }
+        storms
     }
 }

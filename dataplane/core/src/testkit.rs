@@ -285,8 +285,9 @@ impl Node {
     /// As a worker does it: with a look ahead.
     pub fn rx_pieces(&mut self, port: Port, frame: Pieces) {
         let intact = frame.meta.checksum != Checksum::Bad;
-        let ahead = self.s.look(&self.v, port, frame.head(), intact);
-        if self.s.look_closer(&ahead) {
+        let mut ahead = self.s.look(&self.v, port, frame.head(), intact);
+        self.s.look_on(&self.v, std::slice::from_mut(&mut ahead));
+        if self.s.look_closer(&mut ahead) {
             return;
         }
         self.s.expect(&ahead);

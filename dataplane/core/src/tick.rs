@@ -43,12 +43,12 @@ impl Shard {
             }
             self.timers.pop();
             let f = &mut self.slots[slot as usize];
-            if f.generation != generation || f.timer != Some(at) {
+            if self.past[slot as usize].generation != generation || f.timer != Some(at) {
                 continue;
             }
             f.timer = None;
             self.source_timer(v, slot, now, out);
-            if self.slots[slot as usize].generation == generation {
+            if self.past[slot as usize].generation == generation {
                 self.dest_timer(v, slot, now, out);
             }
         }
@@ -85,7 +85,7 @@ impl Shard {
             if at <= due || (all && at != Due::NEVER) {
                 self.visit(v, slot, now, out);
                 if self.due[slot as usize] != Due::NEVER {
-                    self.due[slot as usize] = self.next_visit(v, slot);
+                    self.due[slot as usize] = self.next_visit(v, slot, now);
                 }
             }
         }
@@ -93,7 +93,7 @@ impl Shard {
 
     /// When a slot in use needs to be looked at again, if nothing happens to it that
     /// calls for an earlier look ([`Self::revisit`]).
-    fn next_visit(&self, v: &View, slot: u32) -> Due {
+    fn next_visit(&self, v: &View, slot: u32, now: Instant) -> Due {
         let f = &self.slots[slot as usize];
         let life = match f.state {
             State::HalfOpen => v.params.half_open,
@@ -107,10 +107,11 @@ impl Shard {
             // Handovers are short, and tombstones watch their members.
             State::Free | State::Held | State::Tombstone => return Due::NOW,
         };
-        if f.source.is_some() || (f.dest.is_some() && !f.settled) {
+        if f.source.is_some() || f.dest.is_some() {
             return Due::NOW;
         }
-        let end = f.last_seen + life;
+        let left = Span(life.0.saturating_sub(f.last_seen.age(now).0));
+        let end = now + left;
         Due::at(f.expires.map_or(end, |t| t.min(end)))
     }
 
@@ -121,7 +122,7 @@ impl Shard {
 
     fn visit<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
         let f = &self.slots[slot as usize];
-        let idle = now - f.last_seen;
+        let idle = f.last_seen.age(now);
         let p = &v.params;
         let old = match f.state {
             State::Free | State::Held => false,
@@ -135,16 +136,19 @@ impl Shard {
         if old
             || (f.expires.is_some_and(|t| now > t) && f.state != State::Held && f.source.is_none())
         {
-            return self.remove(slot);
+            return self.remove(v, slot);
         }
         self.look_for_socket(v, slot, now, out);
         let f = &mut self.slots[slot as usize];
-        if !f.settled
+        if f.dest.is_some()
+            && let served = f.state == State::Served
             && let Some(d) = f.dest.as_mut()
             && d.forwarding_is_over(now)
         {
             d.given = Vec::new();
-            f.settled = f.state == State::Served && d.is_quiet();
+            if served && d.is_quiet() {
+                self.settle(slot);
+            }
         }
         let f = &self.slots[slot as usize];
         if f.state == State::Tombstone && !f.reset && self.is_orphan(v, slot, now) {
@@ -161,7 +165,7 @@ impl Shard {
             return false;
         };
         // The bare form knows no incarnation: 0 tells nothing of a new start.
-        if incarnation == 0 || f.expires.is_some() || now - f.acked_at < PROGRESS {
+        if incarnation == 0 || f.expires.is_some() || f.acked_at.age(now) < PROGRESS {
             return false;
         }
         if broken(Mutation::OrphansHang) {

@@ -30,6 +30,42 @@ impl Span {
     }
 }
 
+/// A point in time in four bytes, for what is kept of each flow: in units of 2^20 ns,
+/// about a millisecond. What lies more than 26 days back cannot be told from what is to
+/// come; no flow lives without a segment so long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(u32);
+
+impl Stamp {
+    const UNIT: u32 = 20;
+    /// The beginning of the caller's clock.
+    pub const ZERO: Self = Self(0);
+
+    /// The span since then, short by a unit at most. What is ahead of `now` by less than
+    /// half of that is no time ago.
+    #[inline]
+    pub fn age(self, now: Instant) -> Span {
+        let units = Self::from(now).0.wrapping_sub(self.0);
+        if units > u32::MAX / 2 {
+            return Span(0);
+        }
+        Span(u64::from(units) << Self::UNIT)
+    }
+
+    /// It lies before `other`, by a unit at least.
+    #[inline]
+    pub fn is_before(self, other: Self) -> bool {
+        crate::seq::lt(self.0, other.0)
+    }
+}
+
+impl From<Instant> for Stamp {
+    #[inline]
+    fn from(t: Instant) -> Self {
+        Self((t.0 >> Self::UNIT) as u32)
+    }
+}
+
 impl Add<Span> for Instant {
     type Output = Instant;
     fn add(self, s: Span) -> Instant {
@@ -42,5 +78,25 @@ impl Sub<Instant> for Instant {
     /// The span since `earlier`, zero when that is later.
     fn sub(self, earlier: Instant) -> Span {
         Span(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_tell_ages() {
+        let unit = Span(1 << 20);
+        for start in [0, 5_000_000_000, (1 << 52) - 1, (1 << 52) + 3] {
+            let then = Instant(start);
+            for span in [Span(0), Span::millis(1), Span::secs(1), Span::secs(86_400)] {
+                let age = Stamp::from(then).age(then + span);
+                assert!(age.0 <= span.0 + unit.0 && span.0 <= age.0 + unit.0, "{start} {span:?} {age:?}");
+            }
+            let (early, late) = (Stamp::from(then), Stamp::from(then + unit));
+            assert!(early.is_before(late) && !late.is_before(early) && !late.is_before(late));
+            assert_eq!(late.age(then), Span(0));
+        }
     }
 }

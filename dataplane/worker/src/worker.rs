@@ -71,9 +71,10 @@ fn look_ahead(
     for (mbuf, a) in burst.iter().zip(ahead.iter_mut()) {
         *a = shard.look(view, port, mbuf.data(), whole && !mbuf.is_bad());
     }
+    shard.look_on(view, &mut ahead[..burst.len()]);
     let mut kept = 0;
     burst.discard(|i| {
-        let ends = shard.look_closer(&ahead[i]);
+        let ends = shard.look_closer(&mut ahead[i]);
         if !ends {
             ahead[kept] = ahead[i];
             kept += 1;

@@ -311,8 +311,9 @@ impl Node {
         // As a worker does it: with a look ahead.
         let shard = &mut self.shards[worker];
         let intact = buf.meta().checksum != Checksum::Bad;
-        let ahead = shard.look(&self.view, port, buf.head(), intact);
-        if shard.look_closer(&ahead) {
+        let mut ahead = shard.look(&self.view, port, buf.head(), intact);
+        shard.look_on(&self.view, std::slice::from_mut(&mut ahead));
+        if shard.look_closer(&mut ahead) {
             return;
         }
         shard.expect(&ahead);

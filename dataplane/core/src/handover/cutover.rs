@@ -65,18 +65,16 @@ impl Shard {
     ) {
         let app_port = v.services[self.slots[slot as usize].service as usize].app_port;
         let f = &mut self.slots[slot as usize];
+        let rtt = f.rtt;
         let Some(d) = f.dest.as_mut() else { return };
         d.phase = Phase::Served;
         let took = now - d.started;
         d.request = Vec::new();
         d.before.taken();
-        f.local_port = app_port;
-        // A challenge that is awaited is one of the socket that had the flow.
-        f.challenged = None;
-        f.cut = d.state.cut;
+        let cut = d.state.cut;
         // The client's first acknowledgement may be long in coming: the stack then
         // gets the filter's, after the round trip that the client would have needed.
-        d.due = now + patience(f.rtt);
+        d.due = now + patience(rtt);
         if broken(Mutation::AckAtOnce) {
             // Together with `tells_round_trip`.
             d.due = now;
@@ -95,6 +93,10 @@ impl Shard {
             d.tells_round_trip(),
         );
         let egress = std::mem::take(&mut d.egress);
+        f.local_port = app_port;
+        f.cut = cut;
+        // A challenge that is awaited is one of the socket that had the flow.
+        f.challenged = None;
         self.set_state(slot, State::Served);
         self.replays.observe(took);
         match (paper, fast) {
@@ -145,6 +147,7 @@ impl Shard {
         // The stack's first window starts at c_base, not at K.
         let start = d.state.c_base.wrapping_add(1);
         let bytes = start.wrapping_add(d.l_window).wrapping_sub(ack) as i32;
+        let l_tsval = d.l_tsval;
         let window = translate::scaled(f, ack, bytes.max(0) as u32, f.agreed.promised_shift);
         f.asked = false;
         f.c_acked = ack;
@@ -153,15 +156,15 @@ impl Shard {
             f.c_edge,
             ack.wrapping_add(u32::from(window) << f.agreed.promised_shift),
         );
-        let ts_val = d.l_tsval.wrapping_add(f.tau);
+        let ts_val = l_tsval.wrapping_add(f.tau);
         f.ts_max = seq::max(f.ts_max, ts_val);
         let frame = Tcp {
             eth_dst: f.next_hop,
             eth_src: v.wire_mac,
-            src: f.key.vip,
-            dst: f.key.client,
-            sport: f.key.port,
-            dport: f.key.client_port,
+            src: f.key(v).vip,
+            dst: f.client,
+            sport: f.key(v).port,
+            dport: f.client_port,
             seq: f.s_nxt,
             ack,
             flags: ACK,
@@ -286,18 +289,19 @@ impl Shard {
         if s.has(RST) {
             return self.give(v, slot, frame, now, out);
         }
+        let cut = f.cut;
         let Some(d) = f.dest.as_mut() else { return };
         let again = d.given.contains(&(s.seq, s.seq_end())) && !broken(Mutation::GivenTwice);
-        let below = !seq::lt(f.cut, s.seq_end()) && !broken(Mutation::BelowCut);
+        let below = !seq::lt(cut, s.seq_end()) && !broken(Mutation::BelowCut);
         if below || again {
             return self.drop_frame(Drop::HoldStale);
         }
         if d.given.len() < GIVEN_MOST {
             d.given.push((s.seq, s.seq_end()));
         }
-        if seq::lt(s.seq, f.cut) && !broken(Mutation::BelowCut) {
+        if seq::lt(s.seq, cut) && !broken(Mutation::BelowCut) {
             let mut trimmed = frame.to_vec();
-            let front = f.cut.wrapping_sub(s.seq) as usize;
+            let front = cut.wrapping_sub(s.seq) as usize;
             let n = edit::cut_payload(&mut trimmed, &s, front, usize::MAX);
             trimmed.truncate(n);
             return self.give(v, slot, &trimmed, now, out);

@@ -147,6 +147,7 @@ impl DestSide {
             && self.handshake_done
             && self.filling.is_none()
             && self.paper.is_none()
+            && self.before.told.is_empty()
     }
 
     /// Number behind the client's last byte or FIN that the source passed on.
@@ -166,13 +167,11 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let slot = self.find(&FlowKey::new(m.header.flow.client, m.header.flow.vip));
-        let mine = slot.filter(|&s| {
-            self.slots[s as usize]
-                .dest
-                .as_ref()
-                .is_some_and(|d| d.flow == m.header.flow)
-        });
+        let slot = self.find(v, &FlowKey::new(m.header.flow.client, m.header.flow.vip));
+        let mine = slot.filter(|&s| self.came_by(v, s) == Some(m.header.flow));
+        if let Some(slot) = mine {
+            self.recall(v, slot);
+        }
         match (m.header.kind, mine) {
             (Kind::Splice, None) => self.splice_came(v, m, slot, now, out),
             (Kind::Splice, Some(slot)) => self.splice_again(v, m, slot, out),
@@ -210,7 +209,7 @@ impl Shard {
         if len > v.params.first_window as usize || m.body.len() > len || m.seq != st.c_base {
             return self.refuse(v, m, Reason::Malformed, now, out);
         }
-        let (slot, before) = match self.seat(&id, slot, service, now) {
+        let (slot, before) = match self.seat(v, &id, slot, service, now) {
             Ok(seat) => seat,
             Err(reason) => return self.refuse(v, m, reason, now, out),
         };
@@ -220,7 +219,6 @@ impl Shard {
         let mut side = DestSide::new(id, m.peer, st, request, now, deadline);
         side.before = before;
         f.dest = Some(Box::new(side));
-        f.settled = false;
         self.set_state(slot, State::Held);
         if m.body.len() == len {
             self.begin_replay(v, slot, now, out);
@@ -236,6 +234,7 @@ impl Shard {
     /// Finds or makes the FCB for a flow that comes here, with what is known of it.
     pub(crate) fn seat(
         &mut self,
+        v: &View,
         id: &FlowId,
         slot: Option<u32>,
         service: usize,
@@ -257,12 +256,13 @@ impl Shard {
                 return Err(Reason::Busy);
             }
             if same && f.state == State::Tombstone {
-                before = Before::of_tombstone(f);
+                self.recall(v, slot);
+                before = Before::of_tombstone(&mut self.slots[slot as usize]);
             }
-            self.remove(slot);
+            self.remove(v, slot);
         }
         let key = FlowKey::new(id.client, id.vip);
-        let slot = self.create(key, service, now).ok_or(Reason::NoMemory)?;
+        let slot = self.create(v, key, service, now).ok_or(Reason::NoMemory)?;
         Ok((slot, before))
     }
 
@@ -296,7 +296,7 @@ impl Shard {
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
         frame.extend_from_slice(&v.cluster_mac);
         frame.extend_from_slice(&f.next_hop);
-        let ethertype = if f.key.client.is_v4() {
+        let ethertype = if f.client.is_v4() {
             wire::ETHERTYPE_IPV4
         } else {
             wire::ETHERTYPE_IPV6
@@ -307,10 +307,10 @@ impl Shard {
         let Ok(L3::Ip(ip)) = wire::l3(&frame) else {
             return self.drop_frame(Drop::LinkStale);
         };
-        let right = ip.src == f.key.client
-            && ip.dst == f.key.vip
+        let right = ip.src == f.client
+            && ip.dst == f.key(v).vip
             && ip.proto == wire::PROTO_TCP
-            && wire::tcp::ports(&frame, &ip) == Some((f.key.client_port, f.key.port));
+            && wire::tcp::ports(&frame, &ip) == Some((f.client_port, f.key(v).port));
         let over = f.dest.as_ref().is_none_or(|d| d.forwarding_is_over(now));
         if !right || f.state != State::Served || over {
             return self.drop_frame(Drop::LinkStale);
@@ -479,7 +479,7 @@ impl Shard {
                 self.aliases.forget(&d);
             }
         } else if !self.tombstone_again(v, slot) {
-            self.remove(slot);
+            self.remove(v, slot);
         }
     }
 
@@ -515,11 +515,14 @@ impl Shard {
 
     /// Says to the nodes that the flow came from that it is over, once.
     pub(crate) fn tell_end<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+        self.recall(v, slot);
         let f = &mut self.slots[slot as usize];
-        let was = f.source.as_mut().and_then(|s| s.was.as_mut());
-        let Some(d) = f.dest.as_mut().or(was) else {
-            return;
+        let d = if f.dest.is_some() {
+            f.dest.as_mut()
+        } else {
+            f.source.as_mut().and_then(|s| s.was.as_mut())
         };
+        let Some(d) = d else { return };
         if d.end_told || broken(Mutation::EndUntold) {
             return;
         }

@@ -101,10 +101,10 @@ impl Shard {
         let rst = Tcp {
             eth_dst: f.next_hop,
             eth_src: v.wire_mac,
-            src: f.key.vip,
-            dst: f.key.client,
-            sport: f.key.port,
-            dport: f.key.client_port,
+            src: f.key(v).vip,
+            dst: f.client,
+            sport: f.key(v).port,
+            dport: f.client_port,
             seq: f.client_ack,
             ack: f.c_nxt,
             flags: RST | ACK,
@@ -164,7 +164,7 @@ impl Shard {
         out: &mut O,
     ) {
         let id = m.header.flow;
-        let Some(slot) = self.find(&FlowKey::new(id.client, id.vip)) else {
+        let Some(slot) = self.find(v, &FlowKey::new(id.client, id.vip)) else {
             return;
         };
         let f = &mut self.slots[slot as usize];

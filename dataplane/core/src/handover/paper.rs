@@ -95,7 +95,7 @@ impl Shard {
             if worker != self.worker {
                 return self.pass_on(worker, bytes, out);
             }
-            return match self.find(&flow) {
+            return match self.find(v, &flow) {
                 Some(slot) => self.bare_came(v, s, &bytes[s.data..s.end], slot, now, out),
                 None => self.drop_frame(Drop::LinkStale),
             };
@@ -166,7 +166,7 @@ impl Shard {
             source_incarnation: 0,
             number: u32::from(s.sport),
         };
-        let slot = self.find(&key);
+        let slot = self.find(v, &key);
         if let Some(slot) = slot
             && self.slots[slot as usize]
                 .dest
@@ -177,7 +177,7 @@ impl Shard {
             return self.paper_accept(v, slot, out);
         }
         let heard = self.heard.get(&key).filter(|h| h.isn == s.seq);
-        let (slot, before) = match self.seat(&id, slot, service, now) {
+        let (slot, before) = match self.seat(v, &id, slot, service, now) {
             Ok(seat) => seat,
             Err(_) => return self.bare_refuse(v, &peer, s.seq, out),
         };
@@ -227,7 +227,6 @@ impl Shard {
                 ..PaperSide::default()
             }),
         }));
-        f.settled = false;
         self.set_state(slot, State::Held);
         self.begin_replay(v, slot, now, out);
     }
@@ -239,8 +238,6 @@ impl Shard {
         let Some(window) = d.paper.and_then(|p| p.synack) else {
             return;
         };
-        // The paper tells nothing of the promised shift: equal nodes promise alike.
-        f.agreed.promised_shift = f.local_shift;
         let peer = d.peer;
         let head = Head {
             seq: d.state.s_base,
@@ -252,6 +249,8 @@ impl Shard {
                 ..Build::default()
             },
         };
+        // The paper tells nothing of the promised shift: equal nodes promise alike.
+        f.agreed.promised_shift = f.local_shift;
         self.say_bare(v, &peer, head, &[], out);
     }
 
@@ -349,10 +348,10 @@ impl Shard {
             return;
         }
         d.l_window = u32::from(p.synack.unwrap_or(0));
-        f.c_nxt = d.state.cut;
-        f.c_high = f.c_nxt;
-        f.c_acked = d.state.c_base.wrapping_add(1);
-        let (cut, ack, window) = (d.state.cut, d.l_isn.wrapping_add(1), f.client_window);
+        let (cut, ack) = (d.state.cut, d.l_isn.wrapping_add(1));
+        let acked = d.state.c_base.wrapping_add(1);
+        (f.c_nxt, f.c_high, f.c_acked) = (cut, cut, acked);
+        let window = f.client_window;
         self.cut_over(v, slot, true, now, out);
         // The source's window 0 must not outlive the cut over.
         let open = ClientSegment {

@@ -197,6 +197,7 @@ impl Shard {
         d.l_isn = s.seq;
         d.l_tsval = s.ts_val().unwrap_or(0);
         d.l_window = u32::from(s.window);
+        let l_tsval = d.l_tsval;
         f.delta = if broken(Mutation::DeltaZero) {
             0
         } else {
@@ -204,7 +205,7 @@ impl Shard {
         };
         // The destination's first TSval is the highest that the client has seen.
         f.tau = if st.timestamps && !broken(Mutation::TauZero) {
-            st.ts_max.wrapping_sub(d.l_tsval)
+            st.ts_max.wrapping_sub(l_tsval)
         } else {
             0
         };
@@ -213,6 +214,7 @@ impl Shard {
         } else {
             0
         };
+        let Some(d) = f.dest.as_mut() else { return };
         if let Some(p) = d.paper.as_mut() {
             p.synack = Some(s.window);
             d.phase = Phase::Data;
@@ -411,9 +413,9 @@ impl Shard {
         let frame = Tcp {
             eth_dst: v.cluster_mac,
             eth_src: f.next_hop,
-            src: f.key.client,
-            dst: f.key.vip,
-            sport: f.key.client_port,
+            src: f.client,
+            dst: f.key(v).vip,
+            sport: f.client_port,
             dport: port,
             seq: head.seq,
             ack: head.ack,

@@ -161,11 +161,12 @@ impl Shard {
         let service = v.service_of_local(&vip, local.port());
         let slot = service.and_then(|s| {
             let port = v.services[s].port;
-            self.find(&FlowKey::new(client, SocketAddr::new(local.ip(), port)))
+            self.find(v, &FlowKey::new(client, SocketAddr::new(local.ip(), port)))
         });
         let Some(slot) = slot else {
             return self.fail(ticket, Fail::NoFlow);
         };
+        self.recall(v, slot);
         let f = &mut self.slots[slot as usize];
         match f.state {
             State::Intake | State::Served if !f.reset && f.local_port == local.port() => {}
@@ -251,15 +252,29 @@ impl Shard {
         request: Request,
         now: Instant,
     ) -> Result<(), Fail> {
+        let Some(mut src) = self.slots[slot as usize].source.take() else {
+            return Err(Fail::Busy);
+        };
+        let prepared = self.prepare_source(v, slot, &mut src, dest, request, now);
+        self.slots[slot as usize].source = Some(src);
+        prepared
+    }
+
+    fn prepare_source(
+        &mut self,
+        v: &View,
+        slot: u32,
+        src: &mut SourceSide,
+        dest: SocketAddr,
+        request: Request,
+        now: Instant,
+    ) -> Result<(), Fail> {
         let Request {
             bytes: request,
             taken,
             client_fin,
         } = request;
         let f = &mut self.slots[slot as usize];
-        let Some(src) = f.source.as_mut() else {
-            return Err(Fail::Busy);
-        };
         let member = v.member_at(&dest.ip().into()).ok_or(Fail::BadDestination)?;
         let svc = &v.services[f.service as usize];
         if dest.port() != svc.app_port {
@@ -299,8 +314,8 @@ impl Shard {
         src.request = request;
         src.retry_at = now + RETRY;
         src.flow = Some(FlowId {
-            client: f.key.client(),
-            vip: f.key.vip(),
+            client: f.key(v).client(),
+            vip: f.key(v).vip(),
             c_isn: f.c_isn,
             s_isn: f.s_isn,
             source: v.node,
@@ -347,6 +362,7 @@ impl Shard {
 
     fn send_splice<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
+        let (client, port) = (f.client.octets_v4(), f.client_port);
         let Some(src) = f.source.as_mut() else { return };
         let (Some(peer), Some(flow)) = (src.peer, src.flow) else {
             return;
@@ -362,8 +378,8 @@ impl Shard {
             timestamps: st.timestamps.then_some((st.ts_recent, 0)),
             wscale: st.wscale.then_some(st.client_shift),
             splice: flow.client.is_ipv4().then_some(SpliceOption {
-                client: f.key.client.octets_v4(),
-                port: f.key.client_port,
+                client,
+                port,
                 init_seq: st.s_base,
             }),
         };
@@ -458,6 +474,7 @@ impl Shard {
     /// The destination has the flow: forward what was held, then the end mark.
     pub(crate) fn accepted<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
         let f = &mut self.slots[slot as usize];
+        let (acked, mut asked) = (f.c_acked, f.asked);
         let Some(src) = f.source.as_mut() else { return };
         src.steps.accepted = now - src.started;
         src.phase = Phase::Ending;
@@ -466,13 +483,14 @@ impl Shard {
         let cut = src.state.cut;
         let c_end = cut.wrapping_add(u32::from(src.state.client_fin));
         // Where ACK(K) is news to the client, it answers whatever was asked.
-        let knows = seq::le(c_end, f.c_acked) || broken(Mutation::CopyAsProbe);
-        let mut asked = f.asked;
-        f.peer = src.peer.map(|p| (p.node, p.incarnation));
+        let knows = seq::le(c_end, acked) || broken(Mutation::CopyAsProbe);
+        let peer = src.peer.map(|p| (p.node, p.incarnation));
+        f.peer = peer;
         let mut frames = Vec::new();
-        for (list, held) in [(&mut f.copies, false), (&mut f.held, true)] {
+        let mut lists = [(std::mem::take(&mut f.copies), false), (std::mem::take(&mut f.held), true)];
+        for (list, held) in &mut lists {
             while let Some(h) = self.store.pop(list) {
-                frames.push((h, held));
+                frames.push((h, *held));
             }
         }
         for (h, held) in frames {
@@ -496,7 +514,7 @@ impl Shard {
         self.send_plain(v, slot, Kind::EndMark, FIN | ACK, out);
         if self.slots[slot as usize].state == State::Held {
             if broken(Mutation::NoTombstone) {
-                return self.remove(slot);
+                return self.remove(v, slot);
             }
             self.entomb(v, slot);
         }
@@ -511,10 +529,10 @@ impl Shard {
         let frame = Tcp {
             eth_dst: v.cluster_mac,
             eth_src: f.next_hop,
-            src: f.key.client,
-            dst: f.key.vip,
-            sport: f.key.client_port,
-            dport: f.key.port,
+            src: f.client,
+            dst: f.key(v).vip,
+            sport: f.client_port,
+            dport: f.key(v).port,
             seq: src.state.cut.wrapping_sub(1),
             ack: f.client_ack,
             flags: ACK,

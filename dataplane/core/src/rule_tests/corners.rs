@@ -1,6 +1,7 @@
 //! What stacks, clients and devices do seldom.
 
 use super::*;
+use crate::fcb::Fcb;
 use crate::time::Span;
 use crate::wire::arp::{self, Arp};
 
@@ -462,7 +463,10 @@ fn a_handover_is_not_settled_before_a_very_far_clients_round_trip() {
     p.b.rx(Port::WireHost, f);
     p.link();
     p.b.tx(Port::WireHost);
-    let settled = |p: &Pair| p.b.s.slots.iter().any(|f| f.settled);
+    let settled = |p: &Pair| {
+        let served = |f: &&Fcb| f.state == State::Served;
+        p.b.s.slots.iter().find(served).is_some_and(|f| f.dest.is_none())
+    };
     p.b.pass(11_500);
     assert!(p.b.tx(Port::WireHost).is_empty() && !settled(&p));
     p.b.pass(1_100);

@@ -85,25 +85,30 @@ impl Options {
     /// segments, which stacks align (RFC 7323, appendix A), by a look at their kinds.
     #[inline]
     pub fn parse(o: &[u8]) -> Self {
+        Self::usual(o).unwrap_or_else(|| Self::read(o))
+    }
+
+    /// Reads the options of a segment that has none, or timestamps first and SACK blocks
+    /// behind them, aligned; `None` where they are others.
+    #[inline(always)]
+    pub fn usual(o: &[u8]) -> Option<Self> {
         const TS: u32 = u32::from_be_bytes([kind::NOP, kind::NOP, kind::TIMESTAMPS, 10]);
         let mut r = Self::default();
         if o.is_empty() {
-            return r;
+            return Some(r);
         }
-        let Some(ts) = o.first_chunk::<12>().filter(|ts| be32(&ts[..]) == TS) else {
-            return Self::read(o);
-        };
+        let ts = o.first_chunk::<12>().filter(|ts| be32(&ts[..]) == TS)?;
         r.timestamps = Some((be32(&ts[4..]), be32(&ts[8..]), 4));
         if o.len() == 12 {
-            return r;
+            return Some(r);
         }
         let blocks = o.len().saturating_sub(16) / 8;
         let sack = [kind::NOP, kind::NOP, kind::SACK, (2 + blocks * 8) as u8];
         if blocks == 0 || !o.len().is_multiple_of(8) || o[12..16] != sack {
-            return Self::read(o);
+            return None;
         }
         r.sack = Some((16, blocks));
-        r
+        Some(r)
     }
 
     /// Reads the options. A malformed tail ends the reading, as in Linux; what
