@@ -93,8 +93,7 @@ pub fn run(way: Way, bursts: u32) -> Result<f64> {
             if shard.look_closer(a) {
                 out.0.push(frame);
             } else {
-                shard.expect(a);
-                shard.ingress(&view, port, frame, now, &mut out);
+                shard.ingress_seen(&view, port, a, frame, now, &mut out);
             }
         }
         if way != Way::Discard {

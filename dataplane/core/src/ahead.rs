@@ -8,23 +8,19 @@
 //! to be here, is what most frames are at a node of a broadcast cluster: another node's.
 //! It ends there.
 //!
-//! When its turn comes, [`Shard::usual_in`] and [`Shard::usual_out`] take the frame in one
-//! piece where it is what most are of a served flow.
+//! When its turn comes, [`Shard::ingress_seen`] takes the frame in one piece where it is
+//! what most are of a served flow.
 
 use crate::drops::Drop;
-use crate::fcb::{Fcb, State};
-use crate::frame::{Frame, Output, Port};
+use crate::fcb::Fcb;
+use crate::frame::Port;
 use crate::key::{Addr, FlowKey};
 use crate::lanes::LANES;
 use crate::shard::Shard;
 use crate::steer;
-use crate::storm::Side;
-use crate::time::Instant;
-use crate::translate::{self, Outgoing};
 use crate::view::View;
-use crate::wire::options::{Options, kind};
-use crate::wire::tcp::{ACK, PSH, SYN, Segment};
-use crate::wire;
+use crate::wire::options::kind;
+use crate::wire::tcp::{ACK, PSH, SYN};
 
 /// What is known of a frame before its turn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +57,25 @@ impl Ahead {
         self.plain
     }
 
+    /// IPv4 without options; the lengths of the headers agree; an ACK, perhaps with PSH,
+    /// and nothing else.
+    #[inline]
+    pub fn is_usual(&self) -> bool {
+        self.usual
+    }
+
+    /// A slot that may be the flow's; beyond all slots where there is none.
+    #[inline]
+    pub(crate) fn slot(&self) -> usize {
+        self.slot as usize
+    }
+
+    /// The frame is of this flow.
+    #[inline]
+    pub(crate) fn is_of(&self, f: &Fcb) -> bool {
+        f.is(&self.client(), self.client_port(), self.service.into())
+    }
+
     #[inline]
     fn client(&self) -> Addr {
         let [a, b, c, d, ..] = self.addrs.to_le_bytes();
@@ -84,7 +99,7 @@ impl Ahead {
 }
 
 /// Ethernet, IPv4 and TCP headers without options.
-const FIXED: usize = 54;
+pub(crate) const FIXED: usize = 54;
 /// The same with timestamps as all stacks write them (RFC 7323, appendix A).
 const WITH_TIMESTAMPS: usize = FIXED + 12;
 
@@ -185,13 +200,15 @@ impl Shard {
     fn look_on_lanes(&self, v: &View, lanes: &mut [Ahead; LANES]) {
         if self.workers > 1 {
             let client = |a: &Ahead| a.addrs & 0xffff_ffff | u64::from(a.ports & 0xffff) << 32;
-            let hashes = v.steer_key.of_6(lanes.each_ref().map(client));
+            let hashes = v.steer_key.of_6(&lanes.each_ref().map(client));
             for (a, hash) in lanes.iter_mut().zip(hashes) {
                 a.known &= steer::of_hash(hash, self.workers) == self.worker;
             }
         }
         let first = lanes.each_ref().map(|a| a.addrs);
-        let hashes = self.hash_key.of_12(first, lanes.each_ref().map(|a| a.ports));
+        let hashes = self
+            .hash_key
+            .of_12(&first, &lanes.each_ref().map(|a| a.ports));
         for (a, hash) in lanes.iter_mut().zip(hashes) {
             a.hash = hash;
             self.table.prefetch(hash);
@@ -221,90 +238,9 @@ impl Shard {
         }
     }
 
-    /// The FCB of the frame whose turn it is, if its flow has been served here for long and
-    /// nothing else is to be known of it.
-    #[inline]
-    fn usual_flow(&mut self) -> Option<(u32, &mut Fcb)> {
-        let a = &self.seen;
-        if !a.usual {
-            return None;
-        }
-        let f = self.slots.get_mut(a.slot as usize)?;
-        let is_it = f.state == State::Served
-            && f.is_bare()
-            && f.is(&a.client(), a.client_port(), a.service.into());
-        is_it.then_some((a.slot, f))
-    }
-
-    /// The way of most client segments of a served flow, in one piece: that of
-    /// [`Shard::wire_in`] without the questions that [`Self::look`] has answered. Gives
-    /// the frame back where it is not one.
-    #[inline]
-    pub(crate) fn usual_in<O: Output>(
-        &mut self,
-        v: &View,
-        mut frame: O::Frame,
-        now: Instant,
-        out: &mut O,
-    ) -> Option<O::Frame> {
-        let Some((_, f)) = self.usual_flow() else {
-            return Some(frame);
-        };
-        let Some(s) = usual_segment(&frame) else {
-            return Some(frame);
-        };
-        if f.storms(Side::Client, &s, now) {
-            self.drop_frame(Drop::AckStorm);
-            return None;
-        }
-        let head = frame.head();
-        f.next_hop = [head[6], head[7], head[8], head[9], head[10], head[11]];
-        f.observe_client(&s, now);
-        f.give(v, &mut frame, &s);
-        out.send(Port::WireHost, frame);
-        None
-    }
-
-    /// The way of most of the local stack's segments of a served flow, in one piece: that
-    /// of [`Shard::wire_host_in`]. Gives the frame back where it is not one.
-    #[inline]
-    pub(crate) fn usual_out<O: Output>(
-        &mut self,
-        v: &View,
-        mut frame: O::Frame,
-        now: Instant,
-        out: &mut O,
-    ) -> Option<O::Frame> {
-        let Some((_, f)) = self.usual_flow() else {
-            return Some(frame);
-        };
-        let Some(s) = usual_segment(&frame).filter(|s| s.sport == f.local_port) else {
-            return Some(frame);
-        };
-        if let Some(ecr) = s.ts_ecr() {
-            f.ts_echoed = ecr;
-        }
-        if f.storms(Side::Stack, &s, now) {
-            self.drop_frame(Drop::AckStorm);
-            return None;
-        }
-        f.last_seen = now.into();
-        let o = Outgoing {
-            port: v.services[f.service as usize].port,
-            window_limit: None,
-        };
-        if !translate::to_wire(f, &mut frame, &s, o) {
-            self.drop_frame(Drop::AckRepeated);
-            return None;
-        }
-        wire::set_eth(frame.head_mut(), f.next_hop, v.wire_mac);
-        out.send(Port::Wire, frame);
-        None
-    }
-
     /// The frame whose turn comes was seen as this.
     #[inline]
-    pub fn expect(&mut self, a: &Ahead) {
+    pub(crate) fn expect(&mut self, a: &Ahead) {
         self.seen = *a;
     }
 
@@ -322,31 +258,4 @@ impl Shard {
 #[inline]
 fn u16_at(h: &[u8; FIXED], i: usize) -> u16 {
     u16::from_be_bytes([h[i], h[i + 1]])
-}
-
-/// The segment of a frame that [`Ahead::usual`] is said of, in one piece and with no
-/// options but timestamps and SACK blocks.
-#[inline]
-fn usual_segment<F: Frame>(frame: &F) -> Option<Segment> {
-    let head = frame.head();
-    let h = head.first_chunk::<FIXED>()?;
-    let data = 34 + usize::from(h[46] >> 4) * 4;
-    let opts = Options::usual(head.get(FIXED..data)?)?;
-    if frame.len() != head.len() {
-        return None;
-    }
-    let u32_at = |i: usize| u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]]);
-    Some(Segment {
-        sport: u16_at(h, 34),
-        dport: u16_at(h, 36),
-        seq: u32_at(38),
-        ack: u32_at(42),
-        flags: h[47],
-        window: u16_at(h, 48),
-        opts,
-        l4: 34,
-        opts_at: FIXED,
-        data,
-        end: 14 + usize::from(u16_at(h, 16)),
-    })
 }

@@ -3,16 +3,18 @@
 
 use super::testkit::*;
 use crate::ahead::Ahead;
-use crate::fcb::State;
-use crate::frame::{Frame, Port};
+use crate::frame::{Checksum, Frame, Meta, Port};
 use crate::shard::Shard;
 use crate::wire::edit;
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, URG};
 use proptest::prelude::*;
 
+/// The ISN of node 2's stack.
+const L_ISN: i64 = 50;
+
 /// A flow that node 2 serves since long ago.
 fn settled() -> (Node, u32, u32) {
-    let mut p = Pair::served(1000, 9000, 50);
+    let mut p = Pair::served(1000, 9000, L_ISN as u32);
     p.answer(1000);
     let (c, s) = (p.k(), p.s1());
     let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();
@@ -88,17 +90,56 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// A frame of the stack of node 2, or nearly so.
+fn answers() -> impl Strategy<Value = Vec<u8>> {
+    let flags = prop_oneof![
+        5 => Just(ACK),
+        3 => Just(ACK | PSH),
+        1 => prop_oneof![Just(ACK | FIN), Just(RST), Just(SYN | ACK), Just(ACK | URG), any::<u8>()],
+    ];
+    let numbers = (-3i64..1500, -3i64..40, 0usize..40, 0u16..600);
+    let damage = prop_oneof![4 => Just(None), 1 => (0usize..60, any::<u8>()).prop_map(Some)];
+    (flags, numbers, options(), damage).prop_map(|(flags, (ds, da, len, window), opts, damage)| {
+        let (seq, ack) = (L_ISN + 1 + ds, 1029i64 + da.min(9));
+        let payload = [opts.clone(), vec![7; len]].concat();
+        let none = Default::default();
+        let mut f = host(8080, seq as u32, ack as u32, flags, window, none, &payload);
+        f[46] += (opts.len() as u8 / 4) << 4;
+        let end = f.len();
+        edit::write_tcp_checksum(&mut f, L4, end);
+        if let Some((at, v)) = damage
+            && at < f.len()
+        {
+            f[at] = v;
+        }
+        f
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn the_usual_way_is_the_long_one(frames in prop::collection::vec(frames(), 1..12)) {
+    fn the_usual_way_is_the_long_one(
+        frames in prop::collection::vec(
+            prop_oneof![
+                frames().prop_map(|f| (Port::Wire, f)),
+                answers().prop_map(|f| (Port::WireHost, f)),
+            ],
+            1..12,
+        ),
+        partial in prop_oneof![3 => Just(false), 1 => Just(true)],
+    ) {
         let ((mut short, ..), (mut long, ..)) = (settled(), settled());
         prop_assert_eq!(all_of(&short.s), all_of(&long.s));
-        for f in frames {
-            let pieces = Pieces::of(&f, short.out.seed);
+        for (port, f) in frames {
+            let mut pieces = Pieces::of(&f, short.out.seed);
             prop_assert_eq!(pieces.len(), f.len());
-            short.rx_pieces(Port::Wire, pieces.clone());
-            long.s.ingress(&long.v, Port::Wire, pieces, long.now, &mut long.out);
+            if partial && port == Port::WireHost {
+                let meta = pieces.meta();
+                pieces.set_meta(Meta { checksum: Checksum::Partial, ..meta });
+            }
+            short.rx_pieces(port, pieces.clone());
+            long.s.ingress(&long.v, port, pieces, long.now, &mut long.out);
             for port in Port::ALL {
                 prop_assert_eq!(short.tx(port), long.tx(port), "{:02x?}", f);
             }
@@ -112,8 +153,8 @@ fn most_segments_take_the_usual_way() {
     let (mut n, c, s) = settled();
     let f = client(c, s, ACK, ts(140, 777), b"");
     let a = ahead(&mut n, Port::Wire, &f);
-    n.s.expect(&a);
-    let left = n.s.usual_in(&n.v, Pieces::cut(&f, &[]), n.now, &mut n.out);
+    let left =
+        n.s.usual_in(&n.v, &a, Pieces::cut(&f, &[]), n.now, &mut n.out);
     assert!(left.is_none(), "{a:?}");
     assert_eq!(n.one(Port::WireHost).seg.dport, 8080);
 }
@@ -121,10 +162,11 @@ fn most_segments_take_the_usual_way() {
 #[test]
 fn most_answers_take_the_usual_way() {
     let (mut n, c, _) = settled();
-    let f = host(8080, n.s.slots.iter().find(|f| f.state == State::Served).unwrap().local_isn() + 1, c, ACK, 500, ts(60, 140), b"an answer");
+    let seq = L_ISN as u32 + 1;
+    let f = host(8080, seq, c, ACK, 500, ts(60, 140), b"an answer");
     let a = ahead(&mut n, Port::WireHost, &f);
-    n.s.expect(&a);
-    let left = n.s.usual_out(&n.v, Pieces::cut(&f, &[]), n.now, &mut n.out);
+    let left =
+        n.s.usual_out(&n.v, &a, Pieces::cut(&f, &[]), n.now, &mut n.out);
     assert!(left.is_none(), "{a:?}");
     assert_eq!(n.one(Port::Wire).seg.sport, 80);
 }

@@ -8,7 +8,7 @@ use crate::key::{Addr, FlowKey};
 use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
-use crate::storm::Side;
+use crate::storm::{Bare, Side};
 use crate::time::Instant;
 use crate::translate::{self, Outgoing};
 use crate::view::View;
@@ -284,7 +284,7 @@ impl Shard {
             port: svc.port,
             window_limit: limited.then_some(v.params.first_window),
         };
-        if f.storms(Side::Stack, s, now) {
+        if f.storms(Side::Stack, Bare::of(s), now.into()) {
             return self.drop_frame(Drop::AckStorm);
         }
         f.last_seen = now.into();

@@ -8,8 +8,8 @@ use crate::key::{Addr, FlowKey};
 use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::{Shard, hold_copy};
-use crate::storm::Side;
-use crate::time::{Instant, Span};
+use crate::storm::{Bare, Side};
+use crate::time::{Instant, Span, Stamp};
 use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
@@ -377,7 +377,7 @@ impl Shard {
     ) {
         let max = v.params.hold_flow_max;
         let f = &mut self.slots[slot as usize];
-        if f.storms(Side::Client, s, now) {
+        if f.storms(Side::Client, Bare::of(s), now.into()) {
             return self.drop_frame(Drop::AckStorm);
         }
         f.confirm(s);
@@ -425,7 +425,7 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
-        if f.storms(Side::Client, s, now) {
+        if f.storms(Side::Client, Bare::of(s), now.into()) {
             return self.drop_frame(Drop::AckStorm);
         }
         f.confirm(s);
@@ -540,8 +540,16 @@ impl Fcb {
     /// sign of life is asked for, or the acknowledgement of these bytes got lost (RFC
     /// 9293, section 3.10.7.4).
     pub(crate) fn is_asked_by(&self, s: &Segment) -> bool {
-        let again = s.seq_len() > 0 && seq::le(s.seq_end(), self.c_acked);
-        s.has(ACK) && !s.has(SYN | RST) && (again || s.is_keepalive(self.c_acked))
+        s.has(ACK) && !s.has(SYN | RST) && self.asks(s.seq, s.seq_len())
+    }
+
+    /// [`Self::is_asked_by`] for an ACK of `len` numbers from `seq` on.
+    #[inline]
+    pub(crate) fn asks(&self, seq: u32, len: u32) -> bool {
+        if len == 0 {
+            return seq == self.c_acked.wrapping_sub(1);
+        }
+        seq::le(seq.wrapping_add(len), self.c_acked)
     }
 
     /// Notes what a client's segment tells. It has not been judged by a stack:
@@ -561,11 +569,7 @@ impl Fcb {
         let known = seq::le(s.seq, self.c_nxt) || !matches!(self.state, State::Intake);
         if s.has(ACK) && known && seq::le(self.client_ack, s.ack) {
             if self.state == State::Tombstone || seq::le(s.ack, self.s_nxt) {
-                if self.client_ack != s.ack {
-                    self.acked_at = now.into();
-                }
-                self.client_ack = s.ack;
-                self.client_window = s.window;
+                self.acks(s.ack, s.window, now.into());
             }
             if self.s_fin.is_some_and(|fin| seq::le(fin, s.ack)) {
                 self.s_fin_acked = true;
@@ -575,17 +579,33 @@ impl Fcb {
             self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
             self.ts_echoed = self.ts_in_order;
         }
-        if seq::le(s.seq, self.c_nxt) && seq::lt(self.c_nxt, s.seq_end()) {
-            self.c_nxt = s.seq_end();
-            self.ts_in_order = s.ts_val().unwrap_or(self.ts_in_order);
-        }
-        // A FIN takes a number behind the window's last byte.
-        if seq::le(s.seq_end(), self.c_edge.wrapping_add(1)) {
-            self.c_high = seq::max(self.c_high, s.seq_end());
-        }
-        self.c_high = seq::max(self.c_high, self.c_nxt);
+        self.advances(s.seq, s.seq_end(), s.ts_val());
         if s.has(FIN) {
             self.c_fin = Some(s.seq_end());
         }
+    }
+
+    /// The client acknowledges, and says how much it has room for.
+    #[inline]
+    pub(crate) fn acks(&mut self, ack: u32, window: u16, now: Stamp) {
+        if self.client_ack != ack {
+            self.acked_at = now;
+        }
+        self.client_ack = ack;
+        self.client_window = window;
+    }
+
+    /// The client sends what lies from `seq` to `end`, at its time `ts_val`.
+    #[inline]
+    pub(crate) fn advances(&mut self, seq: u32, end: u32, ts_val: Option<u32>) {
+        if seq::le(seq, self.c_nxt) && seq::lt(self.c_nxt, end) {
+            self.c_nxt = end;
+            self.ts_in_order = ts_val.unwrap_or(self.ts_in_order);
+        }
+        // A FIN takes a number behind the window's last byte.
+        if seq::le(end, self.c_edge.wrapping_add(1)) {
+            self.c_high = seq::max(self.c_high, end);
+        }
+        self.c_high = seq::max(self.c_high, self.c_nxt);
     }
 }

@@ -34,6 +34,7 @@ pub mod table;
 mod tick;
 pub mod time;
 mod translate;
+mod usual;
 pub mod view;
 pub mod wire;
 

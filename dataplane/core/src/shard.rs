@@ -172,16 +172,8 @@ impl Shard {
         out: &mut O,
     ) {
         match port {
-            Port::Wire => {
-                if let Some(frame) = self.usual_in(v, frame, now, out) {
-                    self.wire_in(v, frame, now, out);
-                }
-            }
-            Port::WireHost => {
-                if let Some(frame) = self.usual_out(v, frame, now, out) {
-                    self.wire_host_in(v, frame, now, out);
-                }
-            }
+            Port::Wire => self.wire_in(v, frame, now, out),
+            Port::WireHost => self.wire_host_in(v, frame, now, out),
             Port::Link => self.link_in(v, frame, now, out),
             Port::LinkHost => self.link_host_in(v, frame, out),
         }

@@ -7,7 +7,7 @@
 
 use crate::fcb::Fcb;
 use crate::mutation::{Mutation, broken};
-use crate::time::{Instant, Span};
+use crate::time::{Span, Stamp};
 use crate::wire::tcp::{ACK, Segment};
 
 /// Bare ACKs that pass in a row, alternately from both sides and with nothing new.
@@ -42,19 +42,19 @@ impl Storm {
         last: Side::Client,
     };
 
-    /// Notes a segment of `side`, in its sender's own numbers, `pause` after the flow's
+    /// Notes a segment of `side`, what it says if it is a bare ACK, `pause` after the flow's
     /// last one. True when it belongs to a storm and is to be dropped; the first segment
     /// that says something new passes, and so does the first one after a pause.
     #[inline]
-    fn note(&mut self, side: Side, s: &Segment, pause: Span) -> bool {
-        if s.flags != ACK || !s.is_empty() || s.opts.sack.is_some() {
+    fn note(&mut self, side: Side, bare: Option<Bare>, pause: impl FnOnce() -> Span) -> bool {
+        let Some(bare) = bare else {
             self.row = 0;
             return false;
-        }
-        let said = digest(s);
+        };
+        let said = bare.digest();
         let news = std::mem::replace(&mut self.said[side as usize], said) != said;
         let alternates = std::mem::replace(&mut self.last, side) != side;
-        if news || !alternates || pause >= PAUSE {
+        if news || !alternates || pause() >= PAUSE {
             self.row = 0;
             return false;
         }
@@ -68,24 +68,46 @@ impl Storm {
     }
 }
 
-/// Sixteen bits of what a bare ACK says, by multiplicative hashing (Knuth, volume 3,
-/// section 6.4): who could forge one to match has the flow's numbers already.
-#[inline]
-fn digest(s: &Segment) -> u16 {
-    let x = u64::from(s.seq) << 32 | u64::from(s.ack);
-    let x = (x ^ u64::from(s.window).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (x >> 48) as u16
+/// What a bare ACK says, in its sender's own numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Bare {
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) window: u16,
+}
+
+impl Bare {
+    /// What `s` says, if it is one.
+    #[inline]
+    pub(crate) fn of(s: &Segment) -> Option<Self> {
+        let bare = s.flags == ACK && s.is_empty() && s.opts.sack.is_none();
+        bare.then_some(Self {
+            seq: s.seq,
+            ack: s.ack,
+            window: s.window,
+        })
+    }
+
+    /// Sixteen bits of it, by multiplicative hashing (Knuth, volume 3, section 6.4): who
+    /// could forge one to match has the flow's numbers already.
+    #[inline]
+    fn digest(self) -> u16 {
+        let x = u64::from(self.seq) << 32 | u64::from(self.ack);
+        let x = (x ^ u64::from(self.window).rotate_right(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (x >> 48) as u16
+    }
 }
 
 impl Fcb {
-    /// Notes a segment of `side`, in its sender's own numbers; true when it belongs to a
-    /// storm and is to be dropped.
+    /// Notes a segment of `side`, what it says if it is a bare ACK; true when it belongs to
+    /// a storm and is to be dropped.
     #[inline]
-    pub(crate) fn storms(&mut self, side: Side, s: &Segment, now: Instant) -> bool {
-        let storms = self.storm.note(side, s, self.last_seen.age(now));
+    pub(crate) fn storms(&mut self, side: Side, bare: Option<Bare>, now: Stamp) -> bool {
+        let last = self.last_seen;
+        let storms = self.storm.note(side, bare, || last.until(now));
         if storms {
             // What is dropped makes no pause either.
-            self.last_seen = now.into();
+            self.last_seen = now;
         }
         storms
     }

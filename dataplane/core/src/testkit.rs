@@ -290,9 +290,8 @@ impl Node {
         if self.s.look_closer(&mut ahead) {
             return;
         }
-        self.s.expect(&ahead);
         self.s
-            .ingress(&self.v, port, frame, self.now, &mut self.out);
+            .ingress_seen(&self.v, port, &ahead, frame, self.now, &mut self.out);
     }
 
     pub fn command(&mut self, c: Command) {

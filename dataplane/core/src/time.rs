@@ -45,7 +45,13 @@ impl Stamp {
     /// half of that is no time ago.
     #[inline]
     pub fn age(self, now: Instant) -> Span {
-        let units = Self::from(now).0.wrapping_sub(self.0);
+        self.until(now.into())
+    }
+
+    /// The span until `now`, as [`Self::age`].
+    #[inline]
+    pub fn until(self, now: Self) -> Span {
+        let units = now.0.wrapping_sub(self.0);
         if units > u32::MAX / 2 {
             return Span(0);
         }
@@ -92,7 +98,10 @@ mod tests {
             let then = Instant(start);
             for span in [Span(0), Span::millis(1), Span::secs(1), Span::secs(86_400)] {
                 let age = Stamp::from(then).age(then + span);
-                assert!(age.0 <= span.0 + unit.0 && span.0 <= age.0 + unit.0, "{start} {span:?} {age:?}");
+                assert!(
+                    age.0 <= span.0 + unit.0 && span.0 <= age.0 + unit.0,
+                    "{start} {span:?} {age:?}"
+                );
             }
             let (early, late) = (Stamp::from(then), Stamp::from(then + unit));
             assert!(early.is_before(late) && !late.is_before(early) && !late.is_before(late));

@@ -43,6 +43,7 @@ pub(crate) fn to_host<F: Frame>(f: &Fcb, frame: &mut F, s: &Segment) {
 
 /// The acknowledgement that the local stack is given for the client's `ack`:
 /// within what the stack has sent, in its own numbers.
+#[inline]
 pub(crate) fn host_ack(f: &Fcb, ack: u32) -> u32 {
     if broken(Mutation::AckUnclamped) {
         return ack.wrapping_sub(f.delta);
@@ -125,16 +126,24 @@ pub(crate) fn to_wire<F: Frame>(f: &mut Fcb, frame: &mut F, s: &Segment, o: Outg
         f.s_nxt = seq::max(f.s_nxt, s.seq_end().wrapping_add(f.delta));
     }
     if s.has(ACK) && !s.has(RST) {
-        f.c_acked = seq::max(f.c_acked, s.ack);
         let shift = if s.has(SYN) {
             0
         } else {
             f.agreed.promised_shift
         };
-        let edge = s.ack.wrapping_add(u32::from(window) << shift);
-        f.c_edge = seq::max(f.c_edge, edge);
+        f.told(s.ack, window, shift);
     }
     true
+}
+
+impl Fcb {
+    /// The client is told that what lies before `ack` has come, and of room for more.
+    #[inline]
+    pub(crate) fn told(&mut self, ack: u32, window: u16, shift: u8) {
+        self.c_acked = seq::max(self.c_acked, ack);
+        let edge = ack.wrapping_add(u32::from(window) << shift);
+        self.c_edge = seq::max(self.c_edge, edge);
+    }
 }
 
 /// The window field for the client: the local stack's window in units of the
@@ -163,6 +172,7 @@ fn window(f: &Fcb, s: &Segment, limit: Option<u32>) -> u16 {
 }
 
 /// `bytes` of window from `ack` on, as a window field of shift `promised`.
+#[inline]
 pub(crate) fn scaled(f: &Fcb, ack: u32, bytes: u32, promised: u8) -> u16 {
     let mut w = bytes >> promised;
     let edge = ack.wrapping_add(w << promised);

@@ -13,7 +13,7 @@ use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
 use dts_core::ahead::Ahead;
 use dts_core::command::{Command, Event};
-use dts_core::drops::Drop;
+use dts_core::drops::{Drop, Drops};
 use dts_core::frame::Port;
 use dts_core::shard::Shard;
 use dts_core::steer;
@@ -57,19 +57,19 @@ impl Clock {
 }
 
 /// Looks at all frames of a burst, so that what their turns need is on its way, and
-/// takes those out that are certainly other nodes'. `whole` says that no tag is to be
-/// taken off them.
+/// takes those out that are certainly other nodes'.
 #[inline]
 fn look_ahead(
     shard: &mut Shard,
     view: &View,
     port: Port,
-    whole: bool,
+    own_stack: bool,
     burst: &mut Burst,
     ahead: &mut [Ahead; Burst::CAPACITY],
 ) {
     for (mbuf, a) in burst.iter().zip(ahead.iter_mut()) {
-        *a = shard.look(view, port, mbuf.data(), whole && !mbuf.is_bad());
+        let intact = !mbuf.is_bad() && (own_stack || mbuf.is_finished());
+        *a = shard.look(view, port, mbuf.data(), intact);
     }
     shard.look_on(view, &mut ahead[..burst.len()]);
     let mut kept = 0;
@@ -81,6 +81,30 @@ fn look_ahead(
         }
         ends
     });
+}
+
+/// Takes the tags of a port's VLAN off, and out those frames that do not bear it.
+fn untag(burst: &mut Burst, id: u16, drops: &mut Drops) {
+    const { assert!(Burst::CAPACITY <= u64::BITS as usize) };
+    let mut others = 0_u64;
+    for (i, mbuf) in burst.iter_mut().enumerate() {
+        if let Err(why) = offload::untag(mbuf, id) {
+            drops.count(why);
+            others |= 1 << i;
+        }
+    }
+    if others != 0 {
+        burst.discard(|i| others >> i & 1 != 0);
+    }
+}
+
+/// Takes priority tags off a frame from outside, and fills in what its checksum lacks.
+fn prepare(mbuf: &mut Mbuf) -> Result<(), Drop> {
+    offload::strip_priority(mbuf)?;
+    if !mbuf.is_finished() {
+        offload::complete_received(mbuf);
+    }
+    Ok(())
 }
 
 /// All that one worker owns.
@@ -175,31 +199,25 @@ impl Worker {
             mbuf.prefetch();
             traffic.bytes += u64::from(mbuf.pkt_len());
         }
+        if let Some(id) = self.vlans[port.index()] {
+            untag(burst, id, &mut self.egress.drops);
+        }
+        let own_stack = matches!(port, Port::WireHost | Port::LinkHost);
         look_ahead(
             &mut self.shard,
             view,
             port,
-            self.vlans[port.index()].is_none(),
+            own_stack,
             burst,
             &mut self.ahead,
         );
-        let vlan = self.vlans[port.index()];
-        let own_stack = matches!(port, Port::WireHost | Port::LinkHost);
         for (mut mbuf, ahead) in burst.drain().zip(self.ahead.iter()) {
-            if let Some(id) = vlan
-                && let Err(why) = offload::untag(&mut mbuf, id)
+            if !own_stack
+                && !ahead.is_usual()
+                && let Err(why) = prepare(&mut mbuf)
             {
                 self.egress.drops.count(why);
                 continue;
-            }
-            if !own_stack {
-                if let Err(why) = offload::strip_priority(&mut mbuf) {
-                    self.egress.drops.count(why);
-                    continue;
-                }
-                if !mbuf.is_finished() {
-                    offload::complete_received(&mut mbuf);
-                }
             }
             let Some(packet) = Packet::new(mbuf) else {
                 self.egress.drops.count(Drop::Malformed);
@@ -211,9 +229,8 @@ impl Worker {
                 steer::worker_of_frame(view, port, &packet, self.workers)
             };
             if worker == self.number {
-                self.shard.expect(ahead);
                 self.shard
-                    .ingress(view, port, packet, now, &mut self.egress);
+                    .ingress_seen(view, port, ahead, packet, now, &mut self.egress);
             } else {
                 self.egress
                     .pass(worker, Passage::In(port), packet.into_mbuf());

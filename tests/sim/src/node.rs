@@ -316,8 +316,7 @@ impl Node {
         if shard.look_closer(&mut ahead) {
             return;
         }
-        shard.expect(&ahead);
-        shard.ingress(&self.view, port, buf, Instant(now), &mut self.out);
+        shard.ingress_seen(&self.view, port, &ahead, buf, Instant(now), &mut self.out);
     }
 
     /// Asks the worker of a client for something.

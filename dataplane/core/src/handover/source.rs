@@ -487,7 +487,10 @@ impl Shard {
         let peer = src.peer.map(|p| (p.node, p.incarnation));
         f.peer = peer;
         let mut frames = Vec::new();
-        let mut lists = [(std::mem::take(&mut f.copies), false), (std::mem::take(&mut f.held), true)];
+        let mut lists = [
+            (std::mem::take(&mut f.copies), false),
+            (std::mem::take(&mut f.held), true),
+        ];
         for (list, held) in &mut lists {
             while let Some(h) = self.store.pop(list) {
                 frames.push((h, *held));

@@ -465,7 +465,11 @@ fn a_handover_is_not_settled_before_a_very_far_clients_round_trip() {
     p.b.tx(Port::WireHost);
     let settled = |p: &Pair| {
         let served = |f: &&Fcb| f.state == State::Served;
-        p.b.s.slots.iter().find(served).is_some_and(|f| f.dest.is_none())
+        p.b.s
+            .slots
+            .iter()
+            .find(served)
+            .is_some_and(|f| f.dest.is_none())
     };
     p.b.pass(11_500);
     assert!(p.b.tx(Port::WireHost).is_empty() && !settled(&p));
