@@ -95,19 +95,23 @@ impl Traffic {
 
     /// The flows of the frames, in an order without a pattern.
     fn active_flows(&self) -> Result<Vec<u32>> {
-        let order = flows::shuffled(self.active);
         Ok(match self.way {
             Way::In | Way::Out => {
-                // Spread over all that are resident.
-                let step = self.resident / self.active;
-                order.into_iter().map(|n| n * step).collect()
+                // Any of those that are resident: a regular step through them would meet
+                // few of a cache's sets.
+                let mut any = flows::shuffled(self.resident);
+                any.truncate(self.active as usize);
+                any
             }
             Way::Discard => {
                 let view = node::view(&self.spec(), [[2; 6], [4; 6]])?;
                 let others: Vec<u32> = flows::owned(&view, self.resident, false)
                     .take(self.active as usize)
                     .collect();
-                order.into_iter().map(|n| others[n as usize]).collect()
+                flows::shuffled(self.active)
+                    .into_iter()
+                    .map(|n| others[n as usize])
+                    .collect()
             }
         })
     }

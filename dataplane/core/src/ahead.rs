@@ -2,8 +2,8 @@
 //! one needs is on its way when its turn comes.
 //!
 //! [`Shard::look`] reads the tuple of a frame, [`Shard::look_on`] hashes those of a whole
-//! burst and asks for their buckets, and [`Shard::look_closer`] asks for an FCB. All are
-//! hints: they decide nothing, with one exception. A frame of which `look` says that
+//! burst and asks for their buckets, [`Shard::look_closer`] finds an FCB and
+//! [`Shard::ask_for`] asks for it. All are hints: they decide nothing, with one exception. A frame of which `look` says that
 //! nothing but its flow decides ([`Ahead::plain`]), and whose flow `look_closer` knows not
 //! to be here, is what most frames are at a node of a broadcast cluster: another node's.
 //! It ends there.
@@ -100,8 +100,6 @@ impl Ahead {
 
 /// Ethernet, IPv4 and TCP headers without options.
 pub(crate) const FIXED: usize = 54;
-/// The same with timestamps as all stacks write them (RFC 7323, appendix A).
-const WITH_TIMESTAMPS: usize = FIXED + 12;
 
 /// IPv4 without options and TCP, not a fragment.
 #[inline]
@@ -110,28 +108,22 @@ fn is_tcp4(h: &[u8; FIXED]) -> bool {
     kind == 0x0800_4506 && u16::from_be_bytes([h[20], h[21]]) & 0x3fff == 0
 }
 
-/// Its lengths agree, and it says nothing but ACK and PSH.
+/// The lengths of its headers and of the frame agree.
 #[inline]
-fn is_usual_tcp4(h: &[u8; FIXED], head: &[u8]) -> bool {
-    let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
+fn lengths_agree(h: &[u8; FIXED], head: &[u8]) -> bool {
+    let total = usize::from(u16_at(h, 16));
     let header = usize::from(h[46] >> 4) * 4;
-    header >= 20 && 20 + header <= total && 14 + total <= head.len() && h[47] & !PSH == ACK
+    header >= 20 && 20 + header <= total && 14 + total <= head.len()
 }
 
-/// Its lengths agree, and it bears no options but timestamps.
+/// It bears no options but timestamps.
 #[inline]
 fn is_plain_tcp4(h: &[u8; FIXED], head: &[u8]) -> bool {
-    let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
-    let header = usize::from(h[46] >> 4) * 4;
-    let options = match header {
-        20 => true,
-        32 => {
-            head.len() >= WITH_TIMESTAMPS
-                && head[FIXED..FIXED + 4] == [kind::NOP, kind::NOP, kind::TIMESTAMPS, 10]
-        }
+    match h[46] >> 4 {
+        5 => true,
+        8 => head.get(FIXED..FIXED + 4) == Some(&[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10]),
         _ => false,
-    };
-    options && 20 + header <= total && 14 + total <= head.len() && h[47] & SYN == 0
+    }
 }
 
 impl Shard {
@@ -160,8 +152,10 @@ impl Shard {
                 a.addrs = addrs;
                 a.ports = u32::from_le_bytes([h[34], h[35], h[36], h[37]]);
                 let strange = !intact || h[6..12] == v.wire_mac;
-                a.plain = !strange && is_plain_tcp4(h, head);
-                a.usual = !strange && is_usual_tcp4(h, head);
+                if !strange && lengths_agree(h, head) {
+                    a.plain = h[47] & SYN == 0 && is_plain_tcp4(h, head);
+                    a.usual = h[47] & !PSH == ACK;
+                }
             }
             Port::WireHost => {
                 let Some(service) = v.service_of_local(&at(26), sport) else {
@@ -171,7 +165,7 @@ impl Shard {
                 a.addrs = addrs.rotate_left(32);
                 let [p, q] = v.services[service].port.to_be_bytes();
                 a.ports = u32::from_le_bytes([h[36], h[37], p, q]);
-                a.usual = intact && is_usual_tcp4(h, head);
+                a.usual = intact && lengths_agree(h, head) && h[47] & !PSH == ACK;
             }
             Port::Link | Port::LinkHost => return a,
         }
@@ -215,26 +209,28 @@ impl Shard {
         }
     }
 
-    /// Asks for the FCB of a frame that [`Self::look_on`] has seen. True when the frame
+    /// Finds the FCB of a frame that [`Self::look_on`] has seen. True when the frame
     /// is another node's and was counted as [`Drop::NoFlow`]: it has had its turn.
     #[inline]
     pub fn look_closer(&mut self, a: &mut Ahead) -> bool {
         if !a.known {
             return false;
         }
-        match self.table.guess(a.hash) {
-            Ok(slot) => {
-                a.slot = slot;
-                self.slots[slot as usize].prefetch();
-                false
-            }
-            Err(certain) => {
-                let ends = certain && a.plain;
-                if ends {
-                    self.drops.count(Drop::NoFlow);
-                }
-                ends
-            }
+        if let Some(slot) = self.table.guess(a.hash) {
+            a.slot = slot;
+            return false;
+        }
+        if a.plain {
+            self.drops.count(Drop::NoFlow);
+        }
+        a.plain
+    }
+
+    /// Asks for the FCB that [`Self::look_closer`] has found.
+    #[inline]
+    pub fn ask_for(&self, a: &Ahead) {
+        if let Some(f) = self.slots.get(a.slot()) {
+            f.prefetch();
         }
     }
 

@@ -91,6 +91,11 @@ pub trait Frame: Sized {
     fn meta(&self) -> Meta {
         Meta::default()
     }
+    /// The checksum is [`Checksum::Partial`].
+    #[inline]
+    fn is_partial(&self) -> bool {
+        self.meta().checksum == Checksum::Partial
+    }
     /// Sets what is known, as for a frame that was made of kept bytes. Frames
     /// whose checksums are always whole have nothing to note.
     fn set_meta(&mut self, _meta: Meta) {}

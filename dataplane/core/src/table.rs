@@ -24,13 +24,16 @@ impl Bucket {
     /// The ways with this tag, one bit each.
     #[inline]
     fn matches(&self, tag: u16) -> u32 {
-        // In two steps, which make vector instructions of it.
-        let equal = self.tags.map(|t| if t == tag { u16::MAX } else { 0 });
-        let mut ways = 0;
-        for (i, bit) in (0..WAYS).map(|i| (i, 1 << i)) {
-            ways |= equal[i] & bit;
+        // Without a branch, so that the compiler makes vector instructions of it. Most
+        // buckets that are asked have no such way.
+        if !self.tags.iter().fold(false, |any, &t| any | (t == tag)) {
+            return 0;
         }
-        ways.into()
+        let mut ways = 0;
+        for (i, &t) in self.tags.iter().enumerate() {
+            ways |= u32::from(t == tag) << i;
+        }
+        ways
     }
 }
 
@@ -86,15 +89,22 @@ impl Table {
         hostmem::prefetch(&self.buckets[self.home(hash)]);
     }
 
-    /// A slot that may have this hash, most often the right one, without a look at
-    /// anything but the first bucket; `Err(true)` where there certainly is none,
-    /// `Err(false)` where that is not known.
+    /// A slot that may have this hash, most often the right one, without a look at it;
+    /// `None` where there is none.
     #[inline]
-    pub fn guess(&self, hash: u64) -> Result<u32, bool> {
-        let b = &self.buckets[self.home(hash)];
-        match b.matches(Self::tag(hash)) {
-            0 => Err(b.overflow == 0),
-            ways => Ok(b.slots[ways.trailing_zeros() as usize]),
+    pub fn guess(&self, hash: u64) -> Option<u32> {
+        let tag = Self::tag(hash);
+        let mut at = self.home(hash);
+        loop {
+            let b = &self.buckets[at];
+            let ways = b.matches(tag);
+            if ways != 0 {
+                return Some(b.slots[ways.trailing_zeros() as usize]);
+            }
+            if b.overflow == 0 {
+                return None;
+            }
+            at = (at + 1) & self.mask;
         }
     }
 
@@ -185,9 +195,8 @@ mod tests {
                     1 => prop_assert_eq!(t.remove(hash(k), k), m.remove(&k).is_some()),
                     _ => {
                         prop_assert_eq!(t.find(hash(k), |s| s == k).is_some(), m.contains_key(&k));
-                        if t.guess(hash(k)) == Err(true) {
-                            prop_assert!(!m.contains_key(&k));
-                        }
+                        let same = |&s: &u32| hash(s) == hash(k);
+                        prop_assert_eq!(t.guess(hash(k)).is_some(), m.keys().any(same));
                     }
                 }
                 prop_assert_eq!(t.len(), m.len());

@@ -9,7 +9,7 @@
 use crate::ahead::{Ahead, FIXED};
 use crate::drops::Drop;
 use crate::fcb::{Fcb, State};
-use crate::frame::{Checksum, Frame, Output, Port};
+use crate::frame::{Frame, Output, Port};
 use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
@@ -206,7 +206,7 @@ impl Shard {
         let Some(f) = self.usual_flow(ahead) else {
             return Some(frame);
         };
-        let (all, partial) = (frame.len(), frame.meta().checksum == Checksum::Partial);
+        let (all, partial) = (frame.len(), frame.is_partial());
         let head = frame.head_mut();
         let Some(s) = Usual::read(head).filter(|_| all == head.len()) else {
             return Some(frame);
@@ -257,7 +257,7 @@ impl Shard {
         let Some(f) = self.usual_flow(ahead) else {
             return Some(frame);
         };
-        let (all, partial) = (frame.len(), frame.meta().checksum == Checksum::Partial);
+        let (all, partial) = (frame.len(), frame.is_partial());
         let head = frame.head_mut();
         let Some(s) = Usual::read(head).filter(|_| all == head.len()) else {
             return Some(frame);

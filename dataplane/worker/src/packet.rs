@@ -67,6 +67,11 @@ impl Frame for Packet {
         }
     }
 
+    #[inline]
+    fn is_partial(&self) -> bool {
+        !self.0.is_plain() && self.meta().checksum == Checksum::Partial
+    }
+
     fn set_meta(&mut self, meta: Meta) {
         self.0.set_l4_checksum(match meta.checksum {
             Checksum::Unknown => RxChecksum::Unknown,

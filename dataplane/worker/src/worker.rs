@@ -37,6 +37,9 @@ const COMMANDS: usize = 16;
 const RING_BURSTS: usize = 4;
 /// Longest sleep while something waits for room elsewhere.
 const RETRY: Duration = Duration::from_micros(100);
+/// Frames whose FCBs are asked for before their turn: enough of them for the way to memory,
+/// and no more than a core keeps count of.
+const LEAD: usize = 10;
 /// Empty turns before an idle worker sleeps.
 const PATIENCE: u32 = 64;
 
@@ -68,15 +71,18 @@ fn look_ahead(
     ahead: &mut [Ahead; Burst::CAPACITY],
 ) {
     for (mbuf, a) in burst.iter().zip(ahead.iter_mut()) {
-        let intact = !mbuf.is_bad() && (own_stack || mbuf.is_finished());
+        let intact =
+            mbuf.is_plain() || (!mbuf.is_bad() && (own_stack || mbuf.is_finished()));
         *a = shard.look(view, port, mbuf.data(), intact);
     }
     shard.look_on(view, &mut ahead[..burst.len()]);
     let mut kept = 0;
     burst.discard(|i| {
-        let ends = shard.look_closer(&mut ahead[i]);
+        // As a value: what has just been written in part is slow to be read as a whole.
+        let mut a = ahead[i];
+        let ends = shard.look_closer(&mut a);
         if !ends {
-            ahead[kept] = ahead[i];
+            ahead[kept] = a;
             kept += 1;
         }
         ends
@@ -142,21 +148,21 @@ impl Worker {
         let mut empty = 0;
         while !self.stop.load(Relaxed) {
             let mut busy = false;
+            let now = self.clock.now();
             let mut rx = std::mem::take(&mut self.rx);
             for (port, queue) in &mut rx {
                 if queue.burst(&mut burst) > 0 {
                     busy = true;
-                    self.receive(*port, &mut burst);
+                    self.receive(*port, &mut burst, now);
                 }
             }
             self.rx = rx;
-            busy |= self.drain_ring(&mut burst);
+            busy |= self.drain_ring(&mut burst, now);
             let look = empty > 0 || self.counts.loops.is_multiple_of(COMMAND_TURNS);
             if look && !self.commands.is_empty() {
                 busy = true;
-                self.obey();
+                self.obey(now);
             }
-            let now = self.clock.now();
             if now >= next_tick || self.shard.next_timer().is_some_and(|t| now >= t) {
                 next_tick = now + TICK;
                 let view = self.views.load();
@@ -190,8 +196,7 @@ impl Worker {
     }
 
     /// A burst from a port: each frame is processed here or handed on.
-    fn receive(&mut self, port: Port, burst: &mut Burst) {
-        let now = self.clock.now();
+    fn receive(&mut self, port: Port, burst: &mut Burst, now: Instant) {
         let view = self.views.load();
         let traffic = &mut self.received[port.index()];
         traffic.packets += burst.len() as u64;
@@ -211,7 +216,14 @@ impl Worker {
             burst,
             &mut self.ahead,
         );
-        for (mut mbuf, ahead) in burst.drain().zip(self.ahead.iter()) {
+        let kept = burst.len();
+        let ahead = &self.ahead[..kept];
+        ahead.iter().take(LEAD).for_each(|a| self.shard.ask_for(a));
+        for (i, mut mbuf) in burst.drain().enumerate() {
+            if let Some(a) = ahead.get(i + LEAD) {
+                self.shard.ask_for(a);
+            }
+            let ahead = &ahead[i];
             if !own_stack
                 && !ahead.is_usual()
                 && let Err(why) = prepare(&mut mbuf)
@@ -239,12 +251,11 @@ impl Worker {
     }
 
     /// What other workers have for this one. True if there was anything.
-    fn drain_ring(&mut self, burst: &mut Burst) -> bool {
+    fn drain_ring(&mut self, burst: &mut Burst, now: Instant) -> bool {
         for round in 0..RING_BURSTS {
             if self.ring.dequeue_burst(burst) == 0 {
                 return round > 0;
             }
-            let now = self.clock.now();
             let view = self.views.load();
             burst.iter().for_each(Mbuf::prefetch);
             for mbuf in burst.drain() {
@@ -263,8 +274,7 @@ impl Worker {
         true
     }
 
-    fn obey(&mut self) {
-        let now = self.clock.now();
+    fn obey(&mut self, now: Instant) {
         let view = self.views.load();
         for command in self.commands.try_iter().take(COMMANDS) {
             self.shard.command(view, command, now, &mut self.egress);

@@ -310,6 +310,15 @@ impl Mbuf {
         }
     }
 
+    /// No device has found anything wrong or left anything to be done, and the packet is no
+    /// larger than it came from a wire. False for some of which that holds too.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        // "None" has the bit of "bad" too (rte_mbuf_core.h).
+        let strange = sys::DTS_RX_IP_CKSUM_BAD | sys::DTS_RX_L4_CKSUM_BAD | sys::DTS_RX_LRO;
+        self.ol_flags() & strange == 0
+    }
+
     /// A device has found a checksum wrong.
     #[inline]
     pub fn is_bad(&self) -> bool {

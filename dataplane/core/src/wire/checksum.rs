@@ -41,10 +41,9 @@ pub fn sum_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, at: usize, end: us
 #[inline]
 pub fn fold(mut s: u64) -> u16 {
     s = (s & 0xffff_ffff) + (s >> 32);
-    s = (s & 0xffff_ffff) + (s >> 32);
-    s = (s & 0xffff) + (s >> 16);
-    s = (s & 0xffff) + (s >> 16);
-    s as u16
+    let s = (s as u32).wrapping_add((s >> 32) as u32);
+    // The upper half becomes the sum of both, and the carry of the lower half's.
+    (s.wrapping_add(s.rotate_left(16)) >> 16) as u16
 }
 
 /// The sum of the pseudo-header of TCP and ICMPv6 (RFC 9293, section 3.1; RFC 8200,

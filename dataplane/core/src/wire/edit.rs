@@ -4,7 +4,7 @@ use super::checksum::Delta;
 use super::options::kind;
 use super::tcp::{Segment, URG};
 use super::{ETH_LEN, checksum, ipv6};
-use crate::frame::{Checksum, Frame};
+use crate::frame::Frame;
 use crate::mutation::{Mutation, broken};
 
 /// An open change of one segment; [`Edit::finish`] writes the checksum.
@@ -32,7 +32,7 @@ impl<'a> Edit<'a> {
     /// where that is partial.
     #[inline]
     pub fn of<F: Frame>(frame: &'a mut F, l4: usize) -> Self {
-        let partial = frame.meta().checksum == Checksum::Partial;
+        let partial = frame.is_partial();
         Self {
             partial,
             ..Self::new(frame.head_mut(), l4)
