@@ -62,7 +62,7 @@ fn main() -> Result<()> {
                     .with("active", asked)
                     .with("lookups", if hits { "hits" } else { "misses" })
                     .with("hugepages", pages.is_some());
-                let peer = peer.name().replace([' ', ','], "_");
+                let peer = peer.name().replace(' ', "_");
                 summary.insert(format!("{what}_{size}_{peer}"), entry);
             }
         }

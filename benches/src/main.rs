@@ -30,8 +30,8 @@ struct Args {
     /// Seconds that each side is measured in a round.
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Seconds for all benches: what has not begun by then is left out, and said.
-    #[arg(long, default_value_t = 840)]
+    /// Seconds for all benches: what would not end by then is left out, and said.
+    #[arg(long, default_value_t = 870)]
     limit: u64,
 }
 

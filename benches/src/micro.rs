@@ -132,7 +132,7 @@ pub struct Single(pub Staged);
 
 impl Find for Single {
     fn name(&self) -> &'static str {
-        "dts, not staged"
+        "dts unstaged"
     }
 
     fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
@@ -209,7 +209,7 @@ impl RteHash {
 
 impl Find for RteHash {
     fn name(&self) -> &'static str {
-        "rte_hash bulk"
+        "rte_hash"
     }
 
     fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {

@@ -128,14 +128,14 @@ pub fn short(v: f64) -> String {
 #[must_use]
 pub fn table(summary: &Summary) -> String {
     let mut text = format!(
-        "{:<20} {:>6} {:>13} {:>13} {:>9} {:>9}  {:<8} peer\n",
+        "{:<23} {:>6} {:>13} {:>13} {:>9} {:>9}  {:<8} peer\n",
         "bench", "ratio", "min..max", "floor/goal", "ours", "peer", "unit"
     );
     for (name, e) in summary {
         let want = targets(name).map_or(String::new(), |(floor, goal)| format!("{floor}/{goal}"));
         let spread = format!("{:.2}..{:.2}", e.ratio_min, e.ratio_max);
         text += &format!(
-            "{name:<20} {:>6.2} {spread:>13} {want:>13} {:>9} {:>9}  {:<8} {}\n",
+            "{name:<23} {:>6.2} {spread:>13} {want:>13} {:>9} {:>9}  {:<8} {}\n",
             e.ratio,
             short(e.ours),
             short(e.peer),
