@@ -169,6 +169,8 @@ struct Generator {
     next: usize,
     next_syn: usize,
     counts: Counts,
+    /// Requests that had no response in time.
+    lost: u64,
     /// When it was let go, and the requests that were due then.
     since: (Instant, u64),
 }
@@ -209,6 +211,7 @@ pub fn run(spec: &Spec) -> Result<()> {
         next: 0,
         next_syn: 0,
         counts: Counts::default(),
+        lost: 0,
         since: (Instant::now(), 0),
     };
     ready.send(()).context("nobody listens")?;
@@ -275,7 +278,8 @@ impl Generator {
                 cell.store(n, Relaxed);
             }
             if !going && (self.on_the_way() == 0 || last.elapsed() > DRAIN) {
-                // What is lost does not come any more.
+                // What is lost does not come any more, and nobody waits for it.
+                self.lost += self.on_the_way();
                 self.wire.waiting.clear();
                 self.syns.clear();
                 shared.idle.store(true, Relaxed);
@@ -285,7 +289,9 @@ impl Generator {
     }
 
     fn on_the_way(&self) -> u64 {
-        self.counts.requests - self.counts.done
+        self.counts
+            .requests
+            .saturating_sub(self.counts.done + self.lost)
     }
 
     fn turn(&mut self, going: bool) {
