@@ -64,15 +64,25 @@ pub fn growth(summary: &Summary) -> Option<String> {
     curves(title, &axis, &lines)
 }
 
-/// Nanoseconds per frame by the cluster's size, whose frames all come to each node.
+/// The ratio by the cluster's size, whose frames all come to each node: sizes are measured
+/// minutes apart, so that their absolute numbers do not compare.
 #[must_use]
 pub fn cluster(summary: &Summary) -> Option<String> {
     const SIZES: [u16; 6] = [2, 4, 8, 16, 32, 64];
     let entries = SIZES.map(|n| summary.get(&format!("cluster_{n}")));
-    let lines = both("a frame", COLOURS[0], entries.into_iter(), |v| 1e9 / v);
+    let line = |name: &str, dashed, value: fn(&Entry) -> f64| Line {
+        name: name.into(),
+        colour: COLOURS[0],
+        dashed,
+        values: entries.map(|e| e.map(value)).into(),
+    };
+    let lines = [
+        line("median", false, |e| e.ratio),
+        line("smallest", true, |e| e.ratio_min),
+        line("largest", true, |e| e.ratio_max),
+    ];
     let axis = SIZES.map(|n| format!("{n} nodes"));
-    let title = "ns per frame, one core, by nodes of the cluster, each owning as much: \
-                 whole line ours, dashed testpmd macswap";
+    let title = "ours / testpmd macswap by nodes of the cluster, each owning as much";
     curves(title, &axis, &lines)
 }
 
@@ -116,7 +126,7 @@ fn both<'a>(
     value: impl Fn(f64) -> f64,
 ) -> [Line; 2] {
     [false, true].map(|peer| Line {
-        name: name.into(),
+        name: format!("{name}{}", if peer { ", peer" } else { "" }),
         colour,
         dashed: peer,
         values: entries
@@ -154,7 +164,11 @@ fn curves(title: &str, axis: &[String], lines: &[Line]) -> Option<String> {
             path.join(" ")
         );
         for (x, y, v) in points {
-            let digits = if v < 10.0 { 1 } else { 0 };
+            let digits = match v {
+                v if v < 1.0 => 2,
+                v if v < 10.0 => 1,
+                _ => 0,
+            };
             body += &text(x + 6.0, y - 6.0, "start", &format!("{v:.digits$}"));
         }
         let at = 50.0 + k as f64 * 20.0;
@@ -208,10 +222,13 @@ mod tests {
         }
         let pictures = all(&summary);
         assert_eq!(pictures.len(), 4);
-        // 50 ns of ours and 25 of the peer, at both ends of the axis.
+        // 50 ns of ours and 25 of the peer, at one place of the axis.
+        let (_, growth) = &pictures[1];
+        assert_eq!(growth.matches(">50<").count(), 1);
+        assert_eq!(growth.matches(">25<").count(), 1);
+        // Median and spread of the ratio, at both ends.
         let (_, cluster) = &pictures[2];
-        assert_eq!(cluster.matches(">50<").count(), 2);
-        assert_eq!(cluster.matches(">25<").count(), 2);
-        assert_eq!(cluster.matches("<polyline").count(), 2);
+        assert_eq!(cluster.matches(">0.50<").count(), 6);
+        assert_eq!(cluster.matches("<polyline").count(), 3);
     }
 }
