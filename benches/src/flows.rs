@@ -199,6 +199,43 @@ fn sacked(t: &Tcp<'_>) -> Vec<u8> {
     frame
 }
 
+/// Numbers in the frames of one exchange, by which is told where they have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Destination port and acknowledgement of the request at the host.
+    pub request: (u16, u32),
+    /// Source port and sequence number of the response at the wire.
+    pub response: (u16, u32),
+}
+
+/// What [`client_ack`] and [`server_ack`] bear at the far side of what is between
+/// them: a node that translates them, or something that does not.
+#[must_use]
+pub fn marks(n: u32, translated: bool) -> Marks {
+    let (_, s_isn, l_isn) = isns(n);
+    let at = |isn: u32| isn.wrapping_add(1 + SENT);
+    if translated {
+        Marks {
+            request: (APP_PORT, at(l_isn)),
+            response: (PORT, at(s_isn)),
+        }
+    } else {
+        Marks {
+            request: (PORT, at(s_isn)),
+            response: (APP_PORT, at(l_isn)),
+        }
+    }
+}
+
+/// Of `resident` flows any `active` ones, in an order without a pattern. A regular step
+/// through them would meet few of a cache's sets.
+#[must_use]
+pub fn spread(active: u32, resident: u32) -> Vec<u32> {
+    let mut any = shuffled(resident);
+    any.truncate(active as usize);
+    any
+}
+
 /// The flows from `first` on whose buckets belong to this node, or to others.
 pub fn owned(view: &View, first: u32, by_this_node: bool) -> impl Iterator<Item = u32> + '_ {
     let buckets = &view.services[0].buckets;
@@ -217,4 +254,31 @@ pub fn shuffled(n: u32) -> Vec<u32> {
         all.swap(i, (x % (i as u64 + 1)) as usize);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn active_flows_are_spread_over_the_resident_ones() {
+        let mut flows = spread(100, 1_000);
+        assert_ne!(flows[..3], [0, 10, 20]);
+        flows.sort_unstable();
+        assert!((0..100).eq(flows.iter().map(|n| n / 10)));
+    }
+
+    #[test]
+    fn untranslated_frames_bear_their_own_marks() {
+        let m = marks(7, false);
+        let at = |frame: &[u8], from: usize| {
+            u32::from_be_bytes(frame[from..from + 4].try_into().unwrap())
+        };
+        let (request, response) = (client_ack(7), server_ack(7));
+        assert_eq!(at(&request, 34) as u16, m.request.0);
+        assert_eq!(at(&request, 42), m.request.1);
+        assert_eq!((at(&response, 34) >> 16) as u16, m.response.0);
+        assert_eq!(at(&response, 38), m.response.1);
+        assert_ne!(marks(7, true), m);
+    }
 }

@@ -171,17 +171,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Result<Self> {
-        let spec = Spec {
-            devices: Port::ALL.map(node::sink),
-            cores: vec![0],
-            queues: 1,
-            mbufs: 1024,
-            room: None,
-            hugepages: false,
-            megabytes: 64,
-            resident: 0,
-            room_for: 0,
-        };
+        let spec = Spec::plain(0, 0);
         let mac = |kind: u8, node: u8| [2, 0, 0, 0, kind, node];
         let mut views = Vec::new();
         for id in 1..=2u8 {
@@ -349,7 +339,11 @@ pub fn run(plan: &Plan) -> Result<Entry> {
         .with("p50_us", median(each.iter().copied()))
         .with("p99_us", at(0.99))
         .with("p999_us", at(0.999))
-        .with("goal_p99_us", 4))
+        .with("goal_p99_us", 4)
+        .with("resident", BATCH)
+        .with("room", 2 * BATCH)
+        .with("active", BATCH)
+        .with("lookups", "hits at the source, a miss at the destination"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 const COUNT: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
-const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
 /// Pages that were set aside, and go back with this value.
 #[derive(Debug)]
@@ -19,11 +18,13 @@ impl Reserved {
     pub fn new(megabytes: u64) -> Option<Self> {
         // Each process rounds up.
         let want = megabytes.div_ceil(2) + 16;
-        let (total, free) = (read(COUNT)?, read(FREE)?);
-        let added = want.saturating_sub(free);
+        // What is free already may be what another program has set aside.
+        let total = read(COUNT)?;
+        fs::write(COUNT, (total + want).to_string()).ok()?;
+        // The kernel gives as many as it has, and says so only here.
+        let added = read(COUNT)?.saturating_sub(total);
         let this = Self { added };
-        fs::write(COUNT, (total + added).to_string()).ok()?;
-        (read(FREE)? >= want).then_some(this)
+        (added >= want).then_some(this)
     }
 }
 

@@ -5,14 +5,20 @@
 //! [`report`] writes down what came out.
 
 pub mod capture;
+pub mod child;
+pub mod exchange;
 pub mod flows;
+pub mod generator;
 pub mod handover;
 pub mod hugepages;
+pub mod link;
 pub mod micro;
 pub mod node;
 pub mod report;
 pub mod rounds;
 pub mod spin;
+pub mod suite;
 pub mod svg;
+pub mod syn_flood;
 pub mod testpmd;
 pub mod traffic;

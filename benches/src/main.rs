@@ -2,18 +2,13 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use dts_benches::report::{self, Entry, Summary};
+use dts_benches::report::{self, Summary};
 use dts_benches::rounds::Plan;
-use dts_benches::traffic::{self, Traffic, Way};
-use dts_benches::{handover, node, spin, svg};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use dts_benches::suite::{self, Place};
+use dts_benches::traffic::{Traffic, Way};
+use dts_benches::{generator, node, spin, svg};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// The flows of the sizes in the benches' names.
-const SMALL: u32 = 32_768;
-const MILLION: u32 = 1 << 20;
-const TEN_MILLION: u32 = 10_000_000;
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of the data plane, each beside a peer in the same run")]
@@ -35,8 +30,8 @@ struct Args {
     /// Seconds that each side is measured in a round.
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
-    /// Seconds for all benches: what has not begun by then is left out, and said.
-    #[arg(long, default_value_t = 840)]
+    /// Seconds for all benches: what would not end by then is left out, and said.
+    #[arg(long, default_value_t = 870)]
     limit: u64,
 }
 
@@ -58,58 +53,18 @@ enum What {
         /// Flows to which the frames belong.
         active: u32,
     },
+    /// Clients and the own stack of a node, driven by their parent.
+    #[command(hide = true)]
+    Generator {
+        /// What it is started with.
+        spec: String,
+    },
     /// A node's data plane, driven by its parent.
     #[command(hide = true)]
     Node {
         /// What it is started with.
         spec: String,
     },
-}
-
-type Bench = (&'static str, fn(&Path, &Plan) -> Result<Entry>);
-
-/// All benches, the important ones first.
-const BENCHES: &[Bench] = &[
-    ("discard_32k", |d, p| {
-        run(Way::Discard, MILLION, SMALL, d, p)
-    }),
-    ("translate_in_32k", |d, p| {
-        run(Way::In, MILLION, SMALL, d, p)
-    }),
-    ("translate_out_32k", |d, p| {
-        run(Way::Out, MILLION, SMALL, d, p)
-    }),
-    ("translate_in_1m", |d, p| {
-        run(Way::In, MILLION, MILLION, d, p)
-    }),
-    ("translate_out_1m", |d, p| {
-        run(Way::Out, MILLION, MILLION, d, p)
-    }),
-    ("scale", |d, p| {
-        Traffic {
-            way: Way::In,
-            resident: MILLION,
-            active: SMALL,
-        }
-        .scale(d, p)
-    }),
-    ("handover", |_, p| handover::run(p)),
-    ("memory", |_, _| traffic::memory(TEN_MILLION)),
-    ("translate_in_10m", |d, p| {
-        run(Way::In, TEN_MILLION, TEN_MILLION, d, p)
-    }),
-    ("translate_out_10m", |d, p| {
-        run(Way::Out, TEN_MILLION, TEN_MILLION, d, p)
-    }),
-];
-
-fn run(way: Way, resident: u32, active: u32, dir: &Path, plan: &Plan) -> Result<Entry> {
-    Traffic {
-        way,
-        resident,
-        active,
-    }
-    .run(dir, plan)
 }
 
 fn way_of(name: &str) -> Result<Way> {
@@ -125,6 +80,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     match args.what {
         Some(What::Node { spec }) => return node::run(&serde_json::from_str(&spec)?),
+        Some(What::Generator { spec }) => return generator::run(&serde_json::from_str(&spec)?),
         Some(What::Spin { way, bursts }) => {
             println!("{:.1} ns per frame", spin::run(way_of(&way)?, bursts)?);
             return Ok(());
@@ -152,71 +108,48 @@ fn main() -> Result<()> {
         active,
     }) = args.what
     {
-        let entry = run(way_of(&way)?, resident, active, &scratch, &plan)?;
+        let traffic = Traffic::new(way_of(&way)?, resident, active);
+        let entry = traffic.run(&scratch, &plan)?;
         let name = format!("{way} {active} of {resident}");
         print!("{}", report::table(&[(name, entry)].into()));
         return Ok(());
     }
+    let place = Place {
+        scratch: &scratch,
+        plan,
+        only,
+    };
     let (start, limit) = (Instant::now(), Duration::from_secs(args.limit));
     let mut failed = Vec::new();
-    for (name, bench) in BENCHES.iter().filter(|(name, _)| name.starts_with(only)) {
-        if start.elapsed() > limit {
+    for bench in suite::BENCHES.iter().filter(|b| b.is_wanted(only)) {
+        let name = bench.name;
+        if !suite::is_time_for(bench, start.elapsed(), limit) {
             failed.push(format!("{name}: no time left"));
             continue;
         }
         eprintln!("{name} ...");
-        match bench(&scratch, &plan) {
-            Ok(entry) => {
-                eprint!(
-                    "{}",
-                    report::table(&[((*name).to_owned(), entry.clone())].into())
-                );
-                let entry = entry
-                    .with("cpu", cpu())
-                    .with("target_cpu", args.target_cpu.as_str());
-                summary.insert((*name).to_owned(), entry);
+        match bench.run(&place) {
+            Ok(entries) => {
+                eprint!("{}", report::table(&entries));
+                for (name, entry) in entries {
+                    let mut entry = entry.with("cpu", report::cpu());
+                    let compiled = entry.more.entry("target_cpu".to_owned());
+                    compiled.or_insert_with(|| args.target_cpu.as_str().into());
+                    summary.insert(name, entry);
+                }
                 report::write(&path, &summary)?;
             }
             Err(e) => failed.push(format!("{name}: {e:#}")),
         }
     }
-    if only.is_empty() || "http".starts_with(only) || only.starts_with("http") {
-        match http(&scratch, start, limit) {
-            Ok(more) => summary.extend(more),
-            Err(e) => failed.push(format!("http: {e:#}")),
-        }
-    }
     report::write(&path, &summary)?;
-    std::fs::write(args.out.join("ratios.svg"), svg::ratios(&summary))?;
-    if let Some(picture) = svg::growth(&summary) {
-        std::fs::write(args.out.join("growth.svg"), picture)?;
+    for (name, picture) in svg::all(&summary) {
+        std::fs::write(args.out.join(name), picture)?;
     }
     print!("{}", report::table(&summary));
+    eprintln!("{} s", start.elapsed().as_secs());
     if !failed.is_empty() {
         bail!("not measured:\n  {}", failed.join("\n  "));
     }
     Ok(())
-}
-
-/// The bench of whole requests in the lab, a program of its own.
-fn http(scratch: &Path, start: Instant, limit: Duration) -> Result<Summary> {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("http/run");
-    if !program.exists() || start.elapsed() > limit {
-        return Ok(Summary::new());
-    }
-    let out = scratch.join("http.json");
-    let left = (limit - start.elapsed()).as_secs().min(240).to_string();
-    let status = Command::new(&program).arg(&out).arg(left).status()?;
-    if !status.success() {
-        bail!("{} ended with {status}", program.display());
-    }
-    report::read(&out)
-}
-
-/// What the numbers were measured on.
-fn cpu() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("model name"));
-    line.map_or("unknown", |l| l.trim_start_matches([' ', '\t', ':']))
-        .to_owned()
 }

@@ -1,33 +1,270 @@
-//! What the micro-benchmarks share: the peer of the flow table.
+//! The flow table alone, beside `hashbrown` and DPDK's `rte_hash`: from a key to the
+//! first bytes of its flow's slot, a burst at a time.
+//!
+//! All three have the same keys, the same keyed hash (SipHash-1-3 over 12 bytes,
+//! computed anew for each lookup) and the same slots, one cache line each. Ours compares
+//! the key in the slot, as the data plane does; the others have keys of their own.
 
-use dts_core::key::HashKey;
+use anyhow::{Result, ensure};
+use dts_core::table::Table;
+use hashbrown::HashTable;
+use hostmem::{prefetch, vec};
 use siphasher::sip::SipHasher13;
-use std::hash::{BuildHasher, Hasher};
 
-/// The key of both hashes.
-pub const KEY: [u8; 16] = *b"benchmark key 16";
+/// Keys of one call.
+pub const BURST: usize = 64;
+/// The key of the hash.
+const KEY: [u8; 16] = *b"benchmark key 16";
 
-/// The data plane's hash of a flow.
-#[must_use]
-pub fn hash_key() -> HashKey {
-    HashKey::new(KEY)
-}
+/// What names a flow: client and service, address and port.
+pub type Key = [u8; 12];
 
-/// The same keyed hash for the standard map: SipHash-1-3.
-#[derive(Clone, Debug)]
-pub struct Sip;
+/// Hashes as the data plane does.
+#[derive(Clone, Copy, Debug)]
+pub struct Hash(SipHasher13);
 
-impl BuildHasher for Sip {
-    type Hasher = SipHasher13;
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_key(&KEY)
+impl Default for Hash {
+    fn default() -> Self {
+        Self(SipHasher13::new_with_key(&KEY))
     }
 }
 
-/// A step through `0..n` that visits the numbers in no cache-friendly order.
+impl Hash {
+    /// Of one key.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, key: &Key) -> u64 {
+        self.0.hash(key)
+    }
+}
+
+/// The key of the `n`-th flow.
 #[must_use]
-pub fn scatter(i: u32, n: u32) -> u32 {
-    let mut h = SipHasher13::new_with_key(&KEY);
-    h.write_u32(i);
-    (h.finish() % u64::from(n)) as u32
+pub fn key(n: u32) -> Key {
+    let mut k = [0; 12];
+    k[..4].copy_from_slice(&(0x0a00_0000 | n >> 8).to_be_bytes());
+    k[4..8].copy_from_slice(&crate::flows::VIP);
+    k[8..10].copy_from_slice(&(1024 + (n & 255) as u16).to_be_bytes());
+    k[10..].copy_from_slice(&crate::flows::PORT.to_be_bytes());
+    k
+}
+
+/// A flow's slot: what is beside the key in the first line of it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Slot {
+    key: Key,
+    value: u32,
+}
+
+/// The slots of the first `n` flows.
+#[must_use]
+pub fn slots(n: u32) -> Vec<Slot> {
+    let mut all = vec(n as usize);
+    all.extend((0..n).map(|i| Slot {
+        key: key(i),
+        value: 1,
+    }));
+    all
+}
+
+/// Something that finds flows.
+pub trait Find {
+    /// Its name.
+    fn name(&self) -> &'static str;
+    /// Looks all keys up, [`BURST`] at most, and adds up what their slots hold: 1 for
+    /// each that is there.
+    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64;
+}
+
+/// The data plane's table, in the stages of its worker.
+pub struct Staged {
+    table: Table,
+    hash: Hash,
+}
+
+impl Staged {
+    /// With the first `n` flows.
+    ///
+    /// # Panics
+    /// The table has less room than it was made with.
+    #[must_use]
+    pub fn new(n: u32) -> Self {
+        let (mut table, hash) = (Table::new(n as usize), Hash::default());
+        for i in 0..n {
+            assert!(table.insert(hash.of(&key(i)), i), "the table is full");
+        }
+        Self { table, hash }
+    }
+}
+
+impl Find for Staged {
+    fn name(&self) -> &'static str {
+        "dts"
+    }
+
+    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
+        let mut hashes = [0; BURST];
+        for (key, hash) in keys.iter().zip(&mut hashes) {
+            *hash = self.hash.of(key);
+            self.table.prefetch(*hash);
+        }
+        let mut missed = [false; BURST];
+        for (hash, missed) in hashes[..keys.len()].iter().zip(&mut missed) {
+            match self.table.guess(*hash) {
+                Some(slot) => prefetch(&slots[slot as usize]),
+                None => *missed = true,
+            }
+        }
+        let mut sum = 0;
+        for ((key, hash), missed) in keys.iter().zip(hashes).zip(missed) {
+            if !missed {
+                let found = (self.table).find(hash, |slot| slots[slot as usize].key == *key);
+                sum += found.map_or(0, |slot| u64::from(slots[slot as usize].value));
+            }
+        }
+        sum
+    }
+}
+
+/// The data plane's table, one key after the other.
+pub struct Single(pub Staged);
+
+impl Find for Single {
+    fn name(&self) -> &'static str {
+        "dts unstaged"
+    }
+
+    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
+        let mut sum = 0;
+        for key in keys {
+            let (table, hash) = (&self.0.table, self.0.hash.of(key));
+            let found = table.find(hash, |slot| slots[slot as usize].key == *key);
+            sum += found.map_or(0, |slot| u64::from(slots[slot as usize].value));
+        }
+        sum
+    }
+}
+
+/// `hashbrown`, which has no way to look several keys up at once.
+pub struct Hashbrown {
+    table: HashTable<(Key, u32)>,
+    hash: Hash,
+}
+
+impl Hashbrown {
+    /// With the first `n` flows.
+    #[must_use]
+    pub fn new(n: u32) -> Self {
+        let (mut table, hash) = (HashTable::with_capacity(n as usize), Hash::default());
+        for i in 0..n {
+            let k = key(i);
+            table.insert_unique(hash.of(&k), (k, i), |(k, _)| hash.of(k));
+        }
+        Self { table, hash }
+    }
+}
+
+impl Find for Hashbrown {
+    fn name(&self) -> &'static str {
+        "hashbrown"
+    }
+
+    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
+        let mut sum = 0;
+        for key in keys {
+            let found = self.table.find(self.hash.of(key), |(k, _)| k == key);
+            sum += found.map_or(0, |(_, slot)| u64::from(slots[*slot as usize].value));
+        }
+        sum
+    }
+}
+
+/// `rte_hash`'s bulk lookup with hashes given to it. Needs a running EAL.
+pub struct RteHash {
+    table: dpdk::HashTable<12>,
+    hash: Hash,
+}
+
+impl RteHash {
+    /// With the first `n` flows.
+    ///
+    /// # Errors
+    /// There is no room for them in the EAL's memory, or its positions are not given in
+    /// order.
+    pub fn new(n: u32) -> Result<Self> {
+        // Two keys of the same buckets may be one too many: some room helps.
+        let name = format!("flows{n}");
+        let mut table = dpdk::HashTable::new(&name, n + n / 8)?;
+        let hash = Hash::default();
+        for i in 0..n {
+            let k = key(i);
+            let at = table.add(&k, hash.of(&k) as u32);
+            // Then a position is the number of a slot, at no further cost.
+            ensure!(at == Some(i), "flow {i} of {n} has the position {at:?}");
+        }
+        Ok(Self { table, hash })
+    }
+}
+
+impl Find for RteHash {
+    fn name(&self) -> &'static str {
+        "rte_hash"
+    }
+
+    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
+        let (mut hashes, mut at) = ([0; BURST], [0; BURST]);
+        for (key, hash) in keys.iter().zip(&mut hashes) {
+            *hash = self.hash.of(key) as u32;
+        }
+        let n = keys.len();
+        let asked = self.table.find(keys, &hashes[..n], &mut at[..n]);
+        debug_assert!(asked);
+        for position in &at[..n] {
+            if let Ok(slot) = usize::try_from(*position) {
+                prefetch(&slots[slot]);
+            }
+        }
+        let mut sum = 0;
+        for position in &at[..n] {
+            if let Ok(slot) = usize::try_from(*position) {
+                sum += u64::from(slots[slot].value);
+            }
+        }
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_find_the_same() {
+        let n = 1_000;
+        let slots = slots(n);
+        let mut finders: [Box<dyn Find>; 3] = [
+            Box::new(Staged::new(n)),
+            Box::new(Single(Staged::new(n))),
+            Box::new(Hashbrown::new(n)),
+        ];
+        let keys: Vec<Key> = (n - 40..n + 24).map(key).collect();
+        for f in &mut finders {
+            assert_eq!(f.find(&keys, &slots), 40, "{}", f.name());
+            assert_eq!(f.find(&keys[..3], &slots), 3, "{}", f.name());
+            assert_eq!(f.find(&[], &slots), 0, "{}", f.name());
+        }
+    }
+
+    #[test]
+    fn keys_are_those_of_the_flows() {
+        let flow = crate::flows::flow(0x01_02_03);
+        assert_eq!(key(0x01_02_03)[..4], flow.client.octets_v4());
+        assert_eq!(key(0x01_02_03)[8..10], flow.client_port.to_be_bytes());
+        let hash = dts_core::key::HashKey::new(KEY);
+        assert_eq!(
+            Hash::default().of(&key(77)),
+            hash.slot(&crate::flows::flow(77))
+        );
+    }
 }

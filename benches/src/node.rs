@@ -2,6 +2,7 @@
 //! resident flows. The parent lets it work, stops it while others are measured, and
 //! asks it for its counters.
 
+use crate::child::{self, Talker};
 use crate::flows;
 use anyhow::{Context, Result, bail, ensure};
 use arc_swap::ArcSwap;
@@ -13,11 +14,8 @@ use dts_core::time::Instant;
 use dts_core::view::View;
 use dts_worker::{Fleet, start};
 use dtsd::snapshot::{self, Boot};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +43,8 @@ pub struct Spec {
     pub resident: u32,
     /// FCBs of each worker, at least.
     pub room_for: u32,
+    /// Nodes of the cluster, of which this is the first; each owns as many flows.
+    pub members: u16,
 }
 
 /// Devices for a port that nothing comes from, and that takes everything.
@@ -54,11 +54,32 @@ pub fn sink(port: Port) -> String {
 }
 
 impl Spec {
+    /// A node of three with one worker on core 1 whose ports are connected to nothing, pages
+    /// of the usual size, `resident` flows and room for `more`.
+    #[must_use]
+    pub fn plain(resident: u32, more: u32) -> Self {
+        Self {
+            devices: Port::ALL.map(sink),
+            cores: vec![1],
+            queues: 1,
+            mbufs: 16_384,
+            room: None,
+            hugepages: false,
+            megabytes: 128,
+            resident,
+            room_for: resident + more,
+            members: 3,
+        }
+    }
+
     /// The configuration file.
     #[must_use]
     pub fn yaml(&self) -> String {
         let [wire, wire_host, link, link_host] = &self.devices;
         let cores: Vec<String> = self.cores.iter().map(u16::to_string).collect();
+        let members: String = (1..=self.members)
+            .map(|n| format!("    - {{ id: {n}, name: n{n}, link: 10.77.1.{n} }}\n"))
+            .collect();
         format!(
             "node: 1
 cluster:
@@ -66,10 +87,7 @@ cluster:
   key: 00112233445566778899aabbccddeeff
   mac: 02:00:5e:00:00:64
   members:
-    - {{ id: 1, name: a, link: 10.77.1.1 }}
-    - {{ id: 2, name: b, link: 10.77.1.2 }}
-    - {{ id: 3, name: c, link: 10.77.1.3 }}
-services: [{{ name: web, vip: 192.0.2.1, port: 80, proxy_port: 8001, application_port: {app} }}]
+{members}services: [{{ name: web, vip: 192.0.2.1, port: 80, proxy_port: 8001, application_port: {app} }}]
 ports:
   wire: {{ device: \"{wire}\", queues: {queues}, host: {{ device: \"{wire_host}\" }} }}
   link: {{ device: \"{link}\", host: {{ device: \"{link_host}\" }} }}
@@ -119,6 +137,35 @@ pub struct Counts {
     pub flows: u64,
 }
 
+impl Counts {
+    /// Frames dropped for one reason.
+    #[must_use]
+    pub fn dropped(&self, reason: Reason) -> u64 {
+        let entry = self.drops.iter().find(|(name, _)| name == reason.name());
+        entry.map_or(0, |(_, n)| *n)
+    }
+
+    /// What came since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let minus = |now: &[u64; 4], then: &[u64; 4]| std::array::from_fn(|i| now[i] - then[i]);
+        let earlier = |name: &str| {
+            let entry = before.drops.iter().find(|(n, _)| n == name);
+            entry.map_or(0, |(_, n)| *n)
+        };
+        let drops = self.drops.iter();
+        Self {
+            at: self.at - before.at,
+            rx: minus(&self.rx, &before.rx),
+            tx: minus(&self.tx, &before.tx),
+            drops: drops
+                .map(|(name, n)| (name.clone(), n - earlier(name)))
+                .collect(),
+            flows: self.flows,
+        }
+    }
+}
+
 /// What a node says once it works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ready {
@@ -166,16 +213,13 @@ pub fn run(spec: &Spec) -> Result<()> {
         flows: u64::from(filled),
         bytes: resident_bytes()?.saturating_sub(before),
     };
-    let mut out = std::io::stdout();
-    writeln!(out, "{}", serde_json::to_string(&ready)?)?;
-    out.flush()?;
+    child::say(&ready)?;
     for line in std::io::stdin().lines() {
         line?;
         if let Some(why) = fleet.failed() {
             bail!(why);
         }
-        writeln!(out, "{}", serde_json::to_string(&counts(&fleet))?)?;
-        out.flush()?;
+        child::say(&counts(&fleet))?;
     }
     fleet.stop()?;
     Ok(())
@@ -215,9 +259,7 @@ fn resident_bytes() -> Result<u64> {
 /// [`Node::resume`] and [`Node::pause`].
 #[derive(Debug)]
 pub struct Node {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    process: Talker,
     /// What it said when it was ready.
     pub ready: Ready,
 }
@@ -228,31 +270,11 @@ impl Node {
     /// # Errors
     /// What it says on standard error; or it says nothing.
     pub fn start(spec: &Spec) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("node")
-            .arg(serde_json::to_string(spec)?)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take();
-        let stdout = child.stdout.take().context("a pipe was asked for")?;
-        let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        let ready = serde_json::from_str(&line).context("the node did not start")?;
-        let node = Self {
-            child,
-            stdin,
-            stdout,
-            ready,
-        };
+        let mut process = Talker::start("node", spec)?;
+        let ready = process.hear()?;
+        let node = Self { process, ready };
         node.pause()?;
         Ok(node)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(self.child.id().try_into()?);
-        Ok(kill(pid, signal)?)
     }
 
     /// Stops all of it, and the polling with it.
@@ -260,7 +282,7 @@ impl Node {
     /// # Errors
     /// It is gone.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.process.signal(Signal::SIGSTOP)
     }
 
     /// Lets it go on.
@@ -268,7 +290,7 @@ impl Node {
     /// # Errors
     /// It is gone.
     pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::SIGCONT)
+        self.process.signal(Signal::SIGCONT)
     }
 
     /// Its counters now; it must not be paused.
@@ -276,19 +298,6 @@ impl Node {
     /// # Errors
     /// It is gone.
     pub fn counts(&mut self) -> Result<Counts> {
-        let stdin = self.stdin.as_mut().context("it was ended")?;
-        stdin.write_all(b"counts\n")?;
-        let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
-        serde_json::from_str(&line).context("the node is gone")
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.resume();
-        self.stdin = None;
-        // The end of its input ends it; whatever it says then is on standard error.
-        let _ = self.child.wait();
+        self.process.ask("counts")
     }
 }

@@ -42,17 +42,7 @@ impl Output for Taken {
 /// # Errors
 /// A frame does not go where it belongs.
 pub fn run(way: Way, bursts: u32) -> Result<f64> {
-    let spec = Spec {
-        devices: Port::ALL.map(node::sink),
-        cores: vec![0],
-        queues: 1,
-        mbufs: 1024,
-        room: None,
-        hugepages: false,
-        megabytes: 64,
-        resident: FLOWS,
-        room_for: 0,
-    };
+    let spec = Spec::plain(FLOWS, 0);
     let view = node::view(&spec, [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 1]])?;
     let sizes = Sizes {
         worker: 0,
@@ -65,7 +55,7 @@ pub fn run(way: Way, bursts: u32) -> Result<f64> {
         ensure!(shard.enter(&view, &flows::resident(n), Instant(0)));
     }
     let (port, originals): (_, Vec<Vec<u8>>) = match way {
-        Way::In => (Port::Wire, (0..FLOWS).map(flows::client_ack).collect()),
+        Way::In | Way::Share => (Port::Wire, (0..FLOWS).map(flows::client_ack).collect()),
         Way::Out => (Port::WireHost, (0..FLOWS).map(flows::server_ack).collect()),
         Way::Discard => {
             let others = flows::owned(&view, FLOWS, false).take(FLOWS as usize);

@@ -1,6 +1,7 @@
-//! The summary as pictures: ratios beside floors and goals, and cost by table size.
+//! The summary as pictures: ratios beside floors and goals, and how cost grows with
+//! flows, workers and nodes.
 
-use crate::report::{Summary, targets};
+use crate::report::{Entry, Summary, targets};
 use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;
@@ -38,52 +39,146 @@ pub fn ratios(summary: &Summary) -> String {
     picture(40.0 + rows.len() as f64 * ROW + 20.0, title, &body)
 }
 
+/// One line of a picture: its colour, whether it is dashed, and a value for each place
+/// on the axis that was measured.
+struct Line {
+    name: String,
+    colour: &'static str,
+    dashed: bool,
+    values: Vec<Option<f64>>,
+}
+
+const COLOURS: [&str; 2] = ["#24618e", "#2c7d4f"];
+
 /// Nanoseconds per frame by active flows: ours and the peer, for each direction.
 #[must_use]
 pub fn growth(summary: &Summary) -> Option<String> {
     const SIZES: [&str; 3] = ["32k", "1m", "10m"];
-    const LINES: [(&str, &str); 2] = [("translate_in", "#24618e"), ("translate_out", "#2c7d4f")];
+    let mut lines = Vec::new();
+    for (bench, colour) in ["translate_in", "translate_out"].into_iter().zip(COLOURS) {
+        let entries = || SIZES.map(|size| summary.get(&format!("{bench}_{size}")));
+        lines.extend(both(bench, colour, entries().into_iter(), |v| 1e9 / v));
+    }
+    let axis = SIZES.map(|size| format!("{size} active flows"));
+    let title = "ns per frame, one core, by active flows: whole line ours, dashed the peer";
+    curves(title, &axis, &lines)
+}
+
+/// The ratio by the cluster's size, whose frames all come to each node: sizes are measured
+/// minutes apart, so that their absolute numbers do not compare.
+#[must_use]
+pub fn cluster(summary: &Summary) -> Option<String> {
+    const SIZES: [u16; 6] = [2, 4, 8, 16, 32, 64];
+    let entries = SIZES.map(|n| summary.get(&format!("cluster_{n}")));
+    let line = |name: &str, dashed, value: fn(&Entry) -> f64| Line {
+        name: name.into(),
+        colour: COLOURS[0],
+        dashed,
+        values: entries.map(|e| e.map(value)).into(),
+    };
+    let lines = [
+        line("median", false, |e| e.ratio),
+        line("smallest", true, |e| e.ratio_min),
+        line("largest", true, |e| e.ratio_max),
+    ];
+    let axis = SIZES.map(|n| format!("{n} nodes"));
+    let title = "ours / testpmd macswap by nodes of the cluster, each owning as much";
+    curves(title, &axis, &lines)
+}
+
+/// Frames per second by workers, each with a core and a queue of its own.
+#[must_use]
+pub fn workers(summary: &Summary) -> Option<String> {
+    let e = summary.get("scale")?;
+    let line = |name: &str, dashed, values: [f64; 2]| Line {
+        name: name.into(),
+        colour: COLOURS[0],
+        dashed,
+        values: values.map(|v| Some(v / 1e6)).into(),
+    };
+    let lines = [
+        line("translate_in", false, [e.peer, e.ours]),
+        line("twice the first", true, [e.peer, 2.0 * e.peer]),
+    ];
+    let axis = ["1 worker", "2 workers"].map(str::to_owned);
+    curves("million frames per second by workers", &axis, &lines)
+}
+
+/// All pictures that the summary has numbers for, by the names of their files.
+#[must_use]
+pub fn all(summary: &Summary) -> Vec<(&'static str, String)> {
+    let mut pictures = vec![("ratios.svg", ratios(summary))];
+    for (name, picture) in [
+        ("growth.svg", growth(summary)),
+        ("cluster.svg", cluster(summary)),
+        ("workers.svg", workers(summary)),
+    ] {
+        pictures.extend(picture.map(|p| (name, p)));
+    }
+    pictures
+}
+
+/// Ours and the peer's of the same entries.
+fn both<'a>(
+    name: &str,
+    colour: &'static str,
+    entries: impl Iterator<Item = Option<&'a Entry>> + Clone,
+    value: impl Fn(f64) -> f64,
+) -> [Line; 2] {
+    [false, true].map(|peer| Line {
+        name: format!("{name}{}", if peer { ", peer" } else { "" }),
+        colour,
+        dashed: peer,
+        values: entries
+            .clone()
+            .map(|e| e.map(|e| value(if peer { e.peer } else { e.ours })))
+            .collect(),
+    })
+}
+
+/// Lines over the places of an axis, from 0 up; nothing where there are no numbers.
+fn curves(title: &str, axis: &[String], lines: &[Line]) -> Option<String> {
     let (height, foot) = (360.0, 310.0);
-    let mut points = Vec::new();
-    for (bench, colour) in LINES {
-        for (i, size) in SIZES.iter().enumerate() {
-            let e = summary.get(&format!("{bench}_{size}"));
-            points.extend(e.map(|e| (bench, colour, i, 1e9 / e.ours, 1e9 / e.peer)));
-        }
-    }
-    let top = points.iter().map(|p| p.3.max(p.4)).reduce(f64::max)? * 1.15;
-    let x = |i: usize| LEFT + i as f64 * 220.0;
-    let y = |ns: f64| foot - ns / top * (foot - 50.0);
+    let values = lines.iter().flat_map(|l| l.values.iter().flatten());
+    let top = values.copied().reduce(f64::max)? * 1.15;
+    let step = (WIDTH - LEFT - 80.0) / (axis.len().max(2) - 1) as f64;
+    let x = |i: usize| LEFT + i as f64 * step;
+    let y = |v: f64| foot - v / top * (foot - 50.0);
     let mut body = String::new();
-    for (i, size) in SIZES.iter().enumerate() {
-        body += &text(x(i), foot + 20.0, "middle", &format!("{size} active flows"));
+    for (i, place) in axis.iter().enumerate() {
+        body += &text(x(i), foot + 20.0, "middle", place);
     }
-    for (k, (bench, colour)) in LINES.into_iter().enumerate() {
-        let own: Vec<_> = points.iter().filter(|p| p.0 == bench).collect();
-        for (peer, dash) in [(false, ""), (true, "6 4")] {
-            let value = |p: &(&str, &str, usize, f64, f64)| if peer { p.4 } else { p.3 };
-            let path: Vec<String> = own
-                .iter()
-                .map(|p| format!("{:.1},{:.1}", x(p.2), y(value(p))))
-                .collect();
-            let _ = writeln!(
-                body,
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>",
-                path.join(" ")
-            );
-            for p in &own {
-                let label = format!("{:.0}", value(p));
-                body += &text(x(p.2) + 6.0, y(value(p)) - 6.0, "start", &label);
-            }
-        }
+    for (k, l) in lines.iter().enumerate() {
+        let points: Vec<(f64, f64, f64)> = (l.values.iter().enumerate())
+            .filter_map(|(i, v)| v.map(|v| (x(i), y(v), v)))
+            .collect();
+        let path: Vec<String> = points
+            .iter()
+            .map(|(x, y, _)| format!("{x:.1},{y:.1}"))
+            .collect();
+        let (colour, dash) = (l.colour, if l.dashed { "6 4" } else { "" });
         let _ = writeln!(
             body,
-            "<rect x=\"10\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>",
-            50 + k * 20
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" \
+             stroke-dasharray=\"{dash}\"/>",
+            path.join(" ")
         );
-        body += &text(28.0, 61.0 + k as f64 * 20.0, "start", bench);
+        for (x, y, v) in points {
+            let digits = match v {
+                v if v < 1.0 => 2,
+                v if v < 10.0 => 1,
+                _ => 0,
+            };
+            body += &text(x + 6.0, y - 6.0, "start", &format!("{v:.digits$}"));
+        }
+        let at = 50.0 + k as f64 * 20.0;
+        let _ = writeln!(
+            body,
+            "<line x1=\"10\" y1=\"{at}\" x2=\"30\" y2=\"{at}\" stroke=\"{colour}\" \
+             stroke-width=\"2\" stroke-dasharray=\"{dash}\"/>"
+        );
+        body += &text(36.0, at + 4.0, "start", &l.name);
     }
-    let title = "ns per frame, one core: whole line ours, dashed the peer of the same run";
     Some(picture(height, title, &body))
 }
 
@@ -111,4 +206,29 @@ fn line(x1: f64, y1: f64, x2: f64, y2: f64, stroke: &str) -> String {
         "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" \
          stroke=\"{stroke}\" stroke-width=\"2\"/>\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_of_what_was_measured() {
+        let mut summary = Summary::new();
+        assert_eq!(all(&summary).len(), 1);
+        let entry = Entry::of(&[(2e7, 4e7)], "frames/s", "x");
+        for name in ["cluster_2", "cluster_64", "scale", "translate_in_1m"] {
+            summary.insert(name.into(), entry.clone());
+        }
+        let pictures = all(&summary);
+        assert_eq!(pictures.len(), 4);
+        // 50 ns of ours and 25 of the peer, at one place of the axis.
+        let (_, growth) = &pictures[1];
+        assert_eq!(growth.matches(">50<").count(), 1);
+        assert_eq!(growth.matches(">25<").count(), 1);
+        // Median and spread of the ratio, at both ends.
+        let (_, cluster) = &pictures[2];
+        assert_eq!(cluster.matches(">0.50<").count(), 6);
+        assert_eq!(cluster.matches("<polyline").count(), 3);
+    }
 }

@@ -52,7 +52,8 @@ impl Testpmd {
         for device in &spec.devices {
             c.args(["--vdev", device]);
         }
-        c.args(["--", "-i", "--forward-mode", spec.mode])
+        // What waits in its ports when it starts belongs to somebody.
+        c.args(["--", "-i", "--no-flush-rx", "--forward-mode", spec.mode])
             .arg(format!("--total-num-mbufs={}", spec.mbufs));
         if let Some(room) = spec.room {
             c.arg(format!("--mbuf-size={room}"));

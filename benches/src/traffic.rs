@@ -9,6 +9,7 @@ use crate::report::Entry;
 use crate::rounds::{Plan, Side, compare};
 use crate::testpmd::{self, Testpmd};
 use anyhow::{Result, ensure};
+use dts_core::drops::Drop as Reason;
 use dts_core::frame::Port;
 use dts_core::key::Addr;
 use dts_core::steer;
@@ -31,6 +32,9 @@ pub enum Way {
     In,
     /// Frames of the own stack: to the wire.
     Out,
+    /// Frames of a cluster's clients from the wire: the node's share of them to the host,
+    /// those of other nodes' flows dropped.
+    Share,
 }
 
 /// One bench.
@@ -42,19 +46,39 @@ pub struct Traffic {
     pub resident: u32,
     /// Flows to which the frames belong.
     pub active: u32,
+    /// Nodes of the cluster.
+    pub members: u16,
 }
 
 impl Traffic {
+    /// In a cluster of three.
+    #[must_use]
+    pub fn new(way: Way, resident: u32, active: u32) -> Self {
+        Self {
+            way,
+            resident,
+            active,
+            members: 3,
+        }
+    }
+
+    /// The same in a cluster of so many nodes.
+    #[must_use]
+    pub fn in_cluster_of(mut self, members: u16) -> Self {
+        self.members = members;
+        self
+    }
+
     fn port(&self) -> Port {
         match self.way {
             Way::Out => Port::WireHost,
-            Way::Discard | Way::In => Port::Wire,
+            Way::Discard | Way::In | Way::Share => Port::Wire,
         }
     }
 
     fn peer_mode(&self) -> &'static str {
         match self.way {
-            Way::Discard => "macswap",
+            Way::Discard | Way::Share => "macswap",
             Way::In | Way::Out => "csum",
         }
     }
@@ -73,7 +97,7 @@ impl Traffic {
     fn frame(&self, n: u32) -> Vec<u8> {
         match self.way {
             Way::Discard => flows::bare_ack(n),
-            Way::In => flows::client_ack(n),
+            Way::In | Way::Share => flows::client_ack(n),
             Way::Out => flows::server_ack(n),
         }
     }
@@ -81,39 +105,46 @@ impl Traffic {
     /// What a node without workers, frames and memory would be started with.
     fn spec(&self) -> node::Spec {
         node::Spec {
-            devices: Port::ALL.map(node::sink),
-            cores: vec![1],
-            queues: 1,
             mbufs: self.active + SPARE,
             room: self.room(),
-            hugepages: false,
             megabytes: self.megabytes(self.active),
-            resident: self.resident,
-            room_for: self.resident,
+            members: self.members,
+            ..node::Spec::plain(self.resident, 0)
+        }
+    }
+
+    /// Of the active flows those that the node serves: with [`Way::Share`] as many as a
+    /// node of the cluster owns.
+    fn served(&self) -> u32 {
+        match self.way {
+            Way::Discard => 0,
+            Way::In | Way::Out => self.active,
+            Way::Share => self.active / u32::from(self.members),
+        }
+    }
+
+    fn lookups(&self) -> String {
+        match self.served() {
+            0 => "misses".into(),
+            all if all == self.active => "hits".into(),
+            some => format!("{some} hits, {} misses", self.active - some),
         }
     }
 
     /// The flows of the frames, in an order without a pattern.
     fn active_flows(&self) -> Result<Vec<u32>> {
-        Ok(match self.way {
-            Way::In | Way::Out => {
-                // Any of those that are resident: a regular step through them would meet
-                // few of a cache's sets.
-                let mut any = flows::shuffled(self.resident);
-                any.truncate(self.active as usize);
-                any
-            }
-            Way::Discard => {
-                let view = node::view(&self.spec(), [[2; 6], [4; 6]])?;
-                let others: Vec<u32> = flows::owned(&view, self.resident, false)
-                    .take(self.active as usize)
-                    .collect();
-                flows::shuffled(self.active)
-                    .into_iter()
-                    .map(|n| others[n as usize])
-                    .collect()
-            }
-        })
+        let served = self.served();
+        let mut all = flows::spread(served.max(1), self.resident);
+        all.truncate(served as usize);
+        if served < self.active {
+            let view = node::view(&self.spec(), [[2; 6], [4; 6]])?;
+            let others = flows::owned(&view, self.resident, false);
+            all.extend(others.take((self.active - served) as usize));
+            // One kind among the other, without a pattern.
+            let order = flows::shuffled(self.active).into_iter();
+            all = order.map(|n| all[n as usize]).collect();
+        }
+        Ok(all)
     }
 
     /// The bench beside `dpdk-testpmd`.
@@ -138,12 +169,14 @@ impl Traffic {
             megabytes: spec.megabytes,
         };
         let mut peer = Peer(Testpmd::start(&peer)?);
-        let mut ours = Ours::start(&spec, self.way)?;
+        let mut ours = Ours::start(&spec, self)?;
         let rounds = compare(&mut ours, &mut peer, plan)?;
         let name = format!("dpdk-testpmd {}", self.peer_mode());
         Ok(Entry::of(&rounds, "frames/s", &name)
             .with("resident", self.resident)
             .with("active", self.active)
+            .with("lookups", self.lookups())
+            .with("members", self.members)
             .with("frame_bytes", self.frame(0).len())
             .with("hugepages", spec.hugepages)
             .with("buffer_bytes", spec.room.unwrap_or(USUAL_ROOM)))
@@ -180,13 +213,45 @@ impl Traffic {
         two.devices[self.port().index()] = device(self.port(), &[&halves[0], &halves[1]]);
         (two.cores, two.queues) = (vec![0, 1], 2);
         two.megabytes *= 2;
-        let mut ours = Ours::start(&two, self.way)?;
-        let mut peer = Ours::start(&one, self.way)?;
+        let mut ours = Ours::start(&two, self)?;
+        let mut peer = Ours::start(&one, self)?;
         let rounds = compare(&mut ours, &mut peer, plan)?;
         Ok(Entry::of(&rounds, "frames/s", "dtsd with one worker")
             .with("resident", self.resident)
             .with("active", self.active)
+            .with("lookups", self.lookups())
             .with("hugepages", one.hugepages))
+    }
+}
+
+impl Traffic {
+    /// Frames that went where they belong. All must: a bench of a node that drops for
+    /// another reason measures nothing.
+    fn check(&self, done: &Counts) -> Result<u64> {
+        let came = done.rx[self.port().index()];
+        let to_host = done.tx[Port::WireHost.index()];
+        let unknown = done.dropped(Reason::NoFlow);
+        let went = match self.way {
+            Way::Out => done.tx[Port::Wire.index()],
+            Way::In => to_host,
+            Way::Discard => unknown,
+            Way::Share => to_host + unknown,
+        };
+        // Counters are published between two turns of the loop.
+        let slack = 256 + came / 1_000;
+        ensure!(
+            went.abs_diff(came) <= slack,
+            "{came} frames came and {went} went where they belong: {:?}",
+            done.drops
+        );
+        // The capture is replayed as a whole, but for the last time.
+        let active = u64::from(self.active);
+        let served = came * u64::from(self.served()) / active;
+        ensure!(
+            self.way != Way::Share || to_host.abs_diff(served) <= slack + active,
+            "{came} frames came and {to_host} went to the host, not {served}"
+        );
+        Ok(went)
     }
 }
 
@@ -204,7 +269,7 @@ pub fn device(port: Port, captures: &[&Capture]) -> String {
 #[derive(Debug)]
 pub struct Ours {
     node: Node,
-    way: Way,
+    traffic: Traffic,
     first: Option<Counts>,
 }
 
@@ -213,40 +278,16 @@ impl Ours {
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(spec: &node::Spec, way: Way) -> Result<Self> {
+    pub fn start(spec: &node::Spec, traffic: &Traffic) -> Result<Self> {
         Ok(Self {
             node: Node::start(spec)?,
-            way,
+            traffic: *traffic,
             first: None,
         })
     }
 
-    /// Every frame must have gone where it belongs: a bench of a node that drops for
-    /// another reason measures nothing.
     fn check(&self, before: &Counts, now: &Counts) -> Result<u64> {
-        let (from, to) = match self.way {
-            Way::Out => (Port::WireHost, Some(Port::Wire)),
-            Way::In => (Port::Wire, Some(Port::WireHost)),
-            Way::Discard => (Port::Wire, None),
-        };
-        let came = now.rx[from.index()] - before.rx[from.index()];
-        let went = match to {
-            Some(port) => now.tx[port.index()] - before.tx[port.index()],
-            None => {
-                let dropped = |c: &Counts| {
-                    let entry = c.drops.iter().find(|(name, _)| name == "no_flow");
-                    entry.map_or(0, |(_, n)| *n)
-                };
-                dropped(now) - dropped(before)
-            }
-        };
-        // Counters are published between two turns of the loop.
-        ensure!(
-            went.abs_diff(came) <= 256 + came / 1_000,
-            "{came} frames came and {went} went where they belong: {:?}",
-            now.drops
-        );
-        Ok(went)
+        self.traffic.check(&now.since(before))
     }
 }
 
@@ -289,14 +330,46 @@ impl Side for Peer {
 /// # Errors
 /// The node does not start.
 pub fn memory(flows: u32) -> Result<Entry> {
-    let t = Traffic {
-        way: Way::In,
-        resident: flows,
-        active: 1,
-    };
+    let t = Traffic::new(Way::In, flows, 1);
     let node = Node::start(&t.spec())?;
     let bytes = node.ready.bytes as f64 / f64::from(flows);
     let (goal, floor) = (128.0, 192.0);
     let entry = Entry::of(&[(bytes, floor)], "bytes/FCB", "the floor");
-    Ok(entry.with("resident", flows).with("goal", goal))
+    Ok(entry
+        .with("resident", flows)
+        .with("active", 0)
+        .with("lookups", "none")
+        .with("goal", goal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_frames_is_the_nodes_own() {
+        let t = Traffic::new(Way::Share, 10_000, 640).in_cluster_of(64);
+        let flows = t.active_flows().unwrap();
+        assert_eq!(flows.len(), 640);
+        assert_eq!(flows.iter().filter(|&&n| n < 10_000).count(), 10);
+        assert!(flows[..320].iter().any(|&n| n < 10_000));
+        assert_eq!(t.lookups(), "10 hits, 630 misses");
+        let t = Traffic::new(Way::Discard, 10_000, 64);
+        assert!(t.active_flows().unwrap().iter().all(|&n| n >= 10_000));
+    }
+
+    #[test]
+    fn frames_that_go_elsewhere_are_found() {
+        let t = Traffic::new(Way::Share, 10_000, 64).in_cluster_of(4);
+        let mut c = Counts::default();
+        c.rx[Port::Wire.index()] = 1_000_000;
+        c.tx[Port::WireHost.index()] = 250_000;
+        c.drops = vec![("no_flow".into(), 750_000)];
+        assert_eq!(t.check(&c).unwrap(), 1_000_000);
+        c.drops[0].1 -= 2_000;
+        t.check(&c).unwrap_err();
+        c.drops[0].1 = 760_000;
+        c.tx[Port::WireHost.index()] = 240_000;
+        t.check(&c).unwrap_err();
+    }
 }

@@ -37,6 +37,10 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_stats_get",
     "rte_eth_stats_reset",
     "rte_eth_tx_queue_setup",
+    "rte_hash_add_key_with_hash",
+    "rte_hash_create",
+    "rte_hash_free",
+    "rte_hash_lookup_with_hash_bulk",
     "rte_log_set_global_level",
     "rte_mempool_avail_count",
     "rte_mempool_free",
@@ -57,6 +61,7 @@ const TYPES: &[&str] = &[
     "rte_eth_dev_info",
     "rte_eth_stats",
     "rte_ether_addr",
+    "rte_hash_parameters",
 ];
 
 /// Structures that are only passed by pointer. An `rte_mbuf`'s fields are
@@ -67,6 +72,7 @@ const OPAQUE: &[&str] = &[
     "rte_bus",
     "rte_class",
     "rte_device",
+    "rte_hash",
     "rte_mbuf",
     "rte_mempool",
     "rte_memzone",

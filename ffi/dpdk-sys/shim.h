@@ -15,6 +15,7 @@
 #include <rte_ethdev.h>
 #include <rte_ether.h>
 #include <rte_gso.h>
+#include <rte_hash.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
@@ -93,6 +94,7 @@ static const uint32_t DTS_PKTMBUF_HEADROOM = RTE_PKTMBUF_HEADROOM;
 static const uint32_t DTS_MEMPOOL_CACHE_MAX = RTE_MEMPOOL_CACHE_MAX_SIZE;
 static const uint32_t DTS_ETH_NAME_MAX = RTE_ETH_NAME_MAX_LEN;
 static const uint16_t DTS_MAX_ETHPORTS = RTE_MAX_ETHPORTS;
+static const uint32_t DTS_HASH_BULK_MAX = RTE_HASH_LOOKUP_BULK_MAX;
 static const uint32_t DTS_MAX_RING_SIZE = RTE_RING_SZ_MASK;
 static const uint32_t DTS_RING_MP_SC_EXACT = RING_F_SC_DEQ | RING_F_EXACT_SZ;
 

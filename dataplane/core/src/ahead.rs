@@ -116,14 +116,29 @@ fn lengths_agree(h: &[u8; FIXED], head: &[u8]) -> bool {
     header >= 20 && 20 + header <= total && 14 + total <= head.len()
 }
 
-/// It bears no options but timestamps.
-#[inline]
-fn is_plain_tcp4(h: &[u8; FIXED], head: &[u8]) -> bool {
-    match h[46] >> 4 {
-        5 => true,
-        8 => head.get(FIXED..FIXED + 4) == Some(&[kind::NOP, kind::NOP, kind::TIMESTAMPS, 10]),
-        _ => false,
+/// Bytes of headers with timestamps.
+pub(crate) const WITH_TS: usize = FIXED + 12;
+
+/// The number of SACK blocks in the options of a frame whose lengths agree, where it bears
+/// none others but timestamps before them, aligned (RFC 7323, appendix A).
+#[inline(always)]
+pub(crate) fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<usize> {
+    let header = usize::from(h[46] >> 4) * 4;
+    if header == 20 {
+        return Some(0);
     }
+    let ts = head.get(FIXED..)?.first_chunk::<4>()?;
+    if header < 32 || *ts != [kind::NOP, kind::NOP, kind::TIMESTAMPS, 10] {
+        return None;
+    }
+    if header == 32 {
+        return Some(0);
+    }
+    // One to three blocks, two NOPs before them.
+    let blocks = header.checked_sub(36)? / 8;
+    let sack = head.get(WITH_TS..)?.first_chunk::<4>()?;
+    let right = [kind::NOP, kind::NOP, kind::SACK, 2 + 8 * blocks as u8];
+    (header == 36 + 8 * blocks && blocks > 0 && *sack == right).then_some(blocks)
 }
 
 impl Shard {
@@ -153,7 +168,7 @@ impl Shard {
                 a.ports = u32::from_le_bytes([h[34], h[35], h[36], h[37]]);
                 let strange = !intact || h[6..12] == v.wire_mac;
                 if !strange && lengths_agree(h, head) {
-                    a.plain = h[47] & SYN == 0 && is_plain_tcp4(h, head);
+                    a.plain = h[47] & SYN == 0 && usual_options(h, head).is_some();
                     a.usual = h[47] & !PSH == ACK;
                 }
             }

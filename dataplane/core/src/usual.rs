@@ -6,7 +6,7 @@
 //! to be known but its FCB. Whatever else it is takes the long way; a test holds that both
 //! do the same.
 
-use crate::ahead::{Ahead, FIXED};
+use crate::ahead::{Ahead, FIXED, WITH_TS, usual_options};
 use crate::drops::Drop;
 use crate::fcb::{Fcb, State};
 use crate::frame::{Frame, Output, Port};
@@ -18,7 +18,6 @@ use crate::time::{Instant, Stamp};
 use crate::translate::{host_ack, scaled};
 use crate::view::View;
 use crate::wire::checksum::Delta;
-use crate::wire::options::kind;
 use crate::wire::tcp::ACK;
 
 /// Offsets in the frame.
@@ -35,10 +34,6 @@ mod at {
     pub(super) const TS_ECR: usize = 62;
     pub(super) const SACK: usize = 70;
 }
-
-/// Bytes of headers with timestamps, and with a SACK block of these behind them.
-const WITH_TS: usize = FIXED + 12;
-const TS: u32 = u32::from_be_bytes([kind::NOP, kind::NOP, kind::TIMESTAMPS, 10]);
 
 /// What a usual segment says.
 #[derive(Clone, Copy)]
@@ -62,22 +57,11 @@ impl Usual {
         let h = head.first_chunk::<FIXED>()?;
         let header = usize::from(h[at::OFF] >> 4) * 4;
         let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
-        let (mut ts, mut blocks) = (None, 0);
+        let blocks = usual_options(h, head)?;
+        let mut ts = None;
         if header > 20 {
             let o = head.first_chunk::<WITH_TS>()?;
-            if header < 32 || long(o, FIXED) != TS {
-                return None;
-            }
             ts = Some((long(o, at::TS_VAL), long(o, at::TS_ECR)));
-            if header > 32 {
-                // One to three blocks, two NOPs before them.
-                blocks = header.checked_sub(36)? / 8;
-                let sack = head.get(WITH_TS..34 + header)?.first_chunk::<4>()?;
-                let right = [kind::NOP, kind::NOP, kind::SACK, 2 + 8 * blocks as u8];
-                if header != 36 + 8 * blocks || blocks == 0 || *sack != right {
-                    return None;
-                }
-            }
         }
         Some(Self {
             seq: long(h, at::SEQ),

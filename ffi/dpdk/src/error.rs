@@ -111,6 +111,14 @@ pub enum Error {
         /// Why it failed.
         reason: Reason,
     },
+    /// A hash table could not be made.
+    #[error("hash table {name}: {reason}")]
+    HashTable {
+        /// The table's name.
+        name: String,
+        /// Why it failed.
+        reason: Reason,
+    },
     /// A thread could not be registered, or its signals not masked.
     #[error("thread: {0}")]
     Thread(Reason),

@@ -8,6 +8,7 @@
 //!   [`Burst::CAPACITY`] of them: transmit takes what the driver took and leaves
 //!   the rest in it.
 //! * [`Ring`] hands mbufs from many threads to one.
+//! * [`HashTable`] is DPDK's own hash table, as a peer for benchmarks.
 //!
 //! Nothing here is freed while something else still uses it: a port cannot stop
 //! while its queues are out, the EAL cannot be cleaned up under a pool, and a
@@ -17,6 +18,7 @@ mod burst;
 mod eal;
 mod error;
 mod gso;
+mod hash;
 pub mod hotplug;
 pub mod log;
 mod mbuf;
@@ -33,6 +35,7 @@ pub use burst::Burst;
 pub use eal::Eal;
 pub use error::{Error, Reason};
 pub use gso::Gso;
+pub use hash::HashTable;
 pub use mbuf::{Headers, Mbuf, RxChecksum, Segments, TxRequest};
 pub use mempool::{DEFAULT_DATA_ROOM, HEADROOM, Mempool};
 pub use port::{Configured, DevInfo, Link, Port, PortConf, PortId, PortStats, offload};

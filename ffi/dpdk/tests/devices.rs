@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use dpdk::{
-    Burst, DEFAULT_DATA_ROOM, Eal, Error, HEADROOM, Mbuf, Mempool, Port, PortConf, PortId, Ring,
-    RxChecksum, RxQueue, TxQueue, hotplug, log, signals,
+    Burst, DEFAULT_DATA_ROOM, Eal, Error, HEADROOM, HashTable, Mbuf, Mempool, Port, PortConf,
+    PortId, Ring, RxChecksum, RxQueue, TxQueue, hotplug, log, signals,
 };
 
 fn pool(name: &str, count: u32) -> Mempool {
@@ -92,6 +92,7 @@ fn all() {
     pcap_devices();
     port_states();
     threads();
+    hash_table();
 
     let kept = pool("kept", 63);
     let stray = kept.alloc().unwrap();
@@ -100,6 +101,36 @@ fn all() {
     assert_eq!(stray.pkt_len(), 0);
     drop(stray);
     assert!(matches!(eal.cleanup(), Err(Error::InUse(1))));
+}
+
+fn hash_table() {
+    let key = |n: u32| {
+        let mut bytes = [7; 12];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        bytes
+    };
+    let hash = |n: u32| n.wrapping_mul(0x9e37_79b1);
+    let mut table = HashTable::<12>::new("hash", 1024).unwrap();
+    assert!(matches!(
+        HashTable::<12>::new("hash", 1024),
+        Err(Error::HashTable { .. })
+    ));
+    let added: Vec<u32> = (0..1000)
+        .map(|n| table.add(&key(n), hash(n)).unwrap())
+        .collect();
+    assert_eq!(table.add(&key(5), hash(5)), Some(added[5]));
+    // Some are there, most are not.
+    let asked: Vec<u32> = (0..64).map(|n| n * 2_000 % 4_001).collect();
+    let keys: Vec<_> = asked.iter().map(|&n| key(n)).collect();
+    let hashes: Vec<_> = asked.iter().map(|&n| hash(n)).collect();
+    let mut found = [7; 64];
+    assert!(table.find(&keys, &hashes, &mut found));
+    for (n, at) in asked.into_iter().zip(found) {
+        let want = added.get(n as usize).map_or(-1, |&p| p as i32);
+        assert_eq!(at.max(-1), want, "{n}");
+    }
+    assert!(!table.find(&keys, &hashes[1..], &mut found));
+    assert!(!table.find(&[], &[], &mut []));
 }
 
 fn pools() {
