@@ -34,7 +34,7 @@ demo: build ## a three-node cluster, real requests, and a verdict from the clien
 MATRIX := $${CARGO_TARGET_DIR:-target}/release/stackmatrix
 MATRIX_OUT ?= target/matrix
 
-matrix: build ## client stacks x impairments x a handover, beside direct connections (root, about 15 minutes)
+matrix: build ## client stacks x impairments x a handover, beside direct connections (root, about half an hour)
 	rm -rf $(MATRIX_OUT)
 	$(MATRIX) out=$(MATRIX_OUT)
 

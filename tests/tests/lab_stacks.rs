@@ -4,7 +4,7 @@
 
 use dts_tests::lab::{Lab, Setup};
 use dts_tests::stacks::ahead_of_others;
-use dts_tests::stacks::bed::{Bed, HANDSHAKE_OVERLAY, OVERLAY, ping};
+use dts_tests::stacks::bed::{Bed, HANDSHAKE_OVERLAY, OVERLAY, USUAL_CC, ping};
 use dts_tests::stacks::matrix::{self, Cell, Client, Effort, USUAL};
 use dts_tests::stacks::rtt;
 use dts_tests::suite::{self, Group};
@@ -83,7 +83,7 @@ fn stacks_and_impairments_beside_direct(lab: &Lab) {
             client: USUAL,
             wire: wire.clone(),
             link: links[0].clone(),
-            cc: "",
+            cc: USUAL_CC,
         })
         .collect();
     let mut add = |client, wire: usize, link: usize| {
@@ -91,7 +91,7 @@ fn stacks_and_impairments_beside_direct(lab: &Lab) {
             client,
             wire: wires[wire].clone(),
             link: links[link].clone(),
-            cc: "",
+            cc: USUAL_CC,
         });
     };
     add(bare, 0, 0);

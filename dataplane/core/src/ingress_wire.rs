@@ -430,12 +430,16 @@ impl Shard {
         }
         f.confirm(s);
         f.next_hop = next_hop;
+        let window = f.client_window;
         f.observe_client(s, now);
         if s.has(RST) {
             self.revisit(slot);
         }
         let settled = self.slots[slot as usize].dest.is_none();
         if !settled {
+            if self.is_overtaking(slot, &frame, s, window, now) {
+                return;
+            }
             if self.waits(slot, s) {
                 return self.wait(v, slot, &frame, s);
             }

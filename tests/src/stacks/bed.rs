@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const SERVER: &str = "node2";
 /// Where the server listens that is asked directly.
 const DIRECT_PORT: u16 = 8080;
+/// What most servers use. Named, for what a kernel uses by itself is its
+/// builder's choice.
+pub const USUAL_CC: &str = "cubic";
 /// The first client port; every pair of a run has a port of its own.
 const FIRST_PORT: u16 = 10_000;
 static NEXT_PORT: AtomicU16 = AtomicU16::new(FIRST_PORT);
@@ -139,7 +142,7 @@ impl<'a> Bed<'a> {
             lab,
             servers: Vec::new(),
         };
-        bed.serve("");
+        bed.serve(USUAL_CC);
         bed
     }
 
@@ -154,7 +157,7 @@ impl<'a> Bed<'a> {
         self.lab
     }
 
-    /// (Re)starts both servers, with this congestion control (empty: the node's own).
+    /// (Re)starts both servers, with this congestion control.
     ///
     /// # Panics
     /// They do not listen.
@@ -172,15 +175,13 @@ impl<'a> Bed<'a> {
                 &["sysctl", "-q", "-w", &format!("{sysctl}={value}")],
             );
             let records = self.lab.dir(2).join(format!("records-{port}"));
-            let mut arguments = vec![
+            let arguments = [
                 program.to_string_lossy().into_owned(),
                 format!("listen=0.0.0.0:{port}"),
                 format!("records={}", records.display()),
                 format!("node={SERVER}"),
+                format!("cc={cc}"),
             ];
-            if !cc.is_empty() {
-                arguments.push(format!("cc={cc}"));
-            }
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             let running = self.lab.spawn(SERVER, &arguments);
             self.servers.push((running, records));

@@ -160,7 +160,7 @@ pub struct Cell {
     pub wire: (&'static str, Impairment),
     /// The link.
     pub link: (&'static str, Impairment),
-    /// The servers' congestion control; empty for the kernel's own.
+    /// The servers' congestion control.
     pub cc: &'static str,
 }
 
@@ -456,12 +456,12 @@ Time, ms: DTS, direct | Ratio (95 %) | Without the handover | Verdict |\n\
 pub fn line(r: &Result) -> String {
     let range = |e: &Estimate| format!("{:.3} ({:.3} - {:.3})", e.value, e.low, e.high);
     let again = r.again_ratio.as_ref().map_or("-".into(), &range);
-    let cc = if r.cc.is_empty() { "cubic" } else { &r.cc };
     format!(
-        "| {} | {} | {} | {cc} | {} | {:.2}, {:.2} | {again} | {:.0}, {:.0} | {} | {} | {}{} |",
+        "| {} | {} | {} | {} | {} | {:.2}, {:.2} | {again} | {:.0}, {:.0} | {} | {} | {}{} |",
         r.client,
         r.wire,
         r.link,
+        r.cc,
         r.pairs,
         r.service.again,
         r.direct.again,

@@ -4,6 +4,7 @@ use super::answers::{Answer, KEPT};
 use super::before::Before;
 use super::message::{Head, Message, Peer};
 use super::paper::PaperSide;
+use super::round_trip::Overtaking;
 use crate::drops::Drop;
 use crate::fcb::{Agreed, State};
 use crate::frame::{Kept, Output, Port};
@@ -66,6 +67,9 @@ pub struct DestSide {
     pub handshake_done: bool,
     /// SYN-ACKs that the stack owes for a SYN that it was given again.
     pub synacks_due: u32,
+    /// Duplicate acknowledgements of the first answer, as long as the stack has not
+    /// measured anything by it and would be kept from it by them.
+    pub overtaking: Overtaking,
     /// Local segments that wait for the cut over.
     pub egress: Vec<Kept>,
     /// Held client payload that the stack was given around the cut over, so that
@@ -116,6 +120,7 @@ impl DestSide {
             tries: 0,
             handshake_done: false,
             synacks_due: 0,
+            overtaking: Overtaking::Measured,
             egress: Vec::new(),
             given: Vec::new(),
             ended: None,
@@ -145,6 +150,7 @@ impl DestSide {
     pub(crate) fn is_quiet(&self) -> bool {
         self.phase == Phase::Served
             && self.handshake_done
+            && self.overtaking.until().is_none()
             && self.filling.is_none()
             && self.paper.is_none()
             && self.before.told.is_empty()
@@ -550,6 +556,7 @@ impl Shard {
             Some(t) => self.wake(slot, t),
             None => {}
         }
+        self.overtaking_timer(v, slot, now, out);
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };

@@ -5,6 +5,7 @@
 use super::dest::{DestSide, Phase};
 use super::message::{Head, Peer};
 use super::replay::ClientSegment;
+use super::round_trip::Overtaking;
 use crate::drops::Drop;
 use crate::fcb::State;
 use crate::frame::{Output, Port};
@@ -214,6 +215,7 @@ impl Shard {
             tries: 0,
             handshake_done: true,
             synacks_due: 0,
+            overtaking: Overtaking::Measured,
             egress: Vec::new(),
             given: Vec::new(),
             ended: None,

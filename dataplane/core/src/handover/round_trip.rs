@@ -11,15 +11,24 @@
 //! acknowledgement of an answer completes the handshake; but where the client was still
 //! sending when its connection moved, its next segments come at once, and the stack must
 //! not measure those.
+//!
+//! Such a stack measures its first answer. Without SACK, three duplicate acknowledgements
+//! make it send the answer's first segment again, and then it may not take the time
+//! (Karn's rule), nor knows any for a round trip to come; a congestion control that paces
+//! does not until then. Where the segment was only overtaken, its acknowledgement is close
+//! behind: duplicates of the first answer wait for it a little.
 
 use super::dest::DestSide;
-use crate::frame::Output;
+use super::source::segment;
+use crate::drops::Drop;
+use crate::fcb::State;
+use crate::frame::{Frame, Kept, Output};
 use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::time::{Instant, Span};
 use crate::view::View;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{ACK, Segment};
 use dts_proto::block::Replay;
 
 /// A segment that comes by this share of the round trip too early is no early one.
@@ -30,6 +39,42 @@ const TOLERANCE: u64 = 8;
 const TOLD_LEAST_US: u32 = 1_000;
 
 const MILLISECOND: u64 = 1_000_000;
+
+/// A segment is taken for lost rather than overtaken when its duplicate acknowledgements
+/// are this share of the round trip old: the reordering window of RFC 8985, section 6.2.
+const REORDERING: u64 = 4;
+
+/// Duplicate acknowledgements that wait at most: more segments than most initial windows
+/// have.
+const OVERTAKING_MOST: u8 = 64;
+
+/// Whether the stack has a round-trip time, and what must not keep it from taking one.
+#[derive(Debug)]
+pub enum Overtaking {
+    /// It has one, or takes it from the handshake.
+    Measured,
+    /// It has none, and no acknowledgement of its answer has come.
+    Unmeasured,
+    /// Only duplicate ones have.
+    Waiting {
+        /// The first one. A client without timestamps and SACK says the same each time.
+        frame: Kept,
+        /// How many came.
+        count: u8,
+        /// The stack is given them then.
+        until: Instant,
+    },
+}
+
+impl Overtaking {
+    /// When those that wait are given to the stack, if any wait.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        match self {
+            Self::Waiting { until, .. } => Some(*until),
+            Self::Measured | Self::Unmeasured => None,
+        }
+    }
+}
 
 impl DestSide {
     /// Whether the filter completes the handshake and tells the round-trip time by it.
@@ -97,7 +142,112 @@ impl Shard {
         // As `cut_over` set `due`.
         if (d.due - now).0 > patience(rtt).0 / TOLERANCE {
             d.synacks_due += 1;
+            if !d.state.sack {
+                d.overtaking = Overtaking::Unmeasured;
+            }
             self.replay_syn(v, slot, out);
+        }
+    }
+
+    /// Whether a client's segment is a duplicate acknowledgement of the first answer that
+    /// waits for a better one; it is kept then. `window` is what the client said before.
+    pub(crate) fn is_overtaking<F: Frame>(
+        &mut self,
+        slot: u32,
+        frame: &F,
+        s: &Segment,
+        window: u16,
+        now: Instant,
+    ) -> bool {
+        let f = &mut self.slots[slot as usize];
+        // Not `c_nxt`, which stays behind where a body was reordered.
+        let (low, high, next, rtt) = (f.s_low, f.s_nxt, f.c_high, f.rtt);
+        let Some(d) = f.dest.as_mut() else {
+            return false;
+        };
+        if matches!(d.overtaking, Overtaking::Measured) || !s.has(ACK) {
+            return false;
+        }
+        if seq::lt(low, s.ack) {
+            // The stack measures this one. It is newer than those that wait.
+            self.forget_duplicates(slot);
+            return false;
+        }
+        // As RFC 5681 has it, section 2. With anything else in it, it is for the stack.
+        let duplicate = s.flags == ACK
+            && s.is_empty()
+            && (s.seq, s.ack, s.window) == (next, low, window)
+            && seq::lt(low, high);
+        if !duplicate {
+            return false;
+        }
+        match &mut d.overtaking {
+            Overtaking::Waiting { count, until, .. } => {
+                *count = count.saturating_add(1);
+                if *count >= OVERTAKING_MOST {
+                    *until = now;
+                    self.wake(slot, now);
+                }
+            }
+            other => {
+                let until = now + Span(rtt.0 / REORDERING);
+                *other = Overtaking::Waiting {
+                    frame: Kept::of(frame),
+                    count: 1,
+                    until,
+                };
+                self.wake(slot, until);
+            }
+        }
+        true
+    }
+
+    /// Gives the stack the duplicate acknowledgements that have waited long enough.
+    pub(crate) fn overtaking_timer<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        let served = f.state == State::Served;
+        let Some(d) = f.dest.as_mut() else { return };
+        let Some(until) = d.overtaking.until() else {
+            return;
+        };
+        if now < until {
+            return self.wake(slot, until);
+        }
+        if !served {
+            // A frozen stack is given nothing; the client says it again.
+            return self.forget_duplicates(slot);
+        }
+        let waiting = std::mem::replace(&mut d.overtaking, Overtaking::Measured);
+        let Overtaking::Waiting { frame, count, .. } = waiting else {
+            return;
+        };
+        let Some(s) = segment(&frame.bytes) else {
+            return;
+        };
+        for _ in 0..count {
+            match frame.again(out) {
+                Some(copy) => self.forward(v, slot, copy, &s, out),
+                None => self.drop_frame(Drop::NoBuffer),
+            }
+        }
+    }
+
+    /// The duplicate acknowledgements that wait are of no use any more.
+    fn forget_duplicates(&mut self, slot: u32) {
+        let Some(d) = self.slots[slot as usize].dest.as_mut() else {
+            return;
+        };
+        let waiting = std::mem::replace(&mut d.overtaking, Overtaking::Measured);
+        if let Overtaking::Waiting { count, .. } = waiting {
+            for _ in 0..count {
+                self.drop_frame(Drop::HoldStale);
+            }
         }
     }
 }

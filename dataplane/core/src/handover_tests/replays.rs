@@ -3,6 +3,7 @@
 use super::*;
 use crate::histogram::Histogram;
 use crate::time::Span;
+use crate::wire::edit::Edit;
 
 #[test]
 fn fast_open_replay_end_to_end_at_every_wrap() {
@@ -153,7 +154,11 @@ fn the_client_gets_its_ack_at_cut_over_unless_it_has_it() {
 
 /// The same flow without timestamps, up to the cut over.
 fn served_without_timestamps() -> Pair {
-    let (mut p, synack) = Pair::frozen_without_timestamps();
+    served_bare(true)
+}
+
+fn served_bare(sack: bool) -> Pair {
+    let (mut p, synack) = Pair::frozen_bare(sack);
     p.splice_to(2);
     p.link();
     let syn = p.b.one(Port::WireHost).seg;
@@ -231,6 +236,84 @@ fn a_segment_that_took_the_round_trip_completes_the_handshake_alone() {
         p.b.rx(Port::Wire, more);
         assert_eq!(p.b.one(Port::WireHost).payload, b"body");
     }
+}
+
+/// A pure acknowledgement by the client.
+fn pure(p: &Pair, ack: u32, window: u16) -> Vec<u8> {
+    let mut f = client(p.k() + 4, ack, ACK, Build::default(), b"");
+    let l4 = seen(&f).seg.l4;
+    Edit::of(&mut f, l4).window(window).finish();
+    f
+}
+
+/// As far as an answer of three segments, by a stack that could not measure anything.
+fn answered_unmeasured(sack: bool) -> Pair {
+    let mut p = served_bare(sack);
+    // As on any wire where segments overtake each other, those of the body do.
+    p.b.pass(15);
+    for (at, part) in [(2, b"dy"), (0, b"bo")] {
+        let more = client(p.k() + at, 9001, ACK | PSH, Build::default(), part);
+        p.b.rx(Port::Wire, more);
+    }
+    let given = p.b.tx(Port::WireHost);
+    assert_eq!(given.len(), 3, "the SYN again, and the body");
+    for i in 0..3 {
+        let f = host(8080, 51 + i, p.k() + 4, ACK, 510, Build::default(), b"a");
+        p.b.rx(Port::WireHost, f);
+    }
+    assert!(!p.b.tx(Port::Wire).is_empty());
+    p
+}
+
+/// Three of them would make the stack send its first segment again, and what was sent
+/// twice gives no round-trip time.
+#[test]
+fn duplicates_of_the_first_answer_wait_for_what_was_overtaken() {
+    let mut p = answered_unmeasured(false);
+    for _ in 0..3 {
+        let f = pure(&p, 9001, 502);
+        p.b.rx(Port::Wire, f);
+        p.b.pass(1);
+    }
+    assert!(p.b.tx(Port::WireHost).is_empty());
+    let f = pure(&p, 9004, 502);
+    p.b.rx(Port::Wire, f);
+    assert_eq!(p.b.one(Port::WireHost).seg.ack, 54, "and nothing before it");
+    // From here on the stack has a round-trip time.
+    let f = pure(&p, 9004, 502);
+    p.b.rx(Port::Wire, f);
+    assert_eq!(p.b.one(Port::WireHost).seg.ack, 54);
+}
+
+#[test]
+fn duplicates_of_a_lost_first_answer_wait_no_longer_than_reordering_lasts() {
+    let mut p = answered_unmeasured(false);
+    for _ in 0..2 {
+        let f = pure(&p, 9001, 502);
+        p.b.rx(Port::Wire, f);
+    }
+    p.b.pass(4);
+    assert!(p.b.tx(Port::WireHost).is_empty());
+    // A quarter of 20 ms.
+    p.b.pass(2);
+    let given = p.b.tx(Port::WireHost);
+    assert_eq!(given.len(), 2);
+    assert!(given.iter().all(|f| seen(f).seg.ack == 51));
+    let f = pure(&p, 9001, 502);
+    p.b.rx(Port::Wire, f);
+    assert_eq!(p.b.one(Port::WireHost).seg.ack, 51, "none waits any more");
+}
+
+#[test]
+fn only_duplicates_wait_and_only_without_sack() {
+    let mut p = answered_unmeasured(false);
+    let f = pure(&p, 9001, 501);
+    p.b.rx(Port::Wire, f);
+    assert_eq!(p.b.one(Port::WireHost).seg.ack, 51, "it tells a window");
+    let mut p = answered_unmeasured(true);
+    let f = pure(&p, 9001, 502);
+    p.b.rx(Port::Wire, f);
+    assert_eq!(p.b.one(Port::WireHost).seg.ack, 51);
 }
 
 #[test]

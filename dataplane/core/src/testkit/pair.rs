@@ -134,8 +134,14 @@ impl Pair {
 
     /// The same without timestamps, and the options of its SYN-ACKs.
     pub fn frozen_without_timestamps() -> (Self, Build) {
+        Self::frozen_bare(true)
+    }
+
+    /// The same without timestamps, with SACK or not.
+    pub fn frozen_bare(sack: bool) -> (Self, Build) {
         let bare = |o: Build| Build {
             timestamps: None,
+            sack_permitted: sack,
             ..o
         };
         let (syn, synack) = (bare(syn_opts(100)), bare(synack_opts(5000, 100)));
