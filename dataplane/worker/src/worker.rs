@@ -71,8 +71,7 @@ fn look_ahead(
     ahead: &mut [Ahead; Burst::CAPACITY],
 ) {
     for (mbuf, a) in burst.iter().zip(ahead.iter_mut()) {
-        let intact =
-            mbuf.is_plain() || (!mbuf.is_bad() && (own_stack || mbuf.is_finished()));
+        let intact = mbuf.is_plain() || (!mbuf.is_bad() && (own_stack || mbuf.is_finished()));
         *a = shard.look(view, port, mbuf.data(), intact);
     }
     shard.look_on(view, &mut ahead[..burst.len()]);
