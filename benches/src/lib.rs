@@ -2,12 +2,14 @@
 //!
 //! [`traffic`] and the modules beside it measure; [`node`] is a node's data plane in a
 //! process of its own, [`testpmd`] its peer; [`rounds`] lets them take turns, and
-//! [`report`] writes down what came out.
+//! [`report`] writes down what came out. [`instructions`] are counted, not timed.
 
 pub mod capture;
+pub mod counted;
 pub mod flows;
 pub mod handover;
 pub mod hugepages;
+pub mod instructions;
 pub mod micro;
 pub mod node;
 pub mod report;
