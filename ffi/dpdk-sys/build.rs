@@ -67,6 +67,7 @@ const OPAQUE: &[&str] = &[
     "rte_bus",
     "rte_class",
     "rte_device",
+    "rte_flow",
     "rte_mbuf",
     "rte_mempool",
     "rte_memzone",
