@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-vm demo matrix rtt-table bench bench-micro sim ownership fuzz coverage lint clean
+.PHONY: help deps build test instructions test-vm demo matrix rtt-table bench bench-micro sim ownership fuzz coverage lint clean
 
 CARGO ?= cargo
 SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc
@@ -21,9 +21,15 @@ build: deps ## everything in release mode
 # The lab tests share one machine's cores, so they run one after the other, last, and end with the runner's own lines.
 test: build ## unit, property and golden tests, then the lab tests (root)
 	$(CARGO) test --workspace --release --exclude dts-tests --exclude dts-sim
+	$(INSTRUCTIONS)
 	$(CARGO) test --release -p dts-sim
 	$(CARGO) test --profile fuzz -p dts-fuzz --no-default-features
 	$(CARGO) test --release -p dts-tests -- --test-threads=1
+
+INSTRUCTIONS := $${CARGO_TARGET_DIR:-target}/release/dts-instructions
+
+instructions: build ## instructions of the data plane's steps, beside the baseline; UPDATE=1 renews it
+	$(INSTRUCTIONS) $(if $(UPDATE),--update)
 
 test-vm: build ## vhost-net exception path and a multi-queue NIC, in a virtual machine (slow, outside CI)
 	deploy/lab/vm/run

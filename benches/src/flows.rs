@@ -227,13 +227,15 @@ pub fn marks(n: u32, translated: bool) -> Marks {
     }
 }
 
-/// Of `resident` flows any `active` ones, in an order without a pattern. A regular step
-/// through them would meet few of a cache's sets.
+/// Of `resident` flows `active` ones, any one of each `resident / active` neighbours, in an
+/// order without a pattern. A regular step through them would meet few of a cache's sets.
 #[must_use]
 pub fn spread(active: u32, resident: u32) -> Vec<u32> {
-    let mut any = shuffled(resident);
-    any.truncate(active as usize);
-    any
+    let step = (resident / active).max(1);
+    let any = |n: u32| (n.wrapping_mul(0x9e37_79b9) >> 8) % step;
+    let mut all = shuffled(active);
+    all.iter_mut().for_each(|n| *n = *n * step + any(*n));
+    all
 }
 
 /// The flows from `first` on whose buckets belong to this node, or to others.
@@ -265,6 +267,7 @@ mod tests {
         let mut flows = spread(100, 1_000);
         assert_ne!(flows[..3], [0, 10, 20]);
         flows.sort_unstable();
+        assert!((0..10).all(|last| flows.iter().any(|n| n % 10 == last)));
         assert!((0..100).eq(flows.iter().map(|n| n / 10)));
     }
 

@@ -1,6 +1,7 @@
 //! Complete handovers in memory: two nodes' shards, and their stacks played here. One
 //! thread does all of it, source, destination and both stacks' parts.
 
+use crate::counted::counted;
 use crate::flows;
 use crate::node::{self, Spec};
 use crate::report::Entry;
@@ -52,6 +53,8 @@ struct Side {
     view: View,
     shard: Shard,
     out: Sent,
+    /// Its way with frames goes through [`counted`].
+    counted: bool,
 }
 
 impl Side {
@@ -67,12 +70,19 @@ impl Side {
             view,
             shard,
             out: Sent::default(),
+            counted: false,
         }
     }
 
     fn rx(&mut self, port: Port, frame: Vec<u8>, now: Instant) {
-        self.shard
-            .ingress(&self.view, port, frame, now, &mut self.out);
+        let Side {
+            view, shard, out, ..
+        } = self;
+        if self.counted {
+            counted(|| shard.ingress(view, port, frame, now, out));
+        } else {
+            shard.ingress(view, port, frame, now, out);
+        }
     }
 
     /// Takes the only frame that left, and that by `port`.
@@ -264,7 +274,9 @@ impl Pair {
             client: f.key.client(),
             local: (f.key.vip.ip(), PROXY_PORT).into(),
         };
-        let Side { view, shard, out } = &mut self.a;
+        let Side {
+            view, shard, out, ..
+        } = &mut self.a;
         shard.command(view, freeze, self.now, out);
         let frozen = shard.take_events().next();
         ensure!(matches!(frozen, Some(Event::Frozen { .. })), "{frozen:?}");
@@ -344,6 +356,28 @@ pub fn run(plan: &Plan) -> Result<Entry> {
         .with("room", 2 * BATCH)
         .with("active", BATCH)
         .with("lookups", "hits at the source, a miss at the destination"))
+}
+
+/// Goes through `count` handovers, of which the destination's way with frames is
+/// [`counted`]. Returns how many it replayed.
+///
+/// # Errors
+/// A handover does something else than it should.
+pub fn counted_replays(count: usize) -> Result<u64> {
+    let mut pair = Pair::new()?;
+    let flows = pair.flows(count);
+    for f in &flows {
+        pair.connect(f)?;
+    }
+    pair.a.shard.take_events().for_each(drop);
+    pair.b.counted = true;
+    for f in &flows {
+        pair.hand_over(f)?;
+        pair.tick();
+    }
+    let done = pair.b.shard.counters.replay_fast_open;
+    ensure!(done == count as u64, "{done} of {count} were replayed");
+    Ok(done)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The shard alone over frames in memory: no device, no rings, small enough for the
-//! caches. What is left is instructions, which callgrind counts and a profiler places.
+//! caches. What is left is instructions, which callgrind counts (`instructions`) and a
+//! profiler places.
 
+use crate::counted::counted;
 use crate::flows;
 use crate::node::{self, Spec};
 use crate::traffic::Way;
@@ -11,6 +13,9 @@ use dts_core::frame::{Output, Pool, Port};
 use dts_core::key::HashKey;
 use dts_core::shard::{Shard, Sizes};
 use dts_core::time::Instant;
+use dts_core::view::View;
+use dts_core::wire::tcp::Segment;
+use dts_core::wire::{self, L3};
 
 /// Flows, all of which are active.
 const FLOWS: u32 = 256;
@@ -37,11 +42,101 @@ impl Output for Taken {
     }
 }
 
+/// What is done with each frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The headers and options of a client's frame are read, and no more.
+    Parse,
+    /// The look ahead alone, over frames from clients whose FCBs are here.
+    Lookup,
+    /// All of its way, as a bench has it.
+    Whole(Way),
+}
+
+impl Step {
+    /// The port by which the frames come, and the frames.
+    fn frames(self, view: &View) -> (Port, Vec<Vec<u8>>) {
+        match self {
+            Step::Whole(Way::Out) => (Port::WireHost, (0..FLOWS).map(flows::server_ack).collect()),
+            Step::Whole(Way::Discard) => {
+                let others = flows::owned(view, FLOWS, false).take(FLOWS as usize);
+                (Port::Wire, others.map(flows::bare_ack).collect())
+            }
+            Step::Parse | Step::Lookup | Step::Whole(Way::In | Way::Share) => {
+                (Port::Wire, (0..FLOWS).map(flows::client_ack).collect())
+            }
+        }
+    }
+}
+
+/// How a run went.
+#[derive(Clone, Copy, Debug)]
+pub struct Spun {
+    /// Frames that went through.
+    pub frames: u64,
+    /// Nanoseconds for each, the harness's own copy of it included.
+    pub nanos: f64,
+}
+
+/// One burst's turn, as a worker's loop has it. `frames` is empty after.
+fn turn(
+    shard: &mut Shard,
+    view: &View,
+    port: Port,
+    frames: &mut Vec<Vec<u8>>,
+    ahead: &mut [Ahead; BURST],
+    now: Instant,
+    out: &mut Taken,
+) {
+    for (frame, a) in frames.iter().zip(ahead.iter_mut()) {
+        *a = shard.look(view, port, frame, true);
+    }
+    shard.look_on(view, ahead);
+    for (frame, a) in frames.drain(..).zip(ahead.iter_mut()) {
+        if shard.look_closer(a) {
+            out.0.push(frame);
+        } else {
+            shard.ingress_seen(view, port, a, frame, now, out);
+        }
+    }
+}
+
+/// The look ahead of a burst. Returns how many frames it would end.
+fn look(shard: &mut Shard, view: &View, frames: &[Vec<u8>], ahead: &mut [Ahead; BURST]) -> usize {
+    for (frame, a) in frames.iter().zip(ahead.iter_mut()) {
+        *a = shard.look(view, Port::Wire, frame, true);
+    }
+    shard.look_on(view, ahead);
+    let ends = ahead.iter_mut().map(|a| shard.look_closer(a));
+    ends.filter(|ends| *ends).count()
+}
+
+/// Reads all headers of a burst. Returns how many frames are TCP segments with
+/// timestamps.
+fn parse(frames: &[Vec<u8>]) -> usize {
+    let read = |frame: &Vec<u8>| {
+        let Ok(L3::Ip(ip)) = wire::l3(frame) else {
+            return None;
+        };
+        let segment = std::hint::black_box(Segment::parse(frame, &ip)).ok()?;
+        segment.opts.timestamps
+    };
+    frames.iter().filter_map(read).count()
+}
+
 /// Nanoseconds per frame over `bursts` bursts.
 ///
 /// # Errors
 /// A frame does not go where it belongs.
 pub fn run(way: Way, bursts: u32) -> Result<f64> {
+    Ok(step(Step::Whole(way), bursts)?.nanos)
+}
+
+/// `bursts` bursts of one step, which alone goes through [`counted`].
+///
+/// # Errors
+/// A frame does not go where it belongs.
+pub fn step(step: Step, bursts: u32) -> Result<Spun> {
     let spec = Spec::plain(FLOWS, 0);
     let view = node::view(&spec, [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 1]])?;
     let sizes = Sizes {
@@ -54,15 +149,8 @@ pub fn run(way: Way, bursts: u32) -> Result<f64> {
     for n in 0..FLOWS {
         ensure!(shard.enter(&view, &flows::resident(n), Instant(0)));
     }
-    let (port, originals): (_, Vec<Vec<u8>>) = match way {
-        Way::In | Way::Share => (Port::Wire, (0..FLOWS).map(flows::client_ack).collect()),
-        Way::Out => (Port::WireHost, (0..FLOWS).map(flows::server_ack).collect()),
-        Way::Discard => {
-            let others = flows::owned(&view, FLOWS, false).take(FLOWS as usize);
-            (Port::Wire, others.map(flows::bare_ack).collect())
-        }
-    };
-    let mut out = Taken::default();
+    let (port, originals) = step.frames(&view);
+    let mut out = Taken(Vec::with_capacity(BURST));
     let mut ahead = [Ahead::default(); BURST];
     let mut frames: Vec<Vec<u8>> = originals[..BURST].to_vec();
     let (mut at, mut went) = (0, 0);
@@ -75,28 +163,35 @@ pub fn run(way: Way, bursts: u32) -> Result<f64> {
             at = (at + 1) % originals.len();
         }
         let now = Instant(u64::from(n) * 1_000);
-        for (frame, a) in frames.iter().zip(&mut ahead) {
-            *a = shard.look(&view, port, frame, true);
-        }
-        shard.look_on(&view, &mut ahead);
-        for (frame, a) in frames.drain(..).zip(&mut ahead) {
-            if shard.look_closer(a) {
-                out.0.push(frame);
-            } else {
-                shard.ingress_seen(&view, port, a, frame, now, &mut out);
+        went += match step {
+            Step::Parse => counted(|| parse(&frames)),
+            Step::Lookup => BURST - counted(|| look(&mut shard, &view, &frames, &mut ahead)),
+            Step::Whole(_) => {
+                counted(|| {
+                    turn(
+                        &mut shard,
+                        &view,
+                        port,
+                        &mut frames,
+                        &mut ahead,
+                        now,
+                        &mut out,
+                    );
+                });
+                std::mem::swap(&mut frames, &mut out.0);
+                frames.len()
             }
-        }
-        if way != Way::Discard {
-            went += out.0.len();
-        }
-        std::mem::swap(&mut frames, &mut out.0);
+        };
     }
     let all = BURST * bursts as usize;
-    if way == Way::Discard {
+    if step == Step::Whole(Way::Discard) {
         went = shard.drops.get(Drop::NoFlow) as usize;
     }
     ensure!(went == all, "{went} of {all}: {:?}", shard.drops);
-    Ok(start.elapsed().as_nanos() as f64 / all as f64)
+    Ok(Spun {
+        frames: all as u64,
+        nanos: start.elapsed().as_nanos() as f64 / all as f64,
+    })
 }
 
 #[cfg(test)]

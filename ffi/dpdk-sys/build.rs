@@ -73,6 +73,7 @@ const OPAQUE: &[&str] = &[
     "rte_class",
     "rte_device",
     "rte_hash",
+    "rte_flow",
     "rte_mbuf",
     "rte_mempool",
     "rte_memzone",

@@ -235,3 +235,102 @@ int dts_log_open(dts_log_sink sink)
 	/* The stream lives as long as the process: any EAL thread may log. */
 	return rte_openlog_stream(stream);
 }
+
+struct rte_flow *dts_flow_drop(uint16_t port, const struct dts_flow_what *what, bool count,
+			       const char **why)
+{
+	const struct rte_flow_attr attr = {.ingress = 1};
+	struct rte_flow_item_eth eth, eth_mask;
+	struct rte_flow_item_tcp tcp, tcp_mask;
+	struct rte_flow_item pattern[4];
+	const struct rte_flow_action_count counter = {0};
+	struct rte_flow_action actions[3];
+	struct rte_flow_error error;
+	struct rte_flow *flow;
+	unsigned int n = 0;
+
+	memset(&eth, 0, sizeof(eth));
+	memset(&eth_mask, 0, sizeof(eth_mask));
+	memset(&tcp, 0, sizeof(tcp));
+	memset(&tcp_mask, 0, sizeof(tcp_mask));
+	memset(pattern, 0, sizeof(pattern));
+	memset(actions, 0, sizeof(actions));
+	memset(&error, 0, sizeof(error));
+	pattern[0].type = RTE_FLOW_ITEM_TYPE_ETH;
+	pattern[0].spec = &eth;
+	pattern[0].mask = &eth_mask;
+	if (what->port == 0) {
+		memcpy(&eth.hdr.src_addr, what->source, sizeof(what->source));
+		memset(&eth_mask.hdr.src_addr, 0xff, sizeof(what->source));
+		pattern[1].type = RTE_FLOW_ITEM_TYPE_END;
+	} else {
+		/* The type as well: without it tagged frames would match. */
+		bool v4 = what->version == 4;
+
+		eth.hdr.ether_type =
+			rte_cpu_to_be_16(v4 ? RTE_ETHER_TYPE_IPV4 : RTE_ETHER_TYPE_IPV6);
+		eth_mask.hdr.ether_type = 0xffff;
+		tcp.hdr.dst_port = rte_cpu_to_be_16(what->port);
+		tcp_mask.hdr.dst_port = 0xffff;
+		pattern[1].type = v4 ? RTE_FLOW_ITEM_TYPE_IPV4 : RTE_FLOW_ITEM_TYPE_IPV6;
+		pattern[2].type = RTE_FLOW_ITEM_TYPE_TCP;
+		pattern[2].spec = &tcp;
+		pattern[2].mask = &tcp_mask;
+		pattern[3].type = RTE_FLOW_ITEM_TYPE_END;
+	}
+	if (count) {
+		actions[n].type = RTE_FLOW_ACTION_TYPE_COUNT;
+		actions[n++].conf = &counter;
+	}
+	actions[n++].type = RTE_FLOW_ACTION_TYPE_DROP;
+	actions[n].type = RTE_FLOW_ACTION_TYPE_END;
+
+	*why = NULL;
+	flow = NULL;
+	if (rte_flow_validate(port, &attr, pattern, actions, &error) == 0)
+		flow = rte_flow_create(port, &attr, pattern, actions, &error);
+	if (flow == NULL)
+		*why = error.message;
+	return flow;
+}
+
+int dts_flow_hits(uint16_t port, struct rte_flow *flow, uint64_t *hits)
+{
+	const struct rte_flow_action_count counter = {0};
+	const struct rte_flow_action actions[] = {
+		{.type = RTE_FLOW_ACTION_TYPE_COUNT, .conf = &counter},
+		{.type = RTE_FLOW_ACTION_TYPE_END},
+	};
+	struct rte_flow_query_count got;
+	struct rte_flow_error error;
+	int ret;
+
+	memset(&got, 0, sizeof(got));
+	ret = rte_flow_query(port, flow, actions, &got, &error);
+	*hits = got.hits;
+	return ret;
+}
+
+int dts_flow_destroy(uint16_t port, struct rte_flow *flow)
+{
+	struct rte_flow_error error;
+
+	return rte_flow_destroy(port, flow, &error);
+}
+
+int dts_eth_spread(uint16_t port, uint16_t size, uint16_t period, uint16_t queues)
+{
+	struct rte_eth_rss_reta_entry64 table[RTE_ETH_RSS_RETA_SIZE_512 / RTE_ETH_RETA_GROUP_SIZE];
+	unsigned int i;
+
+	if (size == 0 || size > RTE_ETH_RSS_RETA_SIZE_512 || period == 0 || queues == 0)
+		return -EINVAL;
+	memset(table, 0, sizeof(table));
+	for (i = 0; i < size; i++) {
+		struct rte_eth_rss_reta_entry64 *entry = &table[i / RTE_ETH_RETA_GROUP_SIZE];
+
+		entry->mask |= RTE_BIT64(i % RTE_ETH_RETA_GROUP_SIZE);
+		entry->reta[i % RTE_ETH_RETA_GROUP_SIZE] = (i % period) * queues / period;
+	}
+	return rte_eth_dev_rss_reta_update(port, table, size);
+}

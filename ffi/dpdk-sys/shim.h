@@ -14,6 +14,7 @@
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_ether.h>
+#include <rte_flow.h>
 #include <rte_gso.h>
 #include <rte_hash.h>
 #include <rte_lcore.h>
@@ -175,6 +176,26 @@ unsigned int dts_ring_enqueue_burst(struct rte_ring *r, struct rte_mbuf **pkts, 
 unsigned int dts_ring_dequeue_burst(struct rte_ring *r, struct rte_mbuf **pkts, unsigned int n);
 unsigned int dts_ring_count(const struct rte_ring *r);
 unsigned int dts_ring_capacity(const struct rte_ring *r);
+
+/* What a rule drops: frames with this Ethernet source, or, where `port` is not 0, TCP segments
+ * to this port directly behind an untagged IPv4 (`version` 4) or IPv6 (6) header. */
+struct dts_flow_what {
+	uint8_t source[6];
+	uint8_t version;
+	uint16_t port;
+};
+/* Asks the device for a rule that drops what is received, counted if `count`: rte_flow_validate,
+ * then rte_flow_create. NULL with rte_errno set, and `why` as the driver says it, or NULL. */
+struct rte_flow *dts_flow_drop(uint16_t port, const struct dts_flow_what *what, bool count,
+			       const char **why);
+/* rte_flow_query for what the rule has dropped. 0 or a negative errno. */
+int dts_flow_hits(uint16_t port, struct rte_flow *flow, uint64_t *hits);
+/* rte_flow_destroy. */
+int dts_flow_destroy(uint16_t port, struct rte_flow *flow);
+
+/* Sets the RSS redirection table of `size` entries: entry i leads to queue
+ * (i % period) * queues / period. rte_eth_dev_rss_reta_update. */
+int dts_eth_spread(uint16_t port, uint16_t size, uint16_t period, uint16_t queues);
 
 /* Sends all EAL log output to `sink`, one call per line or part of one.
  * 0 or a negative errno. `sink` must not log. */

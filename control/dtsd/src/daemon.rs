@@ -92,8 +92,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .context("signals")?;
     let sockets = Sockets::bind(config)?;
     let metrics = Arc::new(Metrics::new().context("metrics")?);
-    let boot = Boot::now()?;
-    let base = Base::start(config, boot)?;
+    let base = Base::start(config)?;
     let result = serve(config, &runtime, &base, sockets, metrics, started, signals);
     let stopped = base.stop();
     result?;
@@ -103,10 +102,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 }
 
 impl Base {
-    fn start(config: &Config, boot: Boot) -> Result<Self, RunError> {
+    fn start(config: &Config) -> Result<Self, RunError> {
         let blame = |e: dts_worker::StartError| config.error_at(&e.path, e.reason);
         let opened = dts_worker::start::open(config).map_err(blame)?;
         threads::unpin();
+        let boot = Boot::now(opened.steer_key)?;
         let view = snapshot::build(config, boot, opened.wire_mac, opened.link_mac);
         let views = Arc::new(ArcSwap::from_pointee(view));
         let (sender, receiver) = crossbeam_channel::unbounded();

@@ -124,6 +124,10 @@ families! {
         ["what", "by", "worker"];
     offloads: IntGaugeVec, "dts_port_offload",
         "1: what is done to a port's frames, and by whom.", ["port", "what", "by"];
+    rules: IntCounterVec, "dts_port_rule_drops_total",
+        "Frames that a NIC's rules have dropped, where it counts them.", ["port", "rule"];
+    handed_over: IntCounterVec, "dts_port_handed_over_total",
+        "Frames received by another worker's queue that came to this worker by its ring.", ["port", "worker"];
     loops: IntCounterVec, "dts_worker_loops_total", "Turns of the worker's loop, by what they found.", ["found", "worker"];
     sleeps: IntCounterVec, "dts_worker_sleeps_total", "Sleeps of an idle worker.", ["worker"];
     peers: IntGaugeVec, "dts_peers", "Other members, by state.", ["state"];
@@ -191,6 +195,9 @@ impl Families {
             for &(what, by) in &s.offloads {
                 set(&self.offloads, &[port, what, by], 1);
             }
+            for &(rule, frames) in &s.dropped {
+                add(&self.rules, &[port, rule], frames);
+            }
         }
         let mut states = [("alive", 0), ("dead", 0), ("gone", 0), ("unknown", 0)];
         for m in sample
@@ -218,6 +225,7 @@ impl Families {
             add(&self.rx_bytes, &labels, c.rx_bytes);
             add(&self.tx_packets, &labels, c.tx_packets);
             add(&self.tx_bytes, &labels, c.tx_bytes);
+            add(&self.handed_over, &labels, c.handed_over);
         }
         for why in Drop::ALL {
             add(&self.drops, &[why.name(), number], w.drops.get(*why));

@@ -20,6 +20,7 @@ fn sample(workers: usize, factor: u64) -> Sample {
             rx_bytes: 1000 * factor * n,
             tx_packets: 7 * factor,
             tx_bytes: 700 * factor,
+            handed_over: 3 * factor,
         };
         w.drops.0[Drop::NotOwner as usize] = 3 * factor;
         w.counters.replay_fast_open = factor;
@@ -194,6 +195,10 @@ fn values_follow_the_workers() {
             (
                 "dts_port_tx_bytes_total{port=\"wire\",worker=\"0\"}",
                 700 * factor,
+            ),
+            (
+                "dts_port_handed_over_total{port=\"wire\",worker=\"0\"}",
+                3 * factor,
             ),
             ("dts_port_rx_packets_total{port=\"link\",worker=\"0\"}", 0),
             (

@@ -3,6 +3,7 @@
 use dts_config::Config;
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
+use dts_core::steer::Steer;
 use dts_core::time::Span;
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::Mac;
@@ -20,13 +21,12 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Takes the time and the randomness of this start.
+    /// Takes the time of this start. `steer_key` is the NIC's,
+    /// [`Opened::steer_key`](dts_worker::start::Opened::steer_key).
     ///
     /// # Errors
-    /// The kernel has no randomness, or the clock stands before 1970.
-    pub fn now() -> anyhow::Result<Self> {
-        let mut steer_key = [0; 16];
-        getrandom::fill(&mut steer_key)?;
+    /// The clock stands before 1970.
+    pub fn now(steer_key: [u8; 16]) -> anyhow::Result<Self> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
         Ok(Self {
             incarnation: u64::try_from(since.as_micros())?,
@@ -107,6 +107,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         general: table(cluster.policy, cluster.designated),
         members: members.collect(),
         keys: link_keys(config),
+        steer: Steer::new(boot.steer_key),
         steer_key: HashKey::new(boot.steer_key),
         params: params(config),
     }

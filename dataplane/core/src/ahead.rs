@@ -17,7 +17,7 @@ use crate::frame::Port;
 use crate::key::{Addr, FlowKey};
 use crate::lanes::LANES;
 use crate::shard::Shard;
-use crate::steer;
+use crate::steer::Steer;
 use crate::view::View;
 use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, PSH, SYN};
@@ -208,10 +208,11 @@ impl Shard {
     #[inline]
     fn look_on_lanes(&self, v: &View, lanes: &mut [Ahead; LANES]) {
         if self.workers > 1 {
-            let client = |a: &Ahead| a.addrs & 0xffff_ffff | u64::from(a.ports & 0xffff) << 32;
-            let hashes = v.steer_key.of_6(&lanes.each_ref().map(client));
-            for (a, hash) in lanes.iter_mut().zip(hashes) {
-                a.known &= steer::of_hash(hash, self.workers) == self.worker;
+            for a in lanes.iter_mut() {
+                // Both are as they lie in the frame.
+                let (client, port) = ((a.addrs as u32).swap_bytes(), (a.ports as u16).swap_bytes());
+                let value = v.steer.client_v4(client, port);
+                a.known &= Steer::part(value, self.workers) == self.worker;
             }
         }
         let first = lanes.each_ref().map(|a| a.addrs);

@@ -163,21 +163,6 @@ impl HashKey {
         self.hasher().hash(&b)
     }
 
-    /// Of a client address and port: which worker, whatever the rest looks like.
-    #[inline]
-    pub fn client(&self, a: &Addr, port: u16) -> u64 {
-        if a.is_v4() {
-            let mut b = [0u8; 6];
-            b[..4].copy_from_slice(&a.0[12..]);
-            b[4..].copy_from_slice(&port.to_be_bytes());
-            return self.hasher().hash(&b);
-        }
-        let mut b = [0u8; 18];
-        b[..16].copy_from_slice(&a.0);
-        b[16..].copy_from_slice(&port.to_be_bytes());
-        self.hasher().hash(&b)
-    }
-
     /// Of an address alone.
     #[inline]
     pub fn addr(&self, a: &Addr) -> u64 {

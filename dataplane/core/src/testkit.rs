@@ -7,6 +7,7 @@ use crate::frame::{Checksum, Frame, Meta, Output, Pool, Port};
 use crate::key::{Addr, HashKey};
 use crate::ownership::{BucketTable, Share};
 use crate::shard::{Shard, Sizes};
+use crate::steer::Steer;
 use crate::time::{Instant, Span};
 use crate::view::{Member, Params, Service, View};
 use crate::wire::build::Tcp;
@@ -248,6 +249,7 @@ pub fn view(node: u16, owner: u16) -> View {
             })
             .collect(),
         keys: vec![LinkKey::new(1, KEY)],
+        steer: Steer::new([9; 16]),
         steer_key: HashKey::new([9; 16]),
         params: params(),
     }

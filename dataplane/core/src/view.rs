@@ -4,6 +4,7 @@
 use crate::frame::Port;
 use crate::key::{Addr, HashKey};
 use crate::ownership::BucketTable;
+use crate::steer::Steer;
 use crate::time::Span;
 use crate::wire::{Mac, nd};
 use dts_config::Replay;
@@ -111,6 +112,8 @@ pub struct View {
     /// Valid link keys; the first one signs.
     pub keys: Vec<LinkKey>,
     /// Which worker a client belongs to; random per boot.
+    pub steer: Steer,
+    /// Key of the workers' tables; random per boot.
     pub steer_key: HashKey,
     /// Limits and times.
     pub params: Params,

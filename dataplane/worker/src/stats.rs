@@ -28,6 +28,8 @@ pub struct PortCounters {
     pub tx_packets: u64,
     /// Their bytes, without FCS.
     pub tx_bytes: u64,
+    /// Frames received by another worker's queue that came to this one by its ring.
+    pub handed_over: u64,
 }
 
 /// One worker at a moment, at most about a millisecond old.
@@ -91,6 +93,9 @@ pub struct PortSnapshot {
     /// What is done to its frames beside forwarding, and by whom: name, and
     /// `device`, `software`, `on` or `off`.
     pub offloads: Vec<(&'static str, &'static str)>,
+    /// Frames that the device's rules have dropped, by what they are for, where it
+    /// counts them.
+    pub dropped: Vec<(&'static str, u64)>,
     /// True if the link is up.
     pub up: bool,
     /// Its speed in Mbit/s, where the driver knows it.
@@ -103,7 +108,7 @@ macro_rules! block {
     ($($name:ident),*) => {
         /// The shared form of a [`WorkerSnapshot`].
         pub(crate) struct Block {
-            ports: [[AtomicU64; 4]; 4],
+            ports: [[AtomicU64; 5]; 4],
             drops: [AtomicU64; Drop::COUNT],
             counters: [AtomicU64; COUNTERS],
             replays: [AtomicU64; histogram::VALUES],
@@ -129,8 +134,8 @@ macro_rules! block {
             /// knows better. Only the one worker calls it.
             pub(crate) fn store(&self, s: &WorkerSnapshot) {
                 for (to, from) in self.ports.iter().zip(&s.ports) {
-                    let PortCounters { rx_packets, rx_bytes, tx_packets, tx_bytes } = *from;
-                    put(to, &[rx_packets, rx_bytes, tx_packets, tx_bytes]);
+                    let PortCounters { rx_packets, rx_bytes, tx_packets, tx_bytes, handed_over } = *from;
+                    put(to, &[rx_packets, rx_bytes, tx_packets, tx_bytes, handed_over]);
                 }
                 put(&self.drops, &s.drops.0);
                 put(&self.counters, &array(&s.counters));
@@ -143,8 +148,8 @@ macro_rules! block {
             pub(crate) fn load(&self) -> WorkerSnapshot {
                 let mut s = WorkerSnapshot::default();
                 for (to, from) in s.ports.iter_mut().zip(&self.ports) {
-                    let [rx_packets, rx_bytes, tx_packets, tx_bytes] = get(from);
-                    *to = PortCounters { rx_packets, rx_bytes, tx_packets, tx_bytes };
+                    let [rx_packets, rx_bytes, tx_packets, tx_bytes, handed_over] = get(from);
+                    *to = PortCounters { rx_packets, rx_bytes, tx_packets, tx_bytes, handed_over };
                 }
                 s.drops = Drops(get(&self.drops));
                 s.counters = counters(get(&self.counters));
@@ -238,6 +243,7 @@ mod tests {
                 rx_bytes: n(),
                 tx_packets: n(),
                 tx_bytes: n(),
+                handed_over: n(),
             };
         }
         s.drops.0.fill_with(&mut n);

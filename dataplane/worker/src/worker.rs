@@ -261,6 +261,7 @@ impl Worker {
                 match Passage::of(mbuf.tag()) {
                     Passage::Out(port) => self.egress.send_mbuf(port, mbuf),
                     Passage::In(port) => {
+                        self.counts.ports[port.index()].handed_over += 1;
                         // It was one when it went into the ring.
                         if let Some(packet) = Packet::new(mbuf) {
                             self.shard

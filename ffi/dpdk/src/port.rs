@@ -16,7 +16,7 @@ use crate::queue::{RxQueue, TxQueue};
 
 mod types;
 
-pub use types::{Configured, DevInfo, Link, PortConf, PortStats, offload};
+pub use types::{Configured, DevInfo, Link, PortConf, PortStats, offload, rss};
 
 /// A device's number in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,7 +44,7 @@ struct Slot {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     rx: Vec<Slot>,
     tx: Vec<Slot>,
     /// The device holds a pointer to it.
@@ -63,6 +63,10 @@ impl State {
         }
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     fn taken(&self) -> usize {
         self.rx.iter().chain(&self.tx).filter(|s| s.taken).count()
     }
@@ -77,7 +81,7 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,7 +91,7 @@ impl Inner {
         }
     }
 
-    fn fail(&self, action: &'static str, reason: Reason) -> Error {
+    pub(crate) fn fail(&self, action: &'static str, reason: Reason) -> Error {
         Error::device(&self.name, action, reason)
     }
 
@@ -222,8 +226,12 @@ impl Port {
         &self.0.name
     }
 
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
     /// The state, if the device is not closed.
-    fn open(&self) -> Result<MutexGuard<'_, State>, Error> {
+    pub(crate) fn open(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.0.state();
         if state.closed {
             return Err(self.0.fail("cannot use", Reason::text("it is closed")));
@@ -244,7 +252,11 @@ impl Port {
     }
 
     /// Runs a control call on the open device.
-    fn control(&self, action: &'static str, f: impl FnOnce(u16) -> i32) -> Result<(), Error> {
+    pub(crate) fn control(
+        &self,
+        action: &'static str,
+        f: impl FnOnce(u16) -> i32,
+    ) -> Result<(), Error> {
         let _state = self.open()?;
         self.0.call(action, f)
     }

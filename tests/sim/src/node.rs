@@ -12,7 +12,7 @@ use dts_core::key::{Addr, HashKey};
 use dts_core::life::SocketSet;
 use dts_core::ownership::{BucketTable, Share};
 use dts_core::shard::{Shard, Sizes};
-use dts_core::steer;
+use dts_core::steer::{self, Steer};
 use dts_core::time::{Instant, Span};
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::Mac;
@@ -226,6 +226,7 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
             })
             .collect(),
         keys: keys(plan, id),
+        steer: Steer::new(steer),
         steer_key: HashKey::new(steer),
         params: params(plan),
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::key::{Addr, HashKey};
 use crate::shard::{Shard, Sizes};
-use crate::steer::{worker_of_client, worker_of_frame};
+use crate::steer::{Steer, worker_of_client, worker_of_frame};
 use crate::wire::build::Tcp;
 use std::net::IpAddr;
 
@@ -74,8 +74,8 @@ fn a_whole_handover_stays_on_one_worker_of_each_node() {
     for (wa, wb) in [(2, 2), (3, 3), (4, 4), (2, 3), (4, 1), (1, 4)] {
         let (mut va, mut vb) = (view(1, 1), view(2, 1));
         // Random per boot: the two nodes steer differently.
-        va.steer_key = HashKey::new([0x31; 16]);
-        vb.steer_key = HashKey::new([0x57; 16]);
+        va.steer = Steer::new([0x31; 16]);
+        vb.steer = Steer::new([0x57; 16]);
         let (mut a, mut b) = (Fleet::new(va, wa), Fleet::new(vb, wb));
         let mut used = [0usize; 4];
         for (i, (addr, port)) in clients(60).enumerate() {

@@ -4,14 +4,16 @@
 mod devargs;
 mod env;
 mod mac;
+mod nic;
 mod offloads;
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use dpdk::{DevInfo, Eal, Gso, HEADROOM, Mempool, PortConf, hotplug};
+use dpdk::{Configured, DevInfo, Eal, Gso, HEADROOM, Mempool, PortConf, hotplug};
 use dts_config::{Config, Idle};
 use dts_core::frame::Port;
+use dts_core::steer::Steer;
 use dts_core::wire::Mac;
 
 use crate::offload::Finish;
@@ -71,7 +73,10 @@ struct Device {
     info: DevInfo,
     queues: u16,
     finish: Finish,
+    configured: Configured,
     report: offloads::Report,
+    /// They end before the port does.
+    rules: nic::Rules,
 }
 
 /// The environment, with four started ports and a packet pool per worker.
@@ -97,6 +102,9 @@ pub struct Opened {
     pub wire_mac: Mac,
     /// The node's address on the link, which the link twin bears.
     pub link_mac: Mac,
+    /// Of [`Steer`]: the wire NIC spreads clients over its queues by it, so the view
+    /// should too. Random per start.
+    pub steer_key: [u8; 16],
 }
 
 /// Starts the EAL, attaches the four devices, and starts them.
@@ -123,9 +131,11 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
 /// Those of [`open`].
 pub fn open_with(config: &Config, room: u16) -> Result<Opened, StartError> {
     env::check(config)?;
+    let mut steer_key = [0; 16];
+    getrandom::fill(&mut steer_key).map_err(|e| StartError::new("workers.cores", e))?;
     let (eal, runtime) = env::start(config)?;
     // What was opened on the way is closed when `bring_up` returns without it.
-    match bring_up(config, room) {
+    match bring_up(config, room, &Steer::new(steer_key)) {
         Ok((devices, pools, gso, wire_mac, link_mac)) => Ok(Opened {
             devices,
             pools,
@@ -140,6 +150,7 @@ pub fn open_with(config: &Config, room: u16) -> Result<Opened, StartError> {
             mbufs: config.memory.mbufs as usize,
             wire_mac,
             link_mac,
+            steer_key,
         }),
         Err(error) => {
             // There is nothing to add to the first error.
@@ -152,7 +163,7 @@ pub fn open_with(config: &Config, room: u16) -> Result<Opened, StartError> {
 
 type Up = ([Device; 4], Vec<Mempool>, Vec<Gso>, Mac, Mac);
 
-fn bring_up(config: &Config, room: u16) -> Result<Up, StartError> {
+fn bring_up(config: &Config, room: u16, steer: &Steer) -> Result<Up, StartError> {
     let workers = config.workers.cores.len();
     let count = config.memory.mbufs;
     let pools = (0..workers)
@@ -220,9 +231,10 @@ fn bring_up(config: &Config, room: u16) -> Result<Up, StartError> {
             opened,
             &pools,
             &plans[port.index()],
+            (port == Port::Wire).then_some(steer),
         )?);
     }
-    for (port, d) in Port::ALL.into_iter().zip(&devices) {
+    for (port, d) in Port::ALL.into_iter().zip(&mut devices) {
         d.port.start().map_err(|e| StartError::of_port(port, e))?;
         // Frames for the VIP come to an address that no NIC has, and the link
         // twin's address need not be the NIC's. Devices in memory have no such
@@ -233,6 +245,14 @@ fn bring_up(config: &Config, room: u16) -> Result<Up, StartError> {
                 result.map_err(|e| StartError::of_port(port, e))?;
             }
         }
+        if port == Port::Wire {
+            let spread = nic::spread(&d.port, &d.info, &d.configured, d.queues, workers);
+            let (rules, report) = nic::rules(&d.port, config, wire_mac);
+            d.rules = rules;
+            d.report.push(spread);
+            d.report.extend(report);
+        }
+        tell(config, port, d);
     }
     Ok((take(devices), pools, gso, wire_mac, link_mac))
 }
@@ -266,13 +286,29 @@ fn wanted_queues(config: &Config, port: Port) -> u16 {
     conf(config, port).queues.min(workers).max(1)
 }
 
-/// A key that is new at every start: whoever knows it chooses the queue, and so
-/// the core, that a flood of chosen clients meets.
-fn rss_key(stated: u8) -> Result<Vec<u8>, getrandom::Error> {
-    // Drivers that state no length read DPDK's default of 40 bytes.
-    let mut key = vec![0; if stated == 0 { 40 } else { stated.into() }];
-    getrandom::fill(&mut key)?;
-    Ok(key)
+/// Logs what a started port is.
+fn tell(config: &Config, port: Port, d: &Device) {
+    let words: Vec<String> = d
+        .report
+        .iter()
+        .map(|(what, by)| format!("{what}={by}"))
+        .collect();
+    tracing::info!(
+        port = port.name(),
+        driver = d.info.driver,
+        mtu = conf(config, port).mtu,
+        vlan = vlan(config, port),
+        offloads = words.join(" "),
+        "port"
+    );
+}
+
+/// The VLAN of a port; twins are untagged.
+fn vlan(config: &Config, port: Port) -> Option<u16> {
+    match port {
+        Port::Wire | Port::Link => conf(config, port).vlan,
+        Port::WireHost | Port::LinkHost => None,
+    }
 }
 
 /// Bytes of a packet buffer: one holds any frame of this MTU, so that frames are
@@ -290,6 +326,7 @@ fn configure(
     opened: dpdk::Port,
     pools: &[Mempool],
     plan: &offloads::Plan,
+    steer: Option<&Steer>,
 ) -> Result<Device, StartError> {
     let fail = |e: dpdk::Error| StartError::of_port(port, e);
     let info = opened.info().map_err(fail)?;
@@ -321,7 +358,8 @@ fn configure(
     // Half of a pool at most waits in descriptors of all ports.
     let share = (config.memory.mbufs / 16).clamp(32, DESCRIPTORS);
     let desc = 1u16 << share.ilog2();
-    let rss_key = rss_key(info.rss_key_bytes).map_err(|e| StartError::of_port(port, e))?;
+    let rss_key =
+        nic::rss_key(info.rss_key_bytes, steer).map_err(|e| StartError::of_port(port, e))?;
     let configured = opened
         .configure(&PortConf {
             rx_queues: queues,
@@ -343,29 +381,15 @@ fn configure(
         .map_err(fail)?;
     // Queue q takes its buffers from pool q modulo workers, its poller's.
     opened.setup_queues(pools).map_err(fail)?;
-    let vlan = match port {
-        Port::Wire | Port::Link => conf(config, port).vlan,
-        Port::WireHost | Port::LinkHost => None,
-    };
-    let report = plan.report(port, &configured, vlan.is_some());
-    let words: Vec<String> = report
-        .iter()
-        .map(|(what, by)| format!("{what}={by}"))
-        .collect();
-    tracing::info!(
-        port = port.name(),
-        driver = info.driver,
-        mtu,
-        vlan,
-        offloads = words.join(" "),
-        "port"
-    );
+    let vlan = vlan(config, port);
     Ok(Device {
         port: opened,
         info,
         queues,
         finish: plan.finish(mtu, vlan, &configured),
-        report,
+        report: plan.report(port, &configured, vlan.is_some()),
+        configured,
+        rules: nic::Rules::new(),
     })
 }
 
@@ -411,6 +435,7 @@ impl Opened {
             driver: d.info.driver.clone(),
             queues: d.queues,
             offloads: d.report.clone(),
+            dropped: nic::hits(&d.rules),
             up: link.is_some_and(|l| l.up),
             mbps: link.and_then(|l| l.mbps),
             eth: d.port.stats().unwrap_or_default(),
@@ -431,7 +456,8 @@ impl Opened {
             ..
         } = self;
         let mut result = Ok(());
-        for device in devices {
+        for mut device in devices {
+            device.rules.clear();
             result = result.and(device.port.detach());
         }
         drop(pools);
@@ -445,15 +471,6 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rss_keys_have_the_devices_length_and_are_new_each_time() {
-        for (stated, bytes) in [(0, 40), (40, 40), (52, 52)] {
-            let (one, other) = (rss_key(stated).unwrap(), rss_key(stated).unwrap());
-            assert_eq!((one.len(), other.len()), (bytes, bytes));
-            assert_ne!(one, other);
-        }
-    }
 
     #[test]
     fn a_buffer_holds_a_frame() {

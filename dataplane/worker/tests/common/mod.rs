@@ -11,6 +11,7 @@ use dts_config::{Config, Policy, Replay};
 use dts_core::frame::Port;
 use dts_core::key::{Addr, FlowKey, HashKey};
 use dts_core::ownership::{BucketTable, Share};
+use dts_core::steer::Steer;
 use dts_core::time::Span;
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::arp::{self, Arp};
@@ -154,6 +155,7 @@ pub fn view(opened: &Opened) -> View {
             gone: false,
         }],
         keys: vec![dts_proto::block::LinkKey::new(1, &[3; 16])],
+        steer: Steer::new([9; 16]),
         steer_key: HashKey::new([9; 16]),
         params: Params {
             mtu: 1500,

@@ -37,6 +37,16 @@ pub mod offload {
     pub const TX_VLAN_INSERT: u64 = sys::DTS_ETH_TX_OFFLOAD_VLAN_INSERT;
 }
 
+/// Hash types of [`DevInfo::rss_types`], as DPDK defines them.
+pub mod rss {
+    use dpdk_sys as sys;
+
+    /// Addresses and ports of TCP over IPv4.
+    pub const TCP_V4: u64 = sys::DTS_ETH_RSS_NONFRAG_IPV4_TCP;
+    /// Addresses and ports of TCP over IPv6.
+    pub const TCP_V6: u64 = sys::DTS_ETH_RSS_NONFRAG_IPV6_TCP;
+}
+
 /// What a device can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DevInfo {

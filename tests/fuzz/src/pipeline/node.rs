@@ -9,6 +9,7 @@ use dts_core::frame::{Checksum, Frame, Meta, Output, Pool, Port};
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
 use dts_core::shard::{Shard, Sizes};
+use dts_core::steer::Steer;
 use dts_core::time::{Instant, Span};
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::tcp::Segment;
@@ -122,6 +123,7 @@ impl Settings {
                 })
                 .collect(),
             keys: vec![LinkKey::new(1, KEY)],
+            steer: Steer::new([9; 16]),
             steer_key: HashKey::new([9; 16]),
             params: Params {
                 mtu: self.mtu,
