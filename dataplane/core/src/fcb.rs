@@ -85,41 +85,45 @@ impl Agreed {
 /// The filter control block. Numbers named `c_` are the client's, those named
 /// `s_` are server numbers as the client sees them.
 ///
-/// These two cache lines are all that most segments need, and all that a flow takes
+/// These two cache lines, of which segments change the second one only, are all that most
+/// of them need, and all that a flow takes
 /// which was handed over some time ago and goes on in good order. What else there is to
 /// be known of a flow is in [`More`], which is there from the first thing that is
 /// written to it. An `Fcb` is read as if it were its `More` too; a flow without one has
 /// the one of [`More::NOTHING`].
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Fcb {
+    // What segments ask, and seldom change.
     /// The client's address.
     pub client: Addr,
-    /// The client's port.
-    pub client_port: u16,
-    /// Index of the flow's service, and with it VIP and service port.
-    pub service: u16,
-    /// Port of the local socket that speaks for the flow.
-    pub local_port: u16,
-    /// Layer-2 next hop towards the client: where its frames come from.
-    pub next_hop: Mac,
-    /// State.
-    pub state: State,
-    /// The local stack was given a segment since it spoke last.
-    pub spoken_to: bool,
-    /// The client said something that the stack must answer though it is nothing new, and
-    /// was sent nothing since.
-    pub asked: bool,
-    /// Shift of the local stack's windows.
-    pub local_shift: u8,
-    /// Options in force.
-    pub agreed: Agreed,
+    more: Option<Box<More>>,
     /// S - L: added to the local stack's numbers on their way out.
     pub delta: u32,
     /// Client-visible TSval - local TSval.
     pub tau: u32,
     /// Lowest acknowledgement that the local stack may be given (S-space).
     pub s_low: u32,
+    /// K; equal to `c_isn` + 1 before any handover.
+    pub cut: u32,
+    /// The client's ISN.
+    pub c_isn: u32,
+    /// The intake's ISN.
+    pub s_isn: u32,
+    /// The client's port.
+    pub client_port: u16,
+    /// Index of the flow's service, and with it VIP and service port.
+    pub service: u16,
+    /// Port of the local socket that speaks for the flow.
+    pub local_port: u16,
+    /// Options in force.
+    pub agreed: Agreed,
+    /// State.
+    pub state: State,
+    /// Shift of the local stack's windows.
+    pub local_shift: u8,
+
+    // What they change.
     /// Highest number that went out to the client (S-space).
     pub s_nxt: u32,
     /// End of what came in order from the client, as far as this filter saw.
@@ -139,23 +143,23 @@ pub struct Fcb {
     pub ts_echoed: u32,
     /// Highest TSval that the client was sent.
     pub ts_max: u32,
-    /// K; equal to `c_isn` + 1 before any handover.
-    pub cut: u32,
-    /// The client's ISN.
-    pub c_isn: u32,
-    /// The intake's ISN.
-    pub s_isn: u32,
-    /// The client's last window field.
-    pub client_window: u16,
-    /// Window field that the client was sent last.
-    pub c_window: u16,
     /// Last segment of the flow.
     pub last_seen: Stamp,
     /// When the client's acknowledgement moved last.
     pub acked_at: Stamp,
+    /// The client's last window field.
+    pub client_window: u16,
+    /// Window field that the client was sent last.
+    pub c_window: u16,
     /// The breaker of acknowledgement storms.
     pub(crate) storm: Storm,
-    more: Option<Box<More>>,
+    /// Layer-2 next hop towards the client: where its frames come from.
+    pub next_hop: Mac,
+    /// The local stack was given a segment since it spoke last.
+    pub spoken_to: bool,
+    /// The client said something that the stack must answer though it is nothing new, and
+    /// was sent nothing since.
+    pub asked: bool,
 }
 
 /// What of a flow is beside its [`Fcb`].
@@ -372,10 +376,12 @@ impl Fcb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     #[test]
-    fn a_flow_is_two_cache_lines() {
+    fn a_flow_is_two_cache_lines_of_which_segments_change_one() {
         assert_eq!(size_of::<Fcb>(), 128);
+        assert_eq!(offset_of!(Fcb, s_nxt), 64);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub(crate) enum Side {
 
 /// What the breaker remembers of a flow.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub(crate) struct Storm {
     /// Of sequence number, acknowledgement and window of each side's last bare ACK. Two
     /// that differ look alike once in 65,536 times, and a row of them never.

@@ -39,7 +39,7 @@ const RING_BURSTS: usize = 4;
 const RETRY: Duration = Duration::from_micros(100);
 /// Frames whose FCBs are asked for before their turn: enough of them for the way to memory,
 /// and no more than a core keeps count of.
-const LEAD: usize = 10;
+const LEAD: usize = 24;
 /// Empty turns before an idle worker sleeps.
 const PATIENCE: u32 = 64;
 
