@@ -33,8 +33,11 @@ pub struct Ahead {
     /// There are a key and a hash, and the flow is this worker's.
     known: bool,
     plain: bool,
-    /// The lengths of its headers agree; it is an ACK, perhaps with PSH.
+    /// The lengths of its headers agree; it is an ACK, perhaps with PSH, and bears no
+    /// options but timestamps and SACK blocks.
     usual: bool,
+    /// SACK blocks of a usual frame.
+    blocks: u8,
     /// A slot that may be the flow's; [`NO_SLOT`] for none.
     slot: u32,
     hash: u64,
@@ -58,7 +61,7 @@ impl Ahead {
     }
 
     /// IPv4 without options; the lengths of the headers agree; an ACK, perhaps with PSH,
-    /// and nothing else.
+    /// and nothing else; no options but timestamps and SACK blocks behind them, aligned.
     #[inline]
     pub fn is_usual(&self) -> bool {
         self.usual
@@ -70,10 +73,21 @@ impl Ahead {
         self.slot as usize
     }
 
+    /// SACK blocks of a usual frame, of which there are three at most.
+    #[inline]
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks.into()
+    }
+
     /// The frame is of this flow.
     #[inline]
     pub(crate) fn is_of(&self, f: &Fcb) -> bool {
-        f.is(&self.client(), self.client_port(), self.service.into())
+        // An IPv4-mapped address, in two halves of which one is 0.
+        let client = (self.addrs << 32 | 0xffff_0000).to_le_bytes();
+        f.client.0[..8] == [0; 8]
+            && f.client.0[8..] == client
+            && f.client_port == self.client_port()
+            && f.service == self.service
     }
 
     #[inline]
@@ -122,7 +136,7 @@ pub(crate) const WITH_TS: usize = FIXED + 12;
 /// The number of SACK blocks in the options of a frame whose lengths agree, where it bears
 /// none others but timestamps before them, aligned (RFC 7323, appendix A).
 #[inline(always)]
-pub(crate) fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<usize> {
+fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<u8> {
     let header = usize::from(h[46] >> 4) * 4;
     if header == 20 {
         return Some(0);
@@ -138,7 +152,7 @@ pub(crate) fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<usize> {
     let blocks = header.checked_sub(36)? / 8;
     let sack = head.get(WITH_TS..)?.first_chunk::<4>()?;
     let right = [kind::NOP, kind::NOP, kind::SACK, 2 + 8 * blocks as u8];
-    (header == 36 + 8 * blocks && blocks > 0 && *sack == right).then_some(blocks)
+    (header == 36 + 8 * blocks && blocks > 0 && *sack == right).then_some(blocks as u8)
 }
 
 impl Shard {
@@ -167,9 +181,13 @@ impl Shard {
                 a.addrs = addrs;
                 a.ports = u32::from_le_bytes([h[34], h[35], h[36], h[37]]);
                 let strange = !intact || h[6..12] == v.wire_mac;
-                if !strange && lengths_agree(h, head) {
-                    a.plain = h[47] & SYN == 0 && usual_options(h, head).is_some();
+                if !strange
+                    && lengths_agree(h, head)
+                    && let Some(blocks) = usual_options(h, head)
+                {
+                    a.plain = h[47] & SYN == 0;
                     a.usual = h[47] & !PSH == ACK;
+                    a.blocks = blocks;
                 }
             }
             Port::WireHost => {
@@ -180,7 +198,13 @@ impl Shard {
                 a.addrs = addrs.rotate_left(32);
                 let [p, q] = v.services[service].port.to_be_bytes();
                 a.ports = u32::from_le_bytes([h[36], h[37], p, q]);
-                a.usual = intact && lengths_agree(h, head) && h[47] & !PSH == ACK;
+                if intact
+                    && lengths_agree(h, head)
+                    && let Some(blocks) = usual_options(h, head)
+                {
+                    a.usual = h[47] & !PSH == ACK;
+                    a.blocks = blocks;
+                }
             }
             Port::Link | Port::LinkHost => return a,
         }

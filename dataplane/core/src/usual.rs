@@ -6,7 +6,7 @@
 //! to be known but its FCB. Whatever else it is takes the long way; a test holds that both
 //! do the same.
 
-use crate::ahead::{Ahead, FIXED, WITH_TS, usual_options};
+use crate::ahead::{Ahead, FIXED, WITH_TS};
 use crate::drops::Drop;
 use crate::fcb::{Fcb, State};
 use crate::frame::{Frame, Output, Port};
@@ -51,13 +51,12 @@ struct Usual {
 }
 
 impl Usual {
-    /// Reads a frame that [`Ahead::usual`] is said of; `None` for other options.
+    /// Reads a frame that [`Ahead::is_usual`] is said of.
     #[inline(always)]
-    fn read(head: &[u8]) -> Option<Self> {
+    fn read(head: &[u8], blocks: usize) -> Option<Self> {
         let h = head.first_chunk::<FIXED>()?;
         let header = usize::from(h[at::OFF] >> 4) * 4;
         let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
-        let blocks = usual_options(h, head)?;
         let mut ts = None;
         if header > 20 {
             let o = head.first_chunk::<WITH_TS>()?;
@@ -192,7 +191,7 @@ impl Shard {
         };
         let (all, partial) = (frame.len(), frame.is_partial());
         let head = frame.head_mut();
-        let Some(s) = Usual::read(head).filter(|_| all == head.len()) else {
+        let Some(s) = Usual::read(head, ahead.blocks()).filter(|_| all == head.len()) else {
             return Some(frame);
         };
         let stamp = Stamp::from(now);
@@ -243,7 +242,7 @@ impl Shard {
         };
         let (all, partial) = (frame.len(), frame.is_partial());
         let head = frame.head_mut();
-        let Some(s) = Usual::read(head).filter(|_| all == head.len()) else {
+        let Some(s) = Usual::read(head, ahead.blocks()).filter(|_| all == head.len()) else {
             return Some(frame);
         };
         let sport = u16::from_be_bytes([head[at::SPORT], head[at::SPORT + 1]]);
