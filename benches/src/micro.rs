@@ -107,13 +107,21 @@ impl Find for Staged {
         let mut hashes = [0; BURST];
         for (key, hash) in keys.iter().zip(&mut hashes) {
             *hash = self.hash.of(key);
-            self.table.prefetch(*hash);
+            self.table.prefetch_filter(*hash);
         }
         let mut missed = [false; BURST];
         for (hash, missed) in hashes[..keys.len()].iter().zip(&mut missed) {
-            match self.table.guess(*hash) {
-                Some(slot) => prefetch(&slots[slot as usize]),
-                None => *missed = true,
+            *missed = !self.table.may_have(*hash);
+            if !*missed {
+                self.table.prefetch(*hash);
+            }
+        }
+        for (hash, missed) in hashes[..keys.len()].iter().zip(&mut missed) {
+            if !*missed {
+                match self.table.guess(*hash) {
+                    Some(slot) => prefetch(&slots[slot as usize]),
+                    None => *missed = true,
+                }
             }
         }
         let mut sum = 0;

@@ -96,6 +96,7 @@ fn turn(
         if shard.look_closer(a) {
             out.0.push(frame);
         } else {
+            shard.ask_for(a);
             shard.ingress_seen(view, port, a, frame, now, out);
         }
     }
@@ -107,8 +108,14 @@ fn look(shard: &mut Shard, view: &View, frames: &[Vec<u8>], ahead: &mut [Ahead; 
         *a = shard.look(view, Port::Wire, frame, true);
     }
     shard.look_on(view, ahead);
-    let ends = ahead.iter_mut().map(|a| shard.look_closer(a));
-    ends.filter(|ends| *ends).count()
+    let find = |a: &mut Ahead| {
+        let ends = shard.look_closer(a);
+        if !ends {
+            shard.ask_for(a);
+        }
+        ends
+    };
+    ahead.iter_mut().map(find).filter(|ends| *ends).count()
 }
 
 /// Reads all headers of a burst. Returns how many frames are TCP segments with

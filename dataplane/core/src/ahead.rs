@@ -2,8 +2,8 @@
 //! one needs is on its way when its turn comes.
 //!
 //! [`Shard::look`] reads the tuple of a frame, [`Shard::look_on`] hashes those of a whole
-//! burst and asks for their buckets, [`Shard::look_closer`] finds an FCB and
-//! [`Shard::ask_for`] asks for it. All are hints: they decide nothing, with one exception. A frame of which `look` says that
+//! burst, [`Shard::look_closer`] asks the table's filter for a flow, and [`Shard::ask_for`]
+//! its buckets for an FCB. All are hints: they decide nothing, with one exception. A frame of which `look` says that
 //! nothing but its flow decides ([`Ahead::plain`]), and whose flow `look_closer` knows not
 //! to be here, is what most frames are at a node of a broadcast cluster: another node's.
 //! It ends there.
@@ -67,10 +67,16 @@ impl Ahead {
         self.usual
     }
 
-    /// A slot that may be the flow's; beyond all slots where there is none.
+    /// A slot that may be the flow's, once it was asked for.
     #[inline]
-    pub(crate) fn slot(&self) -> usize {
-        self.slot as usize
+    pub(crate) fn slot(&self) -> Option<u32> {
+        (self.slot != NO_SLOT).then_some(self.slot)
+    }
+
+    /// The hash of the flow's key.
+    #[inline]
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// SACK blocks of a usual frame, of which there are three at most.
@@ -245,19 +251,19 @@ impl Shard {
             .of_12(&first, &lanes.each_ref().map(|a| a.ports));
         for (a, hash) in lanes.iter_mut().zip(hashes) {
             a.hash = hash;
-            self.table.prefetch(hash);
+            self.table.prefetch_filter(hash);
         }
     }
 
-    /// Finds the FCB of a frame that [`Self::look_on`] has seen. True when the frame
-    /// is another node's and was counted as [`Drop::NoFlow`]: it has had its turn.
+    /// Asks for the table's entry of a frame that [`Self::look_on`] has seen. True when the
+    /// frame is another node's and was counted as [`Drop::NoFlow`]: it has had its turn.
     #[inline]
-    pub fn look_closer(&mut self, a: &mut Ahead) -> bool {
+    pub fn look_closer(&mut self, a: &Ahead) -> bool {
         if !a.known {
             return false;
         }
-        if let Some(slot) = self.table.guess(a.hash) {
-            a.slot = slot;
+        if self.table.may_have(a.hash) {
+            self.table.prefetch(a.hash);
             return false;
         }
         if a.plain {
@@ -266,11 +272,14 @@ impl Shard {
         a.plain
     }
 
-    /// Asks for the FCB that [`Self::look_closer`] has found.
+    /// Finds the FCB of a frame that [`Self::look_closer`] has left, and asks for it.
     #[inline]
-    pub fn ask_for(&self, a: &Ahead) {
-        if let Some(f) = self.slots.get(a.slot()) {
-            f.prefetch();
+    pub fn ask_for(&self, a: &mut Ahead) {
+        if a.known
+            && let Some(slot) = self.table.guess(a.hash)
+        {
+            a.slot = slot;
+            self.slots[slot as usize].prefetch();
         }
     }
 

@@ -77,11 +77,9 @@ fn look_ahead(
     shard.look_on(view, &mut ahead[..burst.len()]);
     let mut kept = 0;
     burst.discard(|i| {
-        // As a value: what has just been written in part is slow to be read as a whole.
-        let mut a = ahead[i];
-        let ends = shard.look_closer(&mut a);
+        let ends = shard.look_closer(&ahead[i]);
         if !ends {
-            ahead[kept] = a;
+            ahead[kept] = ahead[i];
             kept += 1;
         }
         ends
@@ -216,10 +214,12 @@ impl Worker {
             &mut self.ahead,
         );
         let kept = burst.len();
-        let ahead = &self.ahead[..kept];
-        ahead.iter().take(LEAD).for_each(|a| self.shard.ask_for(a));
+        let ahead = &mut self.ahead[..kept];
+        for a in ahead.iter_mut().take(LEAD) {
+            self.shard.ask_for(a);
+        }
         for (i, mut mbuf) in burst.drain().enumerate() {
-            if let Some(a) = ahead.get(i + LEAD) {
+            if let Some(a) = ahead.get_mut(i + LEAD) {
                 self.shard.ask_for(a);
             }
             let ahead = &ahead[i];
