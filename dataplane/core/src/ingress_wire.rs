@@ -272,6 +272,7 @@ impl Shard {
             next_hop,
         });
         if let Some(slot) = slot {
+            let rtt = self.rtt_of(slot);
             let f = &mut self.slots[slot as usize];
             match f.state {
                 State::HalfOpen if s.seq == f.c_isn => {
@@ -291,7 +292,7 @@ impl Shard {
                     if !broken(Mutation::ChallengeOff) {
                         f.challenged = Some(frame.to_vec().into());
                     }
-                    f.challenged_until = Some(now + Span(f.rtt.0 * 2).max(CHALLENGE_LEAST));
+                    f.challenged_until = Some(now + Span(rtt.0 * 2).max(CHALLENGE_LEAST));
                     clean_syn(&mut frame, s);
                     return self.give_syn(v, slot, frame, out);
                 }

@@ -1,5 +1,5 @@
 //! What is left of the handover that brought a flow here, once everything has been said
-//! about it: sixteen bytes for each slot, beside the FCBs, where [`DestSide`] takes some
+//! about it: 24 bytes for each slot, beside the FCBs, where [`DestSide`] takes some
 //! hundred.
 
 use crate::fcb::Fcb;
@@ -54,6 +54,8 @@ pub(crate) struct Past {
     number: u32,
     /// The byte before the first one that was replayed.
     c_base: u32,
+    /// The client's round-trip time as measured at intake, microseconds.
+    rtt_us: u32,
     /// Tells this use of the slot from earlier ones.
     pub(crate) generation: u32,
     origin: u16,
@@ -70,6 +72,7 @@ impl Past {
     pub(crate) const NEW: Self = Self {
         number: 0,
         c_base: 0,
+        rtt_us: 0,
         generation: 0,
         origin: NONE,
         port: 0,
@@ -105,6 +108,7 @@ impl Shard {
         let past = &mut self.past[slot as usize];
         (past.origin, past.port) = (origin, p.port);
         (past.number, past.c_base) = (d.flow.number, d.state.c_base);
+        past.rtt_us = f.rtt.as_micros().min(u64::from(u32::MAX)) as u32;
         past.replay = d.replay;
         f.dest = None;
         f.tidy();
@@ -153,6 +157,7 @@ impl Shard {
         let past = &mut self.past[slot as usize];
         past.origin = NONE;
         let (c_base, replay) = (past.c_base, past.replay);
+        let rtt = Span::micros(past.rtt_us.into());
         let f = &mut self.slots[slot as usize];
         let state = SpliceState {
             c_base,
@@ -161,6 +166,7 @@ impl Shard {
             ts_max: f.ts_max,
             client_ack: f.client_ack,
             ts_recent: f.ts_in_order,
+            rtt_us: past.rtt_us,
             last_ack: f.c_acked,
             window: f.client_window,
             mss: f.agreed.mss,
@@ -180,9 +186,19 @@ impl Shard {
         d.taken = f.c_nxt;
         d.ended = Some(Instant(0));
         f.peer = Some((flow.source, flow.source_incarnation));
+        f.rtt = rtt;
         f.dest = Some(Box::new(d));
         // It may soon be settled again.
         self.revisit(slot);
+    }
+
+    /// The client's round-trip time as measured at intake.
+    pub(crate) fn rtt_of(&self, slot: u32) -> Span {
+        let past = &self.past[slot as usize];
+        if past.origin != NONE {
+            return Span::micros(past.rtt_us.into());
+        }
+        self.slots[slot as usize].rtt
     }
 
     /// Who gave the flow to this node, or has it from this node.

@@ -2,6 +2,7 @@
 //! one that had it (PROTOCOL, section 4).
 
 use super::*;
+use crate::time::Span;
 use dts_proto::block::Replay;
 
 const NEXT: &[u8] = b"GET /c/ HTTP/1.1\r\n\r\n";
@@ -18,6 +19,9 @@ struct Trio {
     clock: u32,
     seen_clock: u32,
     ticket: u64,
+    /// So much time lies between two handovers that nothing is left to be said of the
+    /// first one.
+    rests: bool,
 }
 
 fn wider(mut v: View) -> View {
@@ -60,6 +64,7 @@ impl Trio {
             clock: 779,
             seen_clock: 5010,
             ticket: 10,
+            rests: false,
         };
         t.n[1].pass(60);
         t.n[1].tx(Port::WireHost);
@@ -112,6 +117,10 @@ impl Trio {
 
     /// The client sends the next request to `node`, whose stack acknowledges it.
     fn asks(&mut self, node: usize) {
+        if self.rests {
+            self.n[node - 1].pass(11_000);
+            self.n[node - 1].tx(Port::WireHost);
+        }
         let f = client(self.c, self.s, ACK | PSH, ts(310, self.seen_clock), NEXT);
         self.n[node - 1].rx(Port::Wire, f);
         assert_eq!(self.n[node - 1].one(Port::WireHost).payload, NEXT);
@@ -191,8 +200,9 @@ impl Trio {
 
 #[test]
 fn on_to_a_third_node_back_to_the_intake_and_there_again() {
-    for isns in ISNS {
+    for (isns, rests) in ISNS.into_iter().flat_map(|i| [(i, false), (i, true)]) {
         let mut t = Trio::new(isns);
+        t.rests = rests;
         t.asks(2);
         t.moves(2, 3, GET.len(), 0xffff_fff0, 50);
         t.answers(3, 500);
@@ -223,38 +233,44 @@ fn on_to_a_third_node_back_to_the_intake_and_there_again() {
 
 #[test]
 fn every_node_that_had_the_flow_hears_of_its_end() {
-    let mut t = Trio::new(ISNS[0]);
-    t.asks(2);
-    t.moves(2, 3, GET.len(), 700, 50);
-    let f = host(8080, t.l, t.c, RST | ACK, 0, ts(60, 310), b"");
-    t.n[2].rx(Port::WireHost, f);
-    assert_eq!(t.n[2].one(Port::Wire).seg.seq, t.s);
-    t.link();
-    // Two minutes, though `idle` is an hour: both tombstones know.
-    for n in &mut t.n {
-        n.pass(62_000);
-        assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+    for rests in [false, true] {
+        let mut t = Trio::new(ISNS[0]);
+        t.rests = rests;
+        t.asks(2);
+        t.moves(2, 3, GET.len(), 700, 50);
+        let f = host(8080, t.l, t.c, RST | ACK, 0, ts(60, 310), b"");
+        t.n[2].rx(Port::WireHost, f);
+        assert_eq!(t.n[2].one(Port::Wire).seg.seq, t.s);
+        t.link();
+        // Two minutes, though `idle` is an hour: both tombstones know.
+        for n in &mut t.n {
+            n.pass(62_000);
+            assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+        }
     }
 }
 
 /// The first request's node has the flow a second time when it ends.
 #[test]
 fn every_node_hears_of_the_end_of_a_flow_that_came_back() {
-    let mut t = Trio::new(ISNS[0]);
-    t.asks(2);
-    t.moves(2, 3, GET.len(), 700, 50);
-    t.answers(3, 10);
-    t.asks(3);
-    t.moves(3, 2, NEXT.len(), 0x4000_0000, 9_000);
-    let f = host(8080, t.l, t.c, RST | ACK, 0, ts(9_100, 310), b"");
-    t.n[1].rx(Port::WireHost, f);
-    t.n[1].one(Port::Wire);
-    assert_eq!(t.n[1].s.count_states(), [0, 0, 0, 1, 0]);
-    t.link();
-    // The intake is told by nobody else: node 3 had the flow from node 2 only.
-    for n in &mut t.n {
-        n.pass(62_000);
-        assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+    for rests in [false, true] {
+        let mut t = Trio::new(ISNS[0]);
+        t.rests = rests;
+        t.asks(2);
+        t.moves(2, 3, GET.len(), 700, 50);
+        t.answers(3, 10);
+        t.asks(3);
+        t.moves(3, 2, NEXT.len(), 0x4000_0000, 9_000);
+        let f = host(8080, t.l, t.c, RST | ACK, 0, ts(9_100, 310), b"");
+        t.n[1].rx(Port::WireHost, f);
+        t.n[1].one(Port::Wire);
+        assert_eq!(t.n[1].s.count_states(), [0, 0, 0, 1, 0]);
+        t.link();
+        // The intake is told by nobody else: node 3 had the flow from node 2 only.
+        for n in &mut t.n {
+            n.pass(62_000);
+            assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+        }
     }
 }
 
@@ -262,40 +278,43 @@ fn every_node_hears_of_the_end_of_a_flow_that_came_back() {
 /// the news of the end on to the node before it.
 #[test]
 fn a_refusal_by_a_node_that_had_the_flow_leaves_its_tombstone() {
-    let mut t = Trio::new(ISNS[0]);
-    t.asks(2);
-    t.moves(2, 3, GET.len(), 700, 50);
-    t.answers(3, 10);
-    t.asks(3);
-    for to in [2, 1] {
-        let n = usize::from(to);
-        t.freeze(3);
-        t.splice(3, to, NEXT, NEXT.len());
+    for rests in [false, true] {
+        let mut t = Trio::new(ISNS[0]);
+        t.rests = rests;
+        t.asks(2);
+        t.moves(2, 3, GET.len(), 700, 50);
+        t.answers(3, 10);
+        t.asks(3);
+        for to in [2, 1] {
+            let n = usize::from(to);
+            t.freeze(3);
+            t.splice(3, to, NEXT, NEXT.len());
+            t.link();
+            t.n[n - 1].tx(Port::WireHost);
+            let f = host(8080, 0, t.c, RST | ACK, 0, Build::default(), b"");
+            t.n[n - 1].rx(Port::WireHost, f);
+            t.link();
+            let e = t.n[2].events();
+            let refused = Fail::Refused(Reason::NobodyListens);
+            assert!(
+                matches!(e[..], [Event::Failed { fail, .. }] if fail == refused),
+                "{e:?}"
+            );
+            assert_eq!(t.n[n - 1].s.count_states(), [0, 0, 0, 0, 1], "node {to}");
+            // A late copy of the flow's own SYN.
+            let syn = client(ISNS[0].0, 0, SYN, syn_opts(1), b"");
+            t.n[n - 1].rx(Port::Wire, syn);
+            assert!(t.n[n - 1].silent(), "node {to}");
+        }
+        t.n[2].tx(Port::WireHost);
+        let f = host(8080, t.l, t.c, RST | ACK, 0, ts(60, 310), b"");
+        t.n[2].rx(Port::WireHost, f);
+        t.n[2].one(Port::Wire);
         t.link();
-        t.n[n - 1].tx(Port::WireHost);
-        let f = host(8080, 0, t.c, RST | ACK, 0, Build::default(), b"");
-        t.n[n - 1].rx(Port::WireHost, f);
-        t.link();
-        let e = t.n[2].events();
-        let refused = Fail::Refused(Reason::NobodyListens);
-        assert!(
-            matches!(e[..], [Event::Failed { fail, .. }] if fail == refused),
-            "{e:?}"
-        );
-        assert_eq!(t.n[n - 1].s.count_states(), [0, 0, 0, 0, 1], "node {to}");
-        // A late copy of the flow's own SYN.
-        let syn = client(ISNS[0].0, 0, SYN, syn_opts(1), b"");
-        t.n[n - 1].rx(Port::Wire, syn);
-        assert!(t.n[n - 1].silent(), "node {to}");
-    }
-    t.n[2].tx(Port::WireHost);
-    let f = host(8080, t.l, t.c, RST | ACK, 0, ts(60, 310), b"");
-    t.n[2].rx(Port::WireHost, f);
-    t.n[2].one(Port::Wire);
-    t.link();
-    for n in &mut t.n {
-        n.pass(62_000);
-        assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+        for n in &mut t.n {
+            n.pass(62_000);
+            assert_eq!(n.s.flows(), 0, "node {}", n.v.node);
+        }
     }
 }
 
@@ -323,43 +342,46 @@ fn late_messages_of_the_first_handover_are_answered_behind_the_second() {
 
 #[test]
 fn a_served_flow_lives_on_when_its_second_handover_fails() {
-    let mut t = Trio::new(ISNS[1]);
-    t.asks(2);
-    t.freeze(2);
-    // Its egress is swallowed, its client held.
-    let f = host(8080, t.l, t.c, ACK, 500, ts(t.clock, 310), b"");
-    t.n[1].rx(Port::WireHost, f);
-    let f = client(t.c, t.s, ACK | PSH, ts(320, t.seen_clock), b"more");
-    t.n[1].rx(Port::Wire, f);
-    assert!(t.n[1].silent());
-    t.splice(2, 3, NEXT, GET.len());
-    t.link();
-    t.n[2].tx(Port::WireHost);
-    let base = t.c.wrapping_sub(NEXT.len() as u32);
-    let f = host(8080, 0, t.c, RST | ACK, 0, Build::default(), b"");
-    t.n[2].rx(Port::WireHost, f);
-    assert_ne!(base, t.c);
-    t.link();
-    let e = t.n[1].events();
-    assert!(
-        matches!(
-            e[..],
-            [Event::Failed {
-                fail: Fail::Refused(Reason::NobodyListens),
-                ..
-            }]
-        ),
-        "{e:?}"
-    );
-    assert_eq!(t.n[1].one(Port::Wire).seg.ack, t.c, "what was swallowed");
-    assert_eq!(t.n[1].one(Port::WireHost).payload, b"more", "what was held");
-    t.c = t.c.wrapping_add(4);
-    assert_eq!(t.n[1].s.count_states(), [0, 0, 0, 1, 0]);
-    t.answers(2, 50);
-    // A block of replayed bytes is still told apart from the client's own.
-    let slot = t.n[1].s.slots.iter().position(|f| f.dest.is_some());
-    let f = &t.n[1].s.slots[slot.expect("served")];
-    assert_eq!(f.cut, ISNS[1].0.wrapping_add(1 + GET.len() as u32));
+    for rests in [false, true] {
+        let mut t = Trio::new(ISNS[1]);
+        t.rests = rests;
+        t.asks(2);
+        t.freeze(2);
+        // Its egress is swallowed, its client held.
+        let f = host(8080, t.l, t.c, ACK, 500, ts(t.clock, 310), b"");
+        t.n[1].rx(Port::WireHost, f);
+        let f = client(t.c, t.s, ACK | PSH, ts(320, t.seen_clock), b"more");
+        t.n[1].rx(Port::Wire, f);
+        assert!(t.n[1].silent());
+        t.splice(2, 3, NEXT, GET.len());
+        t.link();
+        t.n[2].tx(Port::WireHost);
+        let base = t.c.wrapping_sub(NEXT.len() as u32);
+        let f = host(8080, 0, t.c, RST | ACK, 0, Build::default(), b"");
+        t.n[2].rx(Port::WireHost, f);
+        assert_ne!(base, t.c);
+        t.link();
+        let e = t.n[1].events();
+        assert!(
+            matches!(
+                e[..],
+                [Event::Failed {
+                    fail: Fail::Refused(Reason::NobodyListens),
+                    ..
+                }]
+            ),
+            "{e:?}"
+        );
+        assert_eq!(t.n[1].one(Port::Wire).seg.ack, t.c, "what was swallowed");
+        assert_eq!(t.n[1].one(Port::WireHost).payload, b"more", "what was held");
+        t.c = t.c.wrapping_add(4);
+        assert_eq!(t.n[1].s.count_states(), [0, 0, 0, 1, 0]);
+        t.answers(2, 50);
+        // A block of replayed bytes is still told apart from the client's own.
+        let slot = t.n[1].s.slots.iter().position(|f| f.dest.is_some());
+        let f = &t.n[1].s.slots[slot.expect("served")];
+        assert_eq!(f.cut, ISNS[1].0.wrapping_add(1 + GET.len() as u32));
+    }
 }
 
 #[test]
@@ -554,4 +576,38 @@ fn a_flow_comes_back_to_a_source_that_still_waits() {
     p.link();
     assert_eq!(p.a.s.count_states(), [0, 0, 0, 0, 1]);
     assert_eq!(p.b.s.count_states(), [0, 0, 0, 1, 0]);
+}
+
+/// What a node knows of a flow that was handed to it long ago is enough to hand it on, to
+/// answer late messages, and to tell of its end.
+#[test]
+fn a_flow_that_rests_keeps_what_may_be_asked_for() {
+    let mut p = Pair::served(1000, 9000, 50);
+    p.answer(1000);
+    let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();
+    p.b.s.slots[slot].rtt = Span::millis(80);
+    p.b.pass(60);
+    p.b.tx(Port::WireHost);
+    let number = slot as u32;
+    let before = p.b.s.slots[slot].dest.as_ref().unwrap();
+    let (flow, peer, c_base) = (before.flow, before.peer, before.state.c_base);
+    let (replay, l_isn) = (before.replay, before.l_isn);
+    p.b.pass(11_000);
+    assert!(p.b.s.slots[slot].is_bare());
+    assert_eq!(p.b.s.rtt_of(number), Span::millis(80));
+    assert_eq!(p.b.s.peer_of(number), Some(1));
+    assert_eq!(p.b.s.came_by(&p.b.v, number), Some(flow));
+    p.b.s.recall(&p.b.v, number);
+    let f = &p.b.s.slots[slot];
+    let d = f.dest.as_ref().unwrap();
+    assert_eq!(
+        (d.flow, d.peer.addr, d.peer.port),
+        (flow, peer.addr, peer.port)
+    );
+    assert_eq!((d.state.c_base, d.replay, d.l_isn), (c_base, replay, l_isn));
+    assert_eq!((f.rtt, d.state.rtt_us), (Span::millis(80), 80_000));
+    // It rests again.
+    p.b.pass(600);
+    assert!(p.b.s.slots[slot].is_bare());
+    assert_eq!(p.b.s.came_by(&p.b.v, number), Some(flow));
 }
