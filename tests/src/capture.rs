@@ -88,11 +88,16 @@ impl Capture {
     /// tshark failed.
     #[must_use]
     pub fn read(lab: &Lab, path: &Path) -> Self {
+        Self::read_of(lab, path, "tcp")
+    }
+
+    /// The same of what a filter in tshark's language shows, TCP all of it.
+    pub fn read_of(lab: &Lab, path: &Path, filter: &str) -> Self {
         let mut tshark = Command::new("tshark");
         tshark.arg("-n").arg("-r").arg(path);
         tshark.args([
             "-Y",
-            "tcp",
+            filter,
             "-o",
             "tcp.check_checksum:TRUE",
             "-o",

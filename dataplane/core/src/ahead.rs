@@ -23,7 +23,7 @@ use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, PSH, SYN};
 
 /// What is known of a frame before its turn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Ahead {
     /// Client and VIP, IPv4, as they lie in memory one behind the other.
     addrs: u64,
@@ -45,6 +45,22 @@ pub struct Ahead {
 
 /// No slot at all.
 const NO_SLOT: u32 = u32::MAX;
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self {
+            addrs: 0,
+            ports: 0,
+            service: 0,
+            known: false,
+            plain: false,
+            usual: false,
+            blocks: 0,
+            slot: NO_SLOT,
+            hash: 0,
+        }
+    }
+}
 
 impl Ahead {
     /// The frame is a segment of a flow that is this worker's.
@@ -166,10 +182,7 @@ impl Shard {
     /// its checksum wrong, and that no tag is to be taken off first.
     #[inline]
     pub fn look(&self, v: &View, port: Port, head: &[u8], intact: bool) -> Ahead {
-        let mut a = Ahead {
-            slot: NO_SLOT,
-            ..Ahead::default()
-        };
+        let mut a = Ahead::default();
         let Some(h) = head.first_chunk::<FIXED>().filter(|h| is_tcp4(h)) else {
             return a;
         };

@@ -86,11 +86,10 @@ impl Agreed {
 /// `s_` are server numbers as the client sees them.
 ///
 /// These two cache lines, of which segments change the second one only, are all that most
-/// of them need, and all that a flow takes
-/// which was handed over some time ago and goes on in good order. What else there is to
-/// be known of a flow is in [`More`], which is there from the first thing that is
-/// written to it. An `Fcb` is read as if it were its `More` too; a flow without one has
-/// the one of [`More::NOTHING`].
+/// of them need, and all that a flow takes which was handed over some time ago and goes on
+/// in good order. What else there is to be known of a flow is in [`More`], which is there
+/// from the first thing that is written to it. An `Fcb` is read as if it were its `More`
+/// too; a flow without one has [`More::NOTHING`].
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Fcb {
@@ -233,8 +232,8 @@ impl More {
         missed: None,
     };
 
-    /// Nothing in it matters to a flow that is served here and was handed over long
-    /// ago; of its intake's handshake nothing is asked any more.
+    /// Nothing in it matters to a flow that is served here and was handed over long ago.
+    /// [`crate::past`] has its round-trip time.
     fn is_void(&self) -> bool {
         self.dest.is_none()
             && self.source.is_none()
@@ -329,9 +328,10 @@ impl Fcb {
         self.more.is_none()
     }
 
-    /// Gives a [`More`] back in which there is nothing.
+    /// Gives a served flow's [`More`] back in which there is nothing. An intake's round trip
+    /// stands nowhere else.
     pub(crate) fn tidy(&mut self) {
-        if self.more.as_ref().is_some_and(|m| m.is_void()) {
+        if self.state == State::Served && self.more.as_ref().is_some_and(|m| m.is_void()) {
             self.more = None;
         }
     }
@@ -387,6 +387,7 @@ mod tests {
     #[test]
     fn what_is_written_makes_room_and_what_is_nothing_gives_it_back() {
         let mut f = Fcb::FREE;
+        f.state = State::Served;
         assert!(f.is_bare() && !f.is_over() && f.dest.is_none());
         f.tidy();
         assert!(f.is_bare());
@@ -395,6 +396,10 @@ mod tests {
         assert!(!f.is_bare() && f.is_over());
         f.reset = false;
         f.rtt = Span::millis(7);
+        f.state = State::Intake;
+        f.tidy();
+        assert_eq!(f.rtt, Span::millis(7));
+        f.state = State::Served;
         f.tidy();
         assert!(f.is_bare());
     }

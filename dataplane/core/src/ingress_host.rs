@@ -119,7 +119,8 @@ impl Shard {
             f.challenged = None;
         }
         // The answer to the flow's own SYN, which the replay gave it, is no news.
-        let own = s.has(SYN) && f.cut != f.c_isn.wrapping_add(1) && f.local_isn() == s.seq;
+        let handed_over = f.state == State::Served || f.dest.is_some();
+        let own = s.has(SYN) && handed_over && f.local_isn() == s.seq;
         if f.challenged.is_some() && s.sport == f.local_port && !own {
             if s.has(SYN) {
                 return self.stale_flow(v, slot, &s, now, out);

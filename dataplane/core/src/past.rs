@@ -20,8 +20,6 @@ struct Origin {
     addr: [u8; 16],
     /// Our port of the splice connection.
     local_port: u16,
-    /// Who began the handover, by the flow's identity.
-    source: (u16, u64),
 }
 
 /// All of them.
@@ -96,13 +94,17 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         let Some(d) = f.dest.as_deref() else { return };
         let p = &d.peer;
+        debug_assert_eq!(
+            (p.node, p.incarnation),
+            (d.flow.source, d.flow.source_incarnation),
+            "a message of its source alone is heard"
+        );
         let origin = self.origins.number(Origin {
             node: p.node,
             incarnation: p.incarnation,
             mac: p.mac,
             addr: p.addr.0,
             local_port: p.local_port,
-            source: (d.flow.source, d.flow.source_incarnation),
         });
         let Some(origin) = origin else { return };
         let past = &mut self.past[slot as usize];
@@ -141,18 +143,18 @@ impl Shard {
             vip: key.vip(),
             c_isn: f.c_isn,
             s_isn: f.s_isn,
-            source: o.source.0,
-            source_incarnation: o.source.1,
+            source: o.node,
+            source_incarnation: o.incarnation,
             number: past.number,
         };
         Some((peer, flow))
     }
 
     /// Makes a settled flow's record anew, as far as it is known, and forgets what was
-    /// kept instead. Nothing where the flow has its record, or no handover brought it here.
-    pub(crate) fn recall(&mut self, v: &View, slot: u32) {
+    /// kept instead. False where the flow has its record, or no handover brought it here.
+    pub(crate) fn recall(&mut self, v: &View, slot: u32) -> bool {
         let Some((peer, flow)) = self.remembered(v, slot) else {
-            return;
+            return false;
         };
         let past = &mut self.past[slot as usize];
         past.origin = NONE;
@@ -190,6 +192,7 @@ impl Shard {
         f.dest = Some(Box::new(d));
         // It may soon be settled again.
         self.revisit(slot);
+        true
     }
 
     /// The client's round-trip time as measured at intake.
@@ -206,7 +209,7 @@ impl Shard {
         let past = &self.past[slot as usize];
         let origin = self.origins.all.get(usize::from(past.origin));
         let f = &self.slots[slot as usize];
-        f.peer.map(|p| p.0).or(origin.map(|o| o.source.0))
+        f.peer.map(|p| p.0).or(origin.map(|o| o.node))
     }
 }
 

@@ -308,7 +308,7 @@ impl Shard {
         *f = Fcb::FREE;
         (f.client, f.client_port) = (k.client, k.client_port);
         f.service = service as u16;
-        f.last_seen = now.into();
+        (f.last_seen, f.acked_at) = (now.into(), now.into());
         Some(slot)
     }
 
@@ -331,8 +331,10 @@ impl Shard {
         let hash = self.hash_key.slot(&f.key(v));
         let removed = self.table.remove(hash, slot);
         debug_assert!(removed, "no entry of slot {slot}");
-        self.store.clear(&mut f.copies);
-        self.store.clear(&mut f.held);
+        if !f.is_bare() {
+            self.store.clear(&mut f.copies);
+            self.store.clear(&mut f.held);
+        }
         let (source, dest) = (f.source.take(), f.dest.take());
         *f = Fcb::FREE;
         if let Some(s) = source {
@@ -353,8 +355,10 @@ impl Shard {
     pub(crate) fn entomb(&mut self, v: &View, slot: u32) {
         self.set_state(slot, State::Tombstone);
         let f = &mut self.slots[slot as usize];
-        self.store.clear(&mut f.copies);
-        self.store.clear(&mut f.held);
+        if !f.is_bare() {
+            self.store.clear(&mut f.copies);
+            self.store.clear(&mut f.held);
+        }
         let generation = self.past[slot as usize].generation;
         self.tombstones.push_back((slot, generation));
         if self.tombstones.len() > 2 * v.params.tombstones_max + 64 {

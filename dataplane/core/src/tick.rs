@@ -140,6 +140,7 @@ impl Shard {
         }
         self.look_for_socket(v, slot, now, out);
         let f = &mut self.slots[slot as usize];
+        f.acked_at = f.acked_at.within_a_day(now);
         if f.dest.is_some()
             && let served = f.state == State::Served
             && let Some(d) = f.dest.as_mut()

@@ -41,7 +41,7 @@ impl Stamp {
     /// The beginning of the caller's clock.
     pub const ZERO: Self = Self(0);
 
-    /// The span since then, short by a unit at most. What is ahead of `now` by less than
+    /// The span since then, by a unit too long or too short. What is ahead of `now` by less than
     /// half of that is no time ago.
     #[inline]
     pub fn age(self, now: Instant) -> Span {
@@ -56,6 +56,16 @@ impl Stamp {
             return Span(0);
         }
         Span(u64::from(units) << Self::UNIT)
+    }
+
+    /// The same, or a day before `now` if it lies further back: what is asked for more often
+    /// than every 26 days does not come to lie ahead of `now`.
+    pub fn within_a_day(self, now: Instant) -> Self {
+        const DAY: Span = Span::secs(86_400);
+        if self.age(now) <= DAY {
+            return self;
+        }
+        Self::from(Instant(now.0.saturating_sub(DAY.0)))
     }
 
     /// It lies before `other`, by a unit at least.
@@ -106,6 +116,14 @@ mod tests {
             let (early, late) = (Stamp::from(then), Stamp::from(then + unit));
             assert!(early.is_before(late) && !late.is_before(early) && !late.is_before(late));
             assert_eq!(late.age(then), Span(0));
+            // However long it is asked for, it stays old.
+            let mut old = Stamp::from(then);
+            for week in 1..20 {
+                let now = then + Span::secs(week * 7 * 86_400);
+                old = old.within_a_day(now);
+                assert!(old.age(now) >= Span::secs(86_399), "{start} {week}");
+            }
+            assert_eq!(late.within_a_day(then + unit), late);
         }
     }
 }

@@ -340,10 +340,14 @@ impl Shard {
         s: &Segment,
         out: &mut O,
     ) {
+        let recalled = self.recall(v, slot);
         let dest = self.slots[slot as usize].dest.as_mut();
         let Some(d) = dest.filter(|d| d.handshake_done && d.l_isn == s.seq) else {
             return;
         };
+        if recalled {
+            d.l_tsval = s.ts_val().unwrap_or(0);
+        }
         if d.synacks_due > 0 {
             // The answer to the SYN that was given again; what completes the handshake
             // is behind it.

@@ -611,3 +611,58 @@ fn a_flow_that_rests_keeps_what_may_be_asked_for() {
     assert!(p.b.s.slots[slot].is_bare());
     assert_eq!(p.b.s.came_by(&p.b.v, number), Some(flow));
 }
+
+#[test]
+fn a_flow_that_rests_moves_with_its_round_trip() {
+    let mut p = Pair::served(1000, 9000, 50);
+    p.b.pass(12_000);
+    p.b.tx(Port::WireHost);
+    assert!(
+        p.b.s
+            .slots
+            .iter()
+            .any(|f| f.state == State::Served && f.is_bare())
+    );
+    let f = client(p.k(), p.s1(), ACK, ts(300, 777), b"");
+    p.b.rx(Port::Wire, f);
+    p.b.command(Command::Freeze {
+        ticket: 9,
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8080),
+    });
+    p.b.command(Command::Splice {
+        ticket: 9,
+        dest: sock(on_link(1u8), 8080),
+        request: vec![],
+        taken: GET.len() as u32,
+        client_fin: false,
+    });
+    let f = p.b.s.slots.iter().find(|f| f.source.is_some()).unwrap();
+    assert_eq!(f.source.as_ref().unwrap().state.rtt_us, 20_000);
+}
+
+#[test]
+fn a_challenge_waits_for_the_round_trip_of_a_flow_that_rests() {
+    let mut p = Pair::served(1000, 9000, 50);
+    let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();
+    p.b.s.slots[slot].rtt = Span::millis(300);
+    p.b.pass(12_000);
+    p.b.tx(Port::WireHost);
+    p.b.rx(Port::Wire, client(77_777, 0, SYN, syn_opts(150), b""));
+    let left = p.b.s.slots[slot].challenged_until.unwrap() - p.b.now;
+    assert!(left >= Span::millis(600), "{left:?}");
+}
+
+/// The last segment of the replayed handshake was lost, every time: the stack asks again,
+/// also long after the handover.
+#[test]
+fn a_stack_that_repeats_its_synack_is_answered_though_the_flow_rests() {
+    let mut p = Pair::served(1000, 9000, 50);
+    p.b.pass(12_000);
+    p.b.tx(Port::WireHost);
+    let f = p.synack(synack_opts(800, 130));
+    p.b.rx(Port::WireHost, f);
+    let a = p.b.one(Port::WireHost);
+    assert_eq!((a.seg.flags, a.seg.ack), (ACK, 51));
+    assert_eq!(a.seg.ts_ecr(), Some(800));
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::life::SocketSet;
+use crate::time::Span;
 use std::sync::Arc;
 
 /// A look that finds the sockets of these local ports.
@@ -156,4 +157,30 @@ fn window_probes_reach_the_right_end_of_a_served_flow_and_are_answered() {
         );
         assert_eq!(p.b.one(Port::Wire).seg.window, 300);
     }
+}
+
+#[test]
+fn an_intake_keeps_the_round_trip_when_its_socket_is_found() {
+    let mut n = Node::new(view(1, 1));
+    let look = |n: &mut Node, number: u64, ports: &[u16]| {
+        let client = sock(CLIENT, CPORT);
+        let set = SocketSet::new(number, ports.iter().map(|&p| (sock(VIP, p), client)));
+        n.command(Command::Sockets { set: Arc::new(set) });
+        n.pass(600);
+    };
+    look(&mut n, 1, &[]);
+    n.rx(Port::Wire, client(1000, 0, SYN, syn_opts(100), b""));
+    let opts = synack_opts(5000, 100);
+    let f = host(8001, 9000, 1001, SYN | ACK, 65_160, opts, b"");
+    n.rx(Port::WireHost, f);
+    n.now = n.now + Span::millis(20);
+    n.rx(Port::Wire, client(1001, 9001, ACK, ts(120, 5000), b""));
+    let rtt = |n: &Node| {
+        let open = |f: &&crate::fcb::Fcb| f.state == State::Intake;
+        n.s.slots.iter().find(open).unwrap().rtt
+    };
+    assert_eq!(rtt(&n), Span::millis(20));
+    n.pass(600);
+    look(&mut n, 2, &[8001]);
+    assert_eq!(rtt(&n), Span::millis(20));
 }
