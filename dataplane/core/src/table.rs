@@ -117,7 +117,7 @@ impl Table {
         const ONES: u64 = u64::from_le_bytes([1; 8]);
         let digest = self.digests[self.home(hash)];
         // A byte of it that is 0 is one that is equal (Mycroft's test).
-        let x = digest ^ ONES * u64::from(Self::tag(hash) as u8);
+        let x = digest ^ (ONES * u64::from(Self::tag(hash) as u8));
         digest == ANY || x.wrapping_sub(ONES) & !x & (ONES << 7) != 0
     }
 
