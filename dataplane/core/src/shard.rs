@@ -334,7 +334,9 @@ impl Shard {
         if !f.is_bare() {
             self.store.clear(&mut f.copies);
             self.store.clear(&mut f.held);
+            self.forget_duplicates(slot);
         }
+        let f = &mut self.slots[slot as usize];
         let (source, dest) = (f.source.take(), f.dest.take());
         *f = Fcb::FREE;
         if let Some(s) = source {

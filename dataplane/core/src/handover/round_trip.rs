@@ -21,7 +21,6 @@
 use super::dest::DestSide;
 use super::source::segment;
 use crate::drops::Drop;
-use crate::fcb::State;
 use crate::frame::{Frame, Kept, Output};
 use crate::mutation::{Mutation, broken};
 use crate::seq;
@@ -211,17 +210,12 @@ impl Shard {
         out: &mut O,
     ) {
         let f = &mut self.slots[slot as usize];
-        let served = f.state == State::Served;
         let Some(d) = f.dest.as_mut() else { return };
         let Some(until) = d.overtaking.until() else {
             return;
         };
         if now < until {
             return self.wake(slot, until);
-        }
-        if !served {
-            // A frozen stack is given nothing; the client says it again.
-            return self.forget_duplicates(slot);
         }
         let waiting = std::mem::replace(&mut d.overtaking, Overtaking::Measured);
         let Overtaking::Waiting { frame, count, .. } = waiting else {
@@ -238,8 +232,9 @@ impl Shard {
         }
     }
 
-    /// The duplicate acknowledgements that wait are of no use any more.
-    fn forget_duplicates(&mut self, slot: u32) {
+    /// The duplicate acknowledgements that wait are of no use any more: what they waited for
+    /// has come, or the flow is about to move, and the client says it again.
+    pub(crate) fn forget_duplicates(&mut self, slot: u32) {
         let Some(d) = self.slots[slot as usize].dest.as_mut() else {
             return;
         };

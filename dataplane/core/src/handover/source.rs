@@ -177,6 +177,8 @@ impl Shard {
             // Its stack still waits for the end of the replayed handshake.
             return self.fail(ticket, Fail::Busy);
         }
+        self.forget_duplicates(slot);
+        let f = &mut self.slots[slot as usize];
         f.source = Some(Box::new(SourceSide {
             ticket,
             phase: Phase::Frozen,

@@ -305,7 +305,67 @@ fn duplicates_of_a_lost_first_answer_wait_no_longer_than_reordering_lasts() {
 }
 
 #[test]
+fn no_more_duplicates_wait_than_a_window_has_segments() {
+    for dry in [false, true] {
+        let mut p = answered_unmeasured(false);
+        for _ in 0..70 {
+            let f = pure(&p, 9001, 502);
+            p.b.rx(Port::Wire, f);
+        }
+        assert!(p.b.tx(Port::WireHost).is_empty());
+        // The next look at the clock, not a quarter of the round trip.
+        p.b.out.dry = dry;
+        p.b.pass(1);
+        assert_eq!(p.b.tx(Port::WireHost).len(), if dry { 0 } else { 70 });
+        let lost = if dry { 70 } else { 0 };
+        assert_eq!(p.b.s.drops.get(Drop::NoBuffer), lost);
+    }
+}
+
+#[test]
+fn a_far_clients_duplicates_wait_longer_than_what_is_forwarded() {
+    let mut p = answered_unmeasured(false);
+    let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();
+    p.b.s.slots[slot].rtt = Span::millis(1_600);
+    let f = pure(&p, 9001, 502);
+    p.b.rx(Port::Wire, f);
+    p.b.pass(399);
+    assert!(p.b.tx(Port::WireHost).is_empty());
+    p.b.pass(2);
+    assert_eq!(p.b.one(Port::WireHost).seg.ack, 51);
+}
+
+#[test]
+fn duplicates_that_wait_are_counted_when_the_flow_moves_on_or_ends() {
+    for moves in [false, true] {
+        let mut p = answered_unmeasured(false);
+        for _ in 0..2 {
+            let f = pure(&p, 9001, 502);
+            p.b.rx(Port::Wire, f);
+        }
+        if moves {
+            p.b.command(Command::Freeze {
+                ticket: 9,
+                client: sock(CLIENT, CPORT),
+                local: sock(VIP, 8080),
+            });
+            assert!(matches!(p.b.events()[..], [Event::Frozen { .. }]));
+        } else {
+            let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();
+            p.b.s.remove(&p.b.v, slot as u32);
+        }
+        assert_eq!(p.b.s.drops.get(Drop::HoldStale), 2);
+        p.b.pass(50);
+        assert!(p.b.tx(Port::WireHost).is_empty());
+    }
+}
+
+#[test]
 fn only_duplicates_wait_and_only_without_sack() {
+    let mut p = answered_unmeasured(false);
+    let data = client(p.k() + 4, 9001, ACK, Build::default(), b"more");
+    p.b.rx(Port::Wire, data);
+    assert_eq!(p.b.one(Port::WireHost).payload, b"more");
     let mut p = answered_unmeasured(false);
     let f = pure(&p, 9001, 501);
     p.b.rx(Port::Wire, f);
