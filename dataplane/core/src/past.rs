@@ -110,7 +110,7 @@ impl Shard {
         let past = &mut self.past[slot as usize];
         (past.origin, past.port) = (origin, p.port);
         (past.number, past.c_base) = (d.flow.number, d.state.c_base);
-        past.rtt_us = f.rtt.as_micros().min(u64::from(u32::MAX)) as u32;
+        past.rtt_us = f.rtt_us();
         past.replay = d.replay;
         f.dest = None;
         f.tidy();
@@ -165,20 +165,9 @@ impl Shard {
             c_base,
             s_base: f.s_low.wrapping_sub(1),
             cut: f.cut,
-            ts_max: f.ts_max,
-            client_ack: f.client_ack,
             ts_recent: f.ts_in_order,
             rtt_us: past.rtt_us,
-            last_ack: f.c_acked,
-            window: f.client_window,
-            mss: f.agreed.mss,
-            client_shift: f.agreed.client_shift,
-            promised_shift: f.agreed.promised_shift,
-            wscale: f.agreed.wscale,
-            sack: f.agreed.sack,
-            timestamps: f.agreed.ts,
-            next_hop: f.next_hop,
-            ..SpliceState::default()
+            ..f.state_now()
         };
         let mut d = DestSide::new(flow, peer, state, Vec::new(), Instant(0), Span(0));
         d.phase = Phase::Served;

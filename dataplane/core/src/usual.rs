@@ -90,6 +90,18 @@ impl Usual {
     }
 }
 
+/// The bytes of a usual frame in one piece, what it says, and whether its checksum is partial.
+#[inline(always)]
+fn usual_head<'a, F: Frame>(
+    frame: &'a mut F,
+    ahead: &Ahead,
+) -> Option<(&'a mut [u8], Usual, bool)> {
+    let (all, partial) = (frame.len(), frame.is_partial());
+    let head = frame.head_mut();
+    let s = Usual::read(head, ahead.blocks()).filter(|_| all == head.len())?;
+    Some((head, s, partial))
+}
+
 #[inline(always)]
 fn long<const N: usize>(h: &[u8; N], i: usize) -> u32 {
     u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]])
@@ -190,9 +202,7 @@ impl Shard {
         let Some(f) = self.usual_flow(ahead) else {
             return Some(frame);
         };
-        let (all, partial) = (frame.len(), frame.is_partial());
-        let head = frame.head_mut();
-        let Some(s) = Usual::read(head, ahead.blocks()).filter(|_| all == head.len()) else {
+        let Some((head, s, partial)) = usual_head(&mut frame, ahead) else {
             return Some(frame);
         };
         let stamp = Stamp::from(now);
@@ -241,9 +251,7 @@ impl Shard {
         let Some(f) = self.usual_flow(ahead) else {
             return Some(frame);
         };
-        let (all, partial) = (frame.len(), frame.is_partial());
-        let head = frame.head_mut();
-        let Some(s) = Usual::read(head, ahead.blocks()).filter(|_| all == head.len()) else {
+        let Some((head, s, partial)) = usual_head(&mut frame, ahead) else {
             return Some(frame);
         };
         let sport = u16::from_be_bytes([head[at::SPORT], head[at::SPORT + 1]]);

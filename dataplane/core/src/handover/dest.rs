@@ -639,6 +639,29 @@ fn answer_parts(a: Answer, c_base: u32) -> Option<(Kind, Fields, Head)> {
 }
 
 impl crate::fcb::Fcb {
+    /// The part of the state that moves which is the flow's as it stands.
+    pub(crate) fn state_now(&self) -> SpliceState {
+        SpliceState {
+            ts_max: self.ts_max,
+            client_ack: self.client_ack,
+            last_ack: self.c_acked,
+            window: self.client_window,
+            mss: self.agreed.mss,
+            client_shift: self.agreed.client_shift,
+            promised_shift: self.agreed.promised_shift,
+            wscale: self.agreed.wscale,
+            sack: self.agreed.sack,
+            timestamps: self.agreed.ts,
+            next_hop: self.next_hop,
+            ..SpliceState::default()
+        }
+    }
+
+    /// The client's round-trip time, microseconds.
+    pub(crate) fn rtt_us(&self) -> u32 {
+        self.rtt.as_micros().min(u64::from(u32::MAX)) as u32
+    }
+
     /// Takes the state that moved.
     pub(crate) fn take_over(&mut self, st: &SpliceState, id: &FlowId) {
         self.next_hop = st.next_hop;

@@ -336,8 +336,6 @@ impl Shard {
             c_base,
             s_base: f.s_nxt.wrapping_sub(1),
             cut,
-            ts_max: f.ts_max,
-            client_ack: f.client_ack,
             // The TSval of a segment from above a hole would make the stack reject
             // the delayed one (RFC 7323, section 5.3); an older one is always safe.
             ts_recent: if given.nxt == c_end {
@@ -345,17 +343,9 @@ impl Shard {
             } else {
                 f.ts_echoed
             },
-            rtt_us: f.rtt.as_micros().min(u64::from(u32::MAX)) as u32,
-            last_ack: f.c_acked,
-            window: f.client_window,
-            mss: f.agreed.mss,
-            client_shift: f.agreed.client_shift,
-            promised_shift: f.agreed.promised_shift,
-            wscale: f.agreed.wscale,
-            sack: f.agreed.sack,
-            timestamps: f.agreed.ts,
+            rtt_us: f.rtt_us(),
             client_fin,
-            next_hop: f.next_hop,
+            ..f.state_now()
         };
         src.steps.spliced = now - src.started;
         f.cut = cut;
