@@ -344,11 +344,7 @@ fn duplicates_that_wait_are_counted_when_the_flow_moves_on_or_ends() {
             p.b.rx(Port::Wire, f);
         }
         if moves {
-            p.b.command(Command::Freeze {
-                ticket: 9,
-                client: sock(CLIENT, CPORT),
-                local: sock(VIP, 8080),
-            });
+            p.b.command(freeze_served(9));
             assert!(matches!(p.b.events()[..], [Event::Frozen { .. }]));
         } else {
             let slot = p.b.s.slots.iter().position(|f| f.dest.is_some()).unwrap();

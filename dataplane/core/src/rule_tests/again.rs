@@ -129,11 +129,7 @@ impl Trio {
 
     fn freeze(&mut self, from: usize) {
         self.ticket += 1;
-        self.n[from - 1].command(Command::Freeze {
-            ticket: self.ticket,
-            client: sock(CLIENT, CPORT),
-            local: sock(VIP, 8080),
-        });
+        self.n[from - 1].command(freeze_served(self.ticket));
         let e = self.n[from - 1].events();
         assert!(matches!(e[..], [Event::Frozen { .. }]), "{e:?}");
     }
@@ -331,11 +327,7 @@ fn late_messages_of_the_first_handover_are_answered_behind_the_second() {
     p.b.tx(Port::WireHost);
     let f = host(8080, 51, p.k(), ACK, 510, ts(800, 130), b"");
     p.b.rx(Port::WireHost, f);
-    p.b.command(Command::Freeze {
-        ticket: 9,
-        client: sock(CLIENT, CPORT),
-        local: sock(VIP, 8080),
-    });
+    p.b.command(freeze_served(9));
     p.b.rx(Port::Link, mark);
     assert_eq!(p.b.tx(Port::Link).len(), 1, "acknowledged all the same");
 }
@@ -548,11 +540,7 @@ fn a_flow_comes_back_to_a_source_that_still_waits() {
     let end = k + NEXT.len() as u32;
     let f = host(8080, p.l1(), end, ACK, 500, ts(779, 140), b"");
     p.b.rx(Port::WireHost, f);
-    p.b.command(Command::Freeze {
-        ticket: 2,
-        client: sock(CLIENT, CPORT),
-        local: sock(VIP, 8080),
-    });
+    p.b.command(freeze_served(2));
     p.b.command(Command::Splice {
         ticket: 2,
         dest: sock(on_link(1u8), 8080),
@@ -625,11 +613,7 @@ fn a_flow_that_rests_moves_with_its_round_trip() {
     );
     let f = client(p.k(), p.s1(), ACK, ts(300, 777), b"");
     p.b.rx(Port::Wire, f);
-    p.b.command(Command::Freeze {
-        ticket: 9,
-        client: sock(CLIENT, CPORT),
-        local: sock(VIP, 8080),
-    });
+    p.b.command(freeze_served(9));
     p.b.command(Command::Splice {
         ticket: 9,
         dest: sock(on_link(1u8), 8080),

@@ -41,6 +41,15 @@ pub fn freeze(ticket: u64) -> Command {
     }
 }
 
+/// Freezes the same flow where an application serves it.
+pub fn freeze_served(ticket: u64) -> Command {
+    Command::Freeze {
+        ticket,
+        client: sock(CLIENT, CPORT),
+        local: sock(VIP, 8080),
+    }
+}
+
 pub fn splice(ticket: u64, dest: SocketAddr, request: &[u8], client_fin: bool) -> Command {
     Command::Splice {
         ticket,
