@@ -135,6 +135,8 @@ pub struct Counts {
     pub drops: Vec<(String, u64)>,
     /// FCBs in use.
     pub flows: u64,
+    /// Cycles by [`Stage`](dts_worker::Stage), all workers together.
+    pub cycles: [u64; 5],
 }
 
 impl Counts {
@@ -162,6 +164,7 @@ impl Counts {
                 .map(|(name, n)| (name.clone(), n - earlier(name)))
                 .collect(),
             flows: self.flows,
+            cycles: std::array::from_fn(|i| self.cycles[i] - before.cycles[i]),
         }
     }
 }
@@ -236,6 +239,9 @@ fn counts(fleet: &Fleet) -> Counts {
             all.tx[i] += p.tx_packets;
         }
         all.flows += s.flows;
+        for (sum, n) in all.cycles.iter_mut().zip(s.cycles) {
+            *sum += n;
+        }
         for why in Reason::ALL.iter().filter(|&&w| s.drops.get(w) > 0) {
             let (name, n) = (why.name().to_owned(), s.drops.get(*why));
             match all.drops.iter_mut().find(|(have, _)| *have == name) {

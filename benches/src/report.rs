@@ -143,6 +143,15 @@ pub fn table(summary: &Summary) -> String {
             e.peer_name
         );
     }
+    for (name, e) in summary {
+        if let Some(stages) = e.more.get("cycles_per_frame").and_then(|c| c.as_object()) {
+            let stages: Vec<String> = stages
+                .iter()
+                .map(|(stage, n)| format!("{stage} {:.0}", n.as_f64().unwrap_or(f64::NAN)))
+                .collect();
+            text += &format!("{name}: cycles per frame: {}\n", stages.join(", "));
+        }
+    }
     text
 }
 

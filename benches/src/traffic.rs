@@ -13,6 +13,7 @@ use dts_core::drops::Drop as Reason;
 use dts_core::frame::Port;
 use dts_core::key::Addr;
 use dts_core::steer;
+use dts_worker::Stage;
 use std::path::Path;
 
 /// Packet buffers beside those that hold the capture.
@@ -173,6 +174,7 @@ impl Traffic {
         let rounds = compare(&mut ours, &mut peer, plan)?;
         let name = format!("dpdk-testpmd {}", self.peer_mode());
         Ok(Entry::of(&rounds, "frames/s", &name)
+            .with("cycles_per_frame", ours.cycles_per_frame())
             .with("resident", self.resident)
             .with("active", self.active)
             .with("lookups", self.lookups())
@@ -271,6 +273,11 @@ pub struct Ours {
     node: Node,
     traffic: Traffic,
     first: Option<Counts>,
+    /// What it had done at the first look since it was let go.
+    mark: Option<Counts>,
+    /// What it did between looks, and in how many frames.
+    cycles: [u64; 5],
+    frames: u64,
 }
 
 impl Ours {
@@ -283,7 +290,19 @@ impl Ours {
             node: Node::start(spec)?,
             traffic: *traffic,
             first: None,
+            mark: None,
+            cycles: [0; 5],
+            frames: 0,
         })
+    }
+
+    /// Of the time-stamp counter, by stage. The time that it was stopped is not in it.
+    fn cycles_per_frame(&self) -> serde_json::Value {
+        let stages = Stage::ALL.iter().zip(self.cycles);
+        stages
+            .map(|(stage, n)| (stage.name().to_owned(), (n as f64 / self.frames as f64).into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     }
 
     fn check(&self, before: &Counts, now: &Counts) -> Result<u64> {
@@ -293,6 +312,7 @@ impl Ours {
 
 impl Side for Ours {
     fn resume(&mut self) -> Result<()> {
+        self.mark = None;
         self.node.resume()
     }
 
@@ -302,6 +322,13 @@ impl Side for Ours {
 
     fn done(&mut self) -> Result<u64> {
         let now = self.node.counts()?;
+        if let Some(mark) = self.mark.replace(now.clone()) {
+            let done = now.since(&mark);
+            self.frames += done.rx.iter().sum::<u64>();
+            for (sum, n) in self.cycles.iter_mut().zip(done.cycles) {
+                *sum += n;
+            }
+        }
         let first = self.first.get_or_insert_with(Counts::default).clone();
         self.check(&first, &now)
     }

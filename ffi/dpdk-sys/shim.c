@@ -8,6 +8,8 @@ int dts_errno(void) { return rte_errno; }
 
 uint32_t dts_lcore_id(void) { return rte_lcore_id(); }
 
+uint64_t dts_cycles(void) { return rte_rdtsc(); }
+
 uint16_t dts_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n)
 {
 	return rte_eth_rx_burst(port, queue, pkts, n);

@@ -103,6 +103,7 @@ static const uint32_t DTS_RING_MP_SC_EXACT = RING_F_SC_DEQ | RING_F_EXACT_SZ;
 int dts_errno(void);
 /* rte_lcore_id: UINT32_MAX in a thread that the EAL does not know. */
 uint32_t dts_lcore_id(void);
+uint64_t dts_cycles(void);
 
 /* rte_eth_rx_burst, rte_eth_tx_burst. */
 uint16_t dts_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **pkts, uint16_t n);

@@ -6,7 +6,7 @@ use dts_core::fcb::State;
 use dts_core::frame::Port;
 use dts_core::histogram::BOUNDS_NS;
 use dts_core::view::View;
-use dts_worker::{PortSnapshot, WorkerSnapshot};
+use dts_worker::{PortSnapshot, Stage, WorkerSnapshot};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
@@ -128,6 +128,8 @@ families! {
         "Frames that a NIC's rules have dropped, where it counts them.", ["port", "rule"];
     handed_over: IntCounterVec, "dts_port_handed_over_total",
         "Frames received by another worker's queue that came to this worker by its ring.", ["port", "worker"];
+    cycles: IntCounterVec, "dts_worker_cycles_total",
+        "Cycles of the time-stamp counter, by what the worker did.", ["stage", "worker"];
     loops: IntCounterVec, "dts_worker_loops_total", "Turns of the worker's loop, by what they found.", ["found", "worker"];
     sleeps: IntCounterVec, "dts_worker_sleeps_total", "Sleeps of an idle worker.", ["worker"];
     peers: IntGaugeVec, "dts_peers", "Other members, by state.", ["state"];
@@ -262,6 +264,9 @@ impl Families {
             ("tso", "software", w.tso_software),
         ] {
             add(&self.finished, &[what, by, number], value);
+        }
+        for (stage, cycles) in Stage::ALL.iter().zip(w.cycles) {
+            add(&self.cycles, &[stage.name(), number], cycles);
         }
         add(&self.loops, &["work", number], w.busy_loops);
         add(

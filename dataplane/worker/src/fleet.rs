@@ -24,7 +24,7 @@ use dts_core::view::View;
 
 use crate::egress::{Egress, Route, Tx};
 use crate::start::{Opened, StartError};
-use crate::stats::{Block, PortSnapshot, WorkerSnapshot};
+use crate::stats::{Block, Laps, PortSnapshot, WorkerSnapshot};
 use crate::worker::{Clock, Worker};
 use dpdk::wait::{Waiter, Waker};
 
@@ -172,6 +172,7 @@ impl Fleet {
                 waiter,
                 stop: Arc::clone(&self.stop),
                 ahead: Box::new([Ahead::default(); Burst::CAPACITY]),
+                laps: Laps::start(),
             };
             let (core, signals) = (o.cores[number], o.has_tap());
             let (ready, failure) = (ready.clone(), Arc::clone(&self.failure));

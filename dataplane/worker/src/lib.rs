@@ -39,4 +39,4 @@ mod worker;
 
 pub use fleet::Fleet;
 pub use start::{Opened, StartError};
-pub use stats::{PortCounters, PortSnapshot, WorkerSnapshot};
+pub use stats::{PortCounters, PortSnapshot, Stage, WorkerSnapshot};

@@ -32,6 +32,69 @@ pub struct PortCounters {
     pub handed_over: u64,
 }
 
+/// What a worker does in a turn of its loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A driver gives frames.
+    Receive,
+    /// Their tuples are read and hashed, and those of other nodes' flows end.
+    Look,
+    /// Each has its turn: FCB, rewriting.
+    Act,
+    /// Drivers take frames; what no frame is concerned with in a turn that had some.
+    Send,
+    /// Turns without a frame, sleeps included.
+    Idle,
+}
+
+impl Stage {
+    /// All, in the order of [`WorkerSnapshot::cycles`].
+    pub const ALL: [Stage; 5] = [
+        Stage::Receive,
+        Stage::Look,
+        Stage::Act,
+        Stage::Send,
+        Stage::Idle,
+    ];
+
+    /// The name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Receive => "receive",
+            Stage::Look => "look",
+            Stage::Act => "act",
+            Stage::Send => "send",
+            Stage::Idle => "idle",
+        }
+    }
+}
+
+/// Where a worker's cycles go, told by the counter that runs at one pace whatever the
+/// core's clock does (DPDK programmer's guide, `rte_rdtsc`).
+#[derive(Debug)]
+pub(crate) struct Laps {
+    last: u64,
+    pub(crate) cycles: [u64; 5],
+}
+
+impl Laps {
+    pub(crate) fn start() -> Self {
+        Self {
+            last: dpdk::thread::cycles(),
+            cycles: [0; 5],
+        }
+    }
+
+    /// All since the last call was for `stage`.
+    #[inline]
+    pub(crate) fn lap(&mut self, stage: Stage) {
+        let now = dpdk::thread::cycles();
+        self.cycles[stage as usize] += now.wrapping_sub(self.last);
+        self.last = now;
+    }
+}
+
 /// One worker at a moment, at most about a millisecond old.
 #[derive(Clone, Debug, Default)]
 pub struct WorkerSnapshot {
@@ -49,6 +112,8 @@ pub struct WorkerSnapshot {
     pub replays: Histogram,
     /// FCBs by state, in the order of `State::ALL`; at most a second old.
     pub states: [u64; 5],
+    /// Cycles of the time-stamp counter by [`Stage`].
+    pub cycles: [u64; 5],
     /// FCBs in use.
     pub flows: u64,
     /// Buffers for held frames that are in use.
@@ -113,6 +178,7 @@ macro_rules! block {
             counters: [AtomicU64; COUNTERS],
             replays: [AtomicU64; histogram::VALUES],
             states: [AtomicU64; 5],
+            cycles: [AtomicU64; 5],
             $($name: AtomicU64,)*
         }
 
@@ -124,6 +190,7 @@ macro_rules! block {
                     counters: zeroes(),
                     replays: zeroes(),
                     states: zeroes(),
+                    cycles: zeroes(),
                     $($name: AtomicU64::new(0),)*
                 }
             }
@@ -141,6 +208,7 @@ macro_rules! block {
                 put(&self.counters, &array(&s.counters));
                 put(&self.replays, &s.replays.to_array());
                 put(&self.states, &s.states);
+                put(&self.cycles, &s.cycles);
                 $(self.$name.store(s.$name, Relaxed);)*
             }
 
@@ -155,6 +223,7 @@ macro_rules! block {
                 s.counters = counters(get(&self.counters));
                 s.replays = Histogram::from_array(get(&self.replays));
                 s.states = get(&self.states);
+                s.cycles = get(&self.cycles);
                 $(s.$name = self.$name.load(Relaxed);)*
                 s
             }
@@ -250,6 +319,7 @@ mod tests {
         s.counters = counters(std::array::from_fn(|_| n()));
         s.replays = Histogram::from_array(std::array::from_fn(|_| n()));
         s.states.fill_with(&mut n);
+        s.cycles.fill_with(&mut n);
         for field in [
             &mut s.flows,
             &mut s.hold_used,

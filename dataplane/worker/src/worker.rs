@@ -23,7 +23,7 @@ use dts_core::view::View;
 use crate::egress::Egress;
 use crate::offload;
 use crate::packet::{Packet, Passage};
-use crate::stats::{Block, Traffic, WorkerSnapshot};
+use crate::stats::{Block, Laps, Stage, Traffic, WorkerSnapshot};
 
 /// How often timers run and counters are published.
 const TICK: Span = Span::millis(1);
@@ -128,6 +128,7 @@ pub(crate) struct Worker {
     pub(crate) block: Arc<CachePadded<Block>>,
     pub(crate) received: [Traffic; 4],
     pub(crate) counts: WorkerSnapshot,
+    pub(crate) laps: Laps,
     pub(crate) idle: Idle,
     /// Longest sleep of an idle worker.
     pub(crate) idle_sleep: Duration,
@@ -143,12 +144,14 @@ impl Worker {
         let mut burst = Burst::new();
         let (mut next_tick, mut next_census) = (Instant(0), Instant(0));
         let mut empty = 0;
+        self.laps = Laps::start();
         while !self.stop.load(Relaxed) {
             let mut busy = false;
             let now = self.clock.now();
             let mut rx = std::mem::take(&mut self.rx);
             for (port, queue) in &mut rx {
                 if queue.burst(&mut burst) > 0 {
+                    self.laps.lap(Stage::Receive);
                     busy = true;
                     self.receive(*port, &mut burst, now);
                 }
@@ -175,9 +178,11 @@ impl Worker {
 
             self.counts.loops += 1;
             if busy {
+                self.laps.lap(Stage::Send);
                 self.counts.busy_loops += 1;
                 empty = 0;
             } else {
+                self.laps.lap(Stage::Idle);
                 empty += 1;
                 // What the driver did not take is no reason to spin: it is
                 // offered again after the sleep.
@@ -213,6 +218,7 @@ impl Worker {
             burst,
             &mut self.ahead,
         );
+        self.laps.lap(Stage::Look);
         let kept = burst.len();
         let ahead = &mut self.ahead[..kept];
         for a in ahead.iter_mut().take(LEAD) {
@@ -247,6 +253,7 @@ impl Worker {
                     .pass(worker, Passage::In(port), packet.into_mbuf());
             }
         }
+        self.laps.lap(Stage::Act);
     }
 
     /// What other workers have for this one. True if there was anything.
@@ -313,6 +320,7 @@ impl Worker {
         }
         c.counters = self.shard.counters.clone();
         c.replays = self.shard.replays;
+        c.cycles = self.laps.cycles;
         c.flows = self.shard.flows() as u64;
         if census {
             c.states = self.shard.count_states();

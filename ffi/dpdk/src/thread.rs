@@ -44,6 +44,15 @@ pub fn lcore_id() -> Option<u32> {
     (id != u32::MAX).then_some(id)
 }
 
+/// The core's time-stamp counter (`rte_rdtsc`): one pace whatever the core's clock does,
+/// comparable within one core.
+#[inline]
+#[must_use]
+pub fn cycles() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { sys::dts_cycles() }
+}
+
 impl Drop for Registered {
     fn drop(&mut self) {
         // SAFETY: the thread that registered is the one that drops, since the
