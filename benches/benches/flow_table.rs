@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, ensure};
 use dts_benches::flows::shuffled;
 use dts_benches::hugepages::Reserved;
-use dts_benches::micro::{BURST, Find, Hashbrown, Key, RteHash, Single, Slot, Staged, key, slots};
+use dts_benches::micro::{BURST, Find, Hashbrown, Key, RteHash, Single, Staged, key};
 use dts_benches::report::{self, Entry, Summary};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,6 @@ fn main() -> Result<()> {
         if !wanted(size, &only) {
             continue;
         }
-        let slots = slots(n);
         let mut finders: Vec<Box<dyn Find>> = vec![
             Box::new(Staged::new(n)),
             Box::new(Single(Staged::new(n))),
@@ -52,7 +51,7 @@ fn main() -> Result<()> {
                 .into_iter()
                 .map(|i| key(base + i * step))
                 .collect();
-            let rates = measure(&mut finders, &keys, &slots, hits)?;
+            let rates = measure(&mut finders, &keys, hits)?;
             for (i, peer) in finders.iter().enumerate().skip(1) {
                 let rounds: Vec<(f64, f64)> = rates.iter().map(|r| (r[0], r[i])).collect();
                 let entry = Entry::of(&rounds, "lookups/s", peer.name())
@@ -83,7 +82,6 @@ fn wanted(size: &str, only: &str) -> bool {
 fn measure(
     finders: &mut [Box<dyn Find>],
     keys: &[Key],
-    slots: &[Slot],
     hits: bool,
 ) -> Result<Vec<Vec<f64>>> {
     let mut rounds = Vec::new();
@@ -93,7 +91,7 @@ fn measure(
             let (mut asked, mut found, start) = (0, 0, Instant::now());
             while start.elapsed() < TURN {
                 for burst in keys.chunks(BURST) {
-                    found += finder.find(burst, slots);
+                    found += finder.find(burst);
                 }
                 asked += keys.len() as u64;
             }

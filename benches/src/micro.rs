@@ -2,7 +2,7 @@
 //! first bytes of its flow's slot, a burst at a time.
 //!
 //! All three have the same keys, the same keyed hash (SipHash-1-3 over 12 bytes,
-//! computed anew for each lookup) and the same slots, one cache line each. Ours compares
+//! computed anew for each lookup) and slots of one cache line each. Ours compares
 //! the key in the slot, as the data plane does; the others have keys of their own.
 
 use anyhow::{Result, ensure};
@@ -57,9 +57,8 @@ pub struct Slot {
     value: u32,
 }
 
-/// The slots of the first `n` flows.
-#[must_use]
-pub fn slots(n: u32) -> Vec<Slot> {
+/// The slots of the first `n` flows, in their order.
+fn slots(n: u32) -> Vec<Slot> {
     let mut all = vec(n as usize);
     all.extend((0..n).map(|i| Slot {
         key: key(i),
@@ -74,12 +73,13 @@ pub trait Find {
     fn name(&self) -> &'static str;
     /// Looks all keys up, [`BURST`] at most, and adds up what their slots hold: 1 for
     /// each that is there.
-    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64;
+    fn find(&mut self, keys: &[Key]) -> u64;
 }
 
 /// The data plane's table, in the stages of its worker.
 pub struct Staged {
     table: Table,
+    slots: Vec<Slot>,
     hash: Hash,
 }
 
@@ -91,10 +91,25 @@ impl Staged {
     #[must_use]
     pub fn new(n: u32) -> Self {
         let (mut table, hash) = (Table::new(n as usize), Hash::default());
+        let mut slots = vec(table.slots());
+        let free = Slot {
+            key: [0; 12],
+            value: 0,
+        };
+        slots.resize(table.slots(), free);
         for i in 0..n {
-            assert!(table.insert(hash.of(&key(i)), i), "the table is full");
+            let key = key(i);
+            let slot = table.insert(hash.of(&key)).expect("room for all");
+            slots[slot as usize] = Slot { key, value: 1 };
         }
-        Self { table, hash }
+        Self { table, slots, hash }
+    }
+
+    #[inline]
+    fn value(&self, key: &Key, hash: u64) -> u64 {
+        let is_it = |slot: u32| self.slots[slot as usize].key == *key;
+        let found = self.table.find(hash, is_it);
+        found.map_or(0, |slot| u64::from(self.slots[slot as usize].value))
     }
 }
 
@@ -103,35 +118,22 @@ impl Find for Staged {
         "dts"
     }
 
-    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
+    fn find(&mut self, keys: &[Key]) -> u64 {
         let mut hashes = [0; BURST];
         for (key, hash) in keys.iter().zip(&mut hashes) {
             *hash = self.hash.of(key);
-            self.table.prefetch_filter(*hash);
+            self.table.prefetch(*hash);
         }
         let mut missed = [false; BURST];
         for (hash, missed) in hashes[..keys.len()].iter().zip(&mut missed) {
-            *missed = !self.table.may_have(*hash);
-            if !*missed {
-                self.table.prefetch(*hash);
+            match self.table.guess(*hash) {
+                Some(slot) => prefetch(&self.slots[slot as usize]),
+                None => *missed = true,
             }
         }
-        for (hash, missed) in hashes[..keys.len()].iter().zip(&mut missed) {
-            if !*missed {
-                match self.table.guess(*hash) {
-                    Some(slot) => prefetch(&slots[slot as usize]),
-                    None => *missed = true,
-                }
-            }
-        }
-        let mut sum = 0;
-        for ((key, hash), missed) in keys.iter().zip(hashes).zip(missed) {
-            if !missed {
-                let found = (self.table).find(hash, |slot| slots[slot as usize].key == *key);
-                sum += found.map_or(0, |slot| u64::from(slots[slot as usize].value));
-            }
-        }
-        sum
+        let asked = keys.iter().zip(hashes).zip(missed);
+        let hits = asked.filter(|(_, missed)| !missed);
+        hits.map(|((key, hash), _)| self.value(key, hash)).sum()
     }
 }
 
@@ -143,20 +145,16 @@ impl Find for Single {
         "dts unstaged"
     }
 
-    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
-        let mut sum = 0;
-        for key in keys {
-            let (table, hash) = (&self.0.table, self.0.hash.of(key));
-            let found = table.find(hash, |slot| slots[slot as usize].key == *key);
-            sum += found.map_or(0, |slot| u64::from(slots[slot as usize].value));
-        }
-        sum
+    fn find(&mut self, keys: &[Key]) -> u64 {
+        let each = keys.iter();
+        each.map(|key| self.0.value(key, self.0.hash.of(key))).sum()
     }
 }
 
 /// `hashbrown`, which has no way to look several keys up at once.
 pub struct Hashbrown {
     table: HashTable<(Key, u32)>,
+    slots: Vec<Slot>,
     hash: Hash,
 }
 
@@ -169,7 +167,8 @@ impl Hashbrown {
             let k = key(i);
             table.insert_unique(hash.of(&k), (k, i), |(k, _)| hash.of(k));
         }
-        Self { table, hash }
+        let slots = slots(n);
+        Self { table, slots, hash }
     }
 }
 
@@ -178,11 +177,11 @@ impl Find for Hashbrown {
         "hashbrown"
     }
 
-    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
+    fn find(&mut self, keys: &[Key]) -> u64 {
         let mut sum = 0;
         for key in keys {
             let found = self.table.find(self.hash.of(key), |(k, _)| k == key);
-            sum += found.map_or(0, |(_, slot)| u64::from(slots[*slot as usize].value));
+            sum += found.map_or(0, |(_, slot)| u64::from(self.slots[*slot as usize].value));
         }
         sum
     }
@@ -191,6 +190,7 @@ impl Find for Hashbrown {
 /// `rte_hash`'s bulk lookup with hashes given to it. Needs a running EAL.
 pub struct RteHash {
     table: dpdk::HashTable<12>,
+    slots: Vec<Slot>,
     hash: Hash,
 }
 
@@ -211,7 +211,8 @@ impl RteHash {
             // Then a position is the number of a slot, at no further cost.
             ensure!(at == Some(i), "flow {i} of {n} has the position {at:?}");
         }
-        Ok(Self { table, hash })
+        let slots = slots(n);
+        Ok(Self { table, slots, hash })
     }
 }
 
@@ -220,7 +221,7 @@ impl Find for RteHash {
         "rte_hash"
     }
 
-    fn find(&mut self, keys: &[Key], slots: &[Slot]) -> u64 {
+    fn find(&mut self, keys: &[Key]) -> u64 {
         let (mut hashes, mut at) = ([0; BURST], [0; BURST]);
         for (key, hash) in keys.iter().zip(&mut hashes) {
             *hash = self.hash.of(key) as u32;
@@ -230,13 +231,13 @@ impl Find for RteHash {
         debug_assert!(asked);
         for position in &at[..n] {
             if let Ok(slot) = usize::try_from(*position) {
-                prefetch(&slots[slot]);
+                prefetch(&self.slots[slot]);
             }
         }
         let mut sum = 0;
         for position in &at[..n] {
             if let Ok(slot) = usize::try_from(*position) {
-                sum += u64::from(slots[slot].value);
+                sum += u64::from(self.slots[slot].value);
             }
         }
         sum
@@ -250,7 +251,6 @@ mod tests {
     #[test]
     fn all_find_the_same() {
         let n = 1_000;
-        let slots = slots(n);
         let mut finders: [Box<dyn Find>; 3] = [
             Box::new(Staged::new(n)),
             Box::new(Single(Staged::new(n))),
@@ -258,9 +258,9 @@ mod tests {
         ];
         let keys: Vec<Key> = (n - 40..n + 24).map(key).collect();
         for f in &mut finders {
-            assert_eq!(f.find(&keys, &slots), 40, "{}", f.name());
-            assert_eq!(f.find(&keys[..3], &slots), 3, "{}", f.name());
-            assert_eq!(f.find(&[], &slots), 0, "{}", f.name());
+            assert_eq!(f.find(&keys), 40, "{}", f.name());
+            assert_eq!(f.find(&keys[..3]), 3, "{}", f.name());
+            assert_eq!(f.find(&[]), 0, "{}", f.name());
         }
     }
 

@@ -2,8 +2,8 @@
 //! one needs is on its way when its turn comes.
 //!
 //! [`Shard::look`] reads the tuple of a frame, [`Shard::look_on`] hashes those of a whole
-//! burst, [`Shard::look_closer`] asks the table's filter for a flow, and [`Shard::ask_for`]
-//! its buckets for an FCB. All are hints: they decide nothing, with one exception. A frame of which `look` says that
+//! burst, [`Shard::look_closer`] asks the table for a flow, and [`Shard::ask_for`] for its
+//! FCB. All are hints: they decide nothing, with one exception. A frame of which `look` says that
 //! nothing but its flow decides ([`Ahead::plain`]), and whose flow `look_closer` knows not
 //! to be here, is what most frames are at a node of a broadcast cluster: another node's.
 //! It ends there.
@@ -83,7 +83,7 @@ impl Ahead {
         self.usual
     }
 
-    /// A slot that may be the flow's, once it was asked for.
+    /// A slot that may be the flow's.
     #[inline]
     pub(crate) fn slot(&self) -> Option<u32> {
         (self.slot != NO_SLOT).then_some(self.slot)
@@ -264,19 +264,19 @@ impl Shard {
             .of_12(&first, &lanes.each_ref().map(|a| a.ports));
         for (a, hash) in lanes.iter_mut().zip(hashes) {
             a.hash = hash;
-            self.table.prefetch_filter(hash);
+            self.table.prefetch(hash);
         }
     }
 
-    /// Asks for the table's entry of a frame that [`Self::look_on`] has seen. True when the
-    /// frame is another node's and was counted as [`Drop::NoFlow`]: it has had its turn.
+    /// Finds the slot of a frame that [`Self::look_on`] has seen. True when the frame is another
+    /// node's and was counted as [`Drop::NoFlow`]: it has had its turn.
     #[inline]
-    pub fn look_closer(&mut self, a: &Ahead) -> bool {
+    pub fn look_closer(&mut self, a: &mut Ahead) -> bool {
         if !a.known {
             return false;
         }
-        if self.table.may_have(a.hash) {
-            self.table.prefetch(a.hash);
+        if let Some(slot) = self.table.guess(a.hash) {
+            a.slot = slot;
             return false;
         }
         if a.plain {
@@ -285,14 +285,11 @@ impl Shard {
         a.plain
     }
 
-    /// Finds the FCB of a frame that [`Self::look_closer`] has left, and asks for it.
+    /// Asks for the FCB of a frame that [`Self::look_closer`] has left.
     #[inline]
-    pub fn ask_for(&self, a: &mut Ahead) {
-        if a.known
-            && let Some(slot) = self.table.guess(a.hash)
-        {
-            a.slot = slot;
-            self.slots[slot as usize].prefetch();
+    pub fn ask_for(&self, a: &Ahead) {
+        if let Some(f) = self.slots.get(a.slot as usize) {
+            f.prefetch();
         }
     }
 

@@ -180,8 +180,8 @@ fn most_answers_take_the_usual_way() {
 fn ahead(n: &mut Node, port: Port, frame: &[u8]) -> Ahead {
     let mut a = n.s.look(&n.v, port, frame, true);
     n.s.look_on(&n.v, std::slice::from_mut(&mut a));
-    assert!(!n.s.look_closer(&a));
-    n.s.ask_for(&mut a);
+    assert!(!n.s.look_closer(&mut a));
+    n.s.ask_for(&a);
     assert!(a.slot().is_some());
     a
 }

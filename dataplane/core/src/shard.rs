@@ -79,7 +79,6 @@ pub struct Shard {
     /// What is kept of each slot beside its FCB.
     pub(crate) past: Vec<Past>,
     pub(crate) origins: Origins,
-    pub(crate) free: Vec<u32>,
     pub(crate) store: hold::Store,
     /// Slots by state, in the order of the states.
     counts: [usize; State::ALL.len() + 1],
@@ -119,24 +118,25 @@ pub struct Shard {
 impl Shard {
     /// An empty shard; `hash_key` is random per boot.
     pub fn new(sizes: Sizes, hash_key: HashKey, view: &View) -> Self {
-        let mut slots = hostmem::vec(sizes.flows);
-        slots.resize_with(sizes.flows, || Fcb::FREE);
-        let mut past = hostmem::vec(sizes.flows);
-        past.resize(sizes.flows, Past::NEW);
-        let mut due = hostmem::vec(sizes.flows);
-        due.resize(sizes.flows, Due::NEVER);
+        let table = Table::new(sizes.flows);
+        let n = table.slots();
+        let mut slots = hostmem::vec(n);
+        slots.resize_with(n, || Fcb::FREE);
+        let mut past = hostmem::vec(n);
+        past.resize(n, Past::NEW);
+        let mut due = hostmem::vec(n);
+        due.resize(n, Due::NEVER);
         Self {
             worker: sizes.worker,
             workers: sizes.workers,
             hash_key,
             seen: Ahead::default(),
-            table: Table::new(sizes.flows),
+            table,
             slots,
             past,
             origins: Origins::default(),
-            free: (0..sizes.flows as u32).rev().collect(),
             store: hold::Store::new(sizes.hold, hold_slot(view.params.wire_mtu)),
-            counts: std::array::from_fn(|i| if i == 0 { sizes.flows } else { 0 }),
+            counts: std::array::from_fn(|i| if i == 0 { n } else { 0 }),
             tombstones: VecDeque::new(),
             timers: BinaryHeap::new(),
             tickets: HashMap::new(),
@@ -245,7 +245,7 @@ impl Shard {
 
     /// FCBs in use.
     pub fn flows(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.table.len()
     }
 
     fn list(&self, v: &View, now: Instant, limit: usize) -> Vec<FlowInfo> {
@@ -294,14 +294,10 @@ impl Shard {
         now: Instant,
     ) -> Option<u32> {
         let hash = self.hash_of(&k);
-        if self.free.is_empty() {
+        if self.table.is_full() {
             self.evict_tombstone(v);
         }
-        let slot = self.free.pop()?;
-        if !self.table.insert(hash, slot) {
-            self.free.push(slot);
-            return None;
-        }
+        let slot = self.table.insert(hash)?;
         let past = &mut self.past[slot as usize];
         *past = past.next();
         let f = &mut self.slots[slot as usize];
@@ -350,7 +346,6 @@ impl Shard {
         }
         let past = &mut self.past[slot as usize];
         *past = past.next();
-        self.free.push(slot);
     }
 
     /// Turns a slot into a tombstone; the oldest one goes when there are too many.

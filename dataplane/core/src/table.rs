@@ -1,83 +1,55 @@
-//! The FCB table: keys to slot numbers.
+//! The FCB table: keys to slots.
 //!
-//! Open addressing over buckets of one cache line: eight 16-bit tags and eight
-//! slot numbers. A full bucket overflows into the next; `overflow` counts the
-//! entries that passed over a bucket, so that a miss ends at the first bucket
-//! that none did, and removal leaves no tombstones behind. The table knows only
-//! hashes and slot numbers; whether a slot really holds the key is the caller's
-//! question to its slab.
-//!
-//! Before the buckets stands a filter for misses: eight bytes for each, the lower halves
-//! of its tags. It is an eighth of the buckets, so that much more of it is in the caches,
-//! and most of what is asked at a node of a broadcast cluster is not here.
+//! Open addressing over buckets of one cache line: 31 tags of 16 bits, one for each slot
+//! that the bucket has. Which slot a tag is of is told by its place, so that a line and an
+//! FCB are all that a lookup touches, and the lines of a million flows take a few
+//! megabytes, much of which the caches hold: most of what is asked at a node of a broadcast
+//! cluster is not here. A full bucket overflows into the next; each counts the entries
+//! that passed over it, so that a miss ends at the first bucket that none did, and
+//! removal leaves no tombstones behind. The table knows only hashes and slots; whether
+//! a slot really holds the key is the caller's question to its slab.
 
-const WAYS: usize = 8;
+use hostmem::equal_u16;
 
+/// Tags of a bucket.
+const WAYS: usize = 31;
+
+/// 31 tags, and how many entries passed over them.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Bucket {
-    tags: [u16; WAYS],
-    slots: [u32; WAYS],
-    /// Entries whose home chain passes over this bucket.
-    overflow: u32,
-}
+struct Bucket([u16; WAYS + 1]);
 
 const EMPTY: u16 = 0;
 
-/// The filter's word of a bucket that entries pass over: anything may be found behind it.
-const ANY: u64 = u64::MAX;
-
 impl Bucket {
-    /// The filter's word.
-    fn digest(&self) -> u64 {
-        if self.overflow > 0 {
-            return ANY;
-        }
-        u64::from_le_bytes(self.tags.map(|t| t as u8))
-    }
-
     /// The ways with this tag, one bit each.
     #[inline]
     fn matches(&self, tag: u16) -> u32 {
-        // Without a branch, so that the compiler makes vector instructions of it. Most
-        // buckets that are asked have no such way.
-        if !self.tags.iter().fold(false, |any, &t| any | (t == tag)) {
-            return 0;
-        }
-        let mut ways = 0;
-        for (i, &t) in self.tags.iter().enumerate() {
-            ways |= u32::from(t == tag) << i;
-        }
-        ways
+        equal_u16(&self.0, tag) & !(1 << WAYS)
+    }
+
+    #[inline]
+    fn overflow(&self) -> u16 {
+        self.0[WAYS]
     }
 }
 
-/// A hash table from 64-bit hashes to slot numbers.
+/// A hash table from 64-bit hashes to slots.
 pub struct Table {
     buckets: Vec<Bucket>,
-    /// The filter.
-    digests: Vec<u64>,
-    mask: usize,
+    capacity: usize,
     len: usize,
 }
 
 impl Table {
-    /// For up to `capacity` entries at a load of at most three quarters.
+    /// For up to `capacity` entries: there are a seventh more slots.
     pub fn new(capacity: usize) -> Self {
-        let n = (capacity * 4 / 3).div_ceil(WAYS).next_power_of_two().max(2);
-        let empty = Bucket {
-            tags: [EMPTY; WAYS],
-            slots: [0; WAYS],
-            overflow: 0,
-        };
+        let n = (capacity * 8).div_ceil(7 * WAYS).max(1);
         let mut buckets = hostmem::vec(n);
-        buckets.resize(n, empty);
-        let mut digests = hostmem::vec(n);
-        digests.resize(n, 0);
+        buckets.resize(n, Bucket([EMPTY; WAYS + 1]));
         Self {
             buckets,
-            digests,
-            mask: n - 1,
+            capacity,
             len: 0,
         }
     }
@@ -92,58 +64,50 @@ impl Table {
         self.len == 0
     }
 
+    /// Whether there is room for no more entries.
+    pub fn is_full(&self) -> bool {
+        self.len == self.capacity
+    }
+
+    /// Slots, used or not: every slot that the table gives is below this.
+    pub fn slots(&self) -> usize {
+        self.buckets.len() * WAYS
+    }
+
     #[inline]
     fn tag(hash: u64) -> u16 {
-        // Bits that the bucket index does not use; the lower half is not 0, which is kept
-        // for "empty".
+        // Bits that the bucket's number does not use.
         let tag = (hash >> 48) as u16;
-        tag | u16::from(tag as u8 == 0)
+        tag | u16::from(tag == EMPTY)
     }
 
+    /// The bucket that this hash's entries are looked for first.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        hash as usize & self.mask
+        // As even as a modulus, without a division.
+        ((hash & 0xffff_ffff) * self.buckets.len() as u64 >> 32) as usize
     }
 
-    /// Asks for what a later [`Self::may_have`] reads.
     #[inline]
-    pub fn prefetch_filter(&self, hash: u64) {
-        hostmem::prefetch(&self.digests[self.home(hash)]);
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() {
+            0
+        } else {
+            at + 1
+        }
     }
 
-    /// Whether there may be an entry with this hash: false where there certainly is none.
-    #[inline]
-    pub fn may_have(&self, hash: u64) -> bool {
-        const ONES: u64 = u64::from_le_bytes([1; 8]);
-        let digest = self.digests[self.home(hash)];
-        // A byte of it that is 0 is one that is equal (Mycroft's test).
-        let x = digest ^ (ONES * u64::from(Self::tag(hash) as u8));
-        digest == ANY || x.wrapping_sub(ONES) & !x & (ONES << 7) != 0
-    }
-
-    /// Asks for the bucket that a later [`Self::find`] begins with.
+    /// Asks for what a later [`Self::guess`] or [`Self::find`] begins with.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         hostmem::prefetch(&self.buckets[self.home(hash)]);
     }
 
     /// A slot that may have this hash, most often the right one, without a look at it;
-    /// `None` where there is none.
+    /// `None` where there certainly is none.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<u32> {
-        let tag = Self::tag(hash);
-        let mut at = self.home(hash);
-        loop {
-            let b = &self.buckets[at];
-            let ways = b.matches(tag);
-            if ways != 0 {
-                return Some(b.slots[ways.trailing_zeros() as usize]);
-            }
-            if b.overflow == 0 {
-                return None;
-            }
-            at = (at + 1) & self.mask;
-        }
+        self.find(hash, |_| true)
     }
 
     /// The first slot with this hash for which `is_it` holds.
@@ -155,67 +119,64 @@ impl Table {
             let b = &self.buckets[at];
             let mut ways = b.matches(tag);
             while ways != 0 {
-                let slot = b.slots[ways.trailing_zeros() as usize];
+                let slot = (at * WAYS) as u32 + ways.trailing_zeros();
                 if is_it(slot) {
                     return Some(slot);
                 }
                 ways &= ways - 1;
             }
-            if b.overflow == 0 {
+            if b.overflow() == 0 {
                 return None;
             }
-            at = (at + 1) & self.mask;
+            at = self.next(at);
         }
     }
 
-    /// Enters `slot`; the caller has made sure that its key is not there yet.
-    /// False when the table is full.
-    pub fn insert(&mut self, hash: u64, slot: u32) -> bool {
-        if self.len >= self.buckets.len() * WAYS * 7 / 8 {
-            return false;
+    /// Gives a slot to a hash; the caller has made sure that its key is not there yet.
+    /// `None` when the table is full.
+    pub fn insert(&mut self, hash: u64) -> Option<u32> {
+        if self.is_full() {
+            return None;
         }
-        let tag = Self::tag(hash);
-        let mut at = self.home(hash);
-        loop {
-            let b = &mut self.buckets[at];
-            if let Some(i) = b.tags.iter().position(|&t| t == EMPTY) {
-                b.tags[i] = tag;
-                b.slots[i] = slot;
-                self.digests[at] = b.digest();
-                self.len += 1;
-                return true;
-            }
-            b.overflow += 1;
-            self.digests[at] = ANY;
-            at = (at + 1) & self.mask;
-        }
-    }
-
-    /// Removes the entry of `slot`; false when it is not there.
-    pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
-        let tag = Self::tag(hash);
         let home = self.home(hash);
         let mut at = home;
-        loop {
-            let b = &mut self.buckets[at];
-            if let Some(i) = (0..WAYS).find(|&i| b.tags[i] == tag && b.slots[i] == slot) {
-                b.tags[i] = EMPTY;
-                self.digests[at] = b.digest();
-                self.len -= 1;
-                let mut passed = home;
-                while passed != at {
-                    let b = &mut self.buckets[passed];
-                    b.overflow -= 1;
-                    self.digests[passed] = b.digest();
-                    passed = (passed + 1) & self.mask;
-                }
-                return true;
+        let way = loop {
+            let free = self.buckets[at].matches(EMPTY);
+            if free != 0 {
+                break free.trailing_zeros();
             }
-            if b.overflow == 0 {
-                return false;
+            // A count at its end would take more entries in a row than tags can tell apart.
+            if self.buckets[at].overflow() == u16::MAX {
+                return None;
             }
-            at = (at + 1) & self.mask;
+            at = self.next(at);
+        };
+        let mut passed = home;
+        while passed != at {
+            self.buckets[passed].0[WAYS] += 1;
+            passed = self.next(passed);
         }
+        self.buckets[at].0[way as usize] = Self::tag(hash);
+        self.len += 1;
+        Some((at * WAYS) as u32 + way)
+    }
+
+    /// Removes the entry of `slot`, which was given to this hash; false when it is not
+    /// there.
+    pub fn remove(&mut self, hash: u64, slot: u32) -> bool {
+        let (at, way) = (slot as usize / WAYS, slot as usize % WAYS);
+        let there = self.buckets.get_mut(at).map(|b| &mut b.0[way]);
+        let Some(tag) = there.filter(|t| **t == Self::tag(hash)) else {
+            return false;
+        };
+        *tag = EMPTY;
+        self.len -= 1;
+        let mut passed = self.home(hash);
+        while passed != at {
+            self.buckets[passed].0[WAYS] -= 1;
+            passed = self.next(passed);
+        }
+        true
     }
 }
 
@@ -226,40 +187,63 @@ mod tests {
     use std::collections::HashMap;
 
     proptest! {
-        /// Against a plain map, with hashes that collide on purpose.
+        /// Against a plain map, with hashes that collide on purpose: three tags, and homes
+        /// close to each other and to the end.
         #[test]
-        fn like_a_plain_map(ops in prop::collection::vec((0u8..3, 0u32..64), 1..400)) {
-            let hash = |k: u32| (u64::from(k % 7) << 48) | u64::from(k % 3);
-            let mut t = Table::new(64);
-            let mut m: HashMap<u32, ()> = HashMap::new();
+        fn like_a_plain_map(ops in prop::collection::vec((0u8..3, 0u32..256), 1..800)) {
+            let hash = |k: u32| u64::from(k % 3) << 48 | u64::from(u32::MAX - k % 5 * 0x1000_0000);
+            let mut t = Table::new(200);
+            let mut m: HashMap<u32, u32> = HashMap::new();
             for (op, k) in ops {
                 match op {
-                    0 => if m.insert(k, ()).is_none() { prop_assert!(t.insert(hash(k), k)); },
-                    1 => prop_assert_eq!(t.remove(hash(k), k), m.remove(&k).is_some()),
+                    0 => if !m.contains_key(&k) {
+                        let slot = t.insert(hash(k));
+                        prop_assert_eq!(slot.is_none(), m.len() == 200);
+                        if let Some(slot) = slot {
+                            prop_assert!((slot as usize) < t.slots());
+                            prop_assert!(m.values().all(|&s| s != slot));
+                            m.insert(k, slot);
+                        }
+                    }
+                    1 => if let Some(slot) = m.remove(&k) {
+                        prop_assert!(t.remove(hash(k), slot));
+                        prop_assert!(!t.remove(hash(k), slot));
+                    }
                     _ => {
-                        prop_assert_eq!(t.find(hash(k), |s| s == k).is_some(), m.contains_key(&k));
-                        let guess = t.guess(hash(k)).is_some();
-                        prop_assert!(t.may_have(hash(k)) || !guess);
-                        let alike = |f: &dyn Fn(u32) -> bool| m.keys().any(|&k| f(k));
-                        prop_assert!(guess || !alike(&|s| hash(s) == hash(k)));
-                        prop_assert!(!guess || alike(&|s| Table::tag(hash(s)) == Table::tag(hash(k))));
+                        prop_assert_eq!(t.find(hash(k), |s| m.get(&k) == Some(&s)), m.get(&k).copied());
+                        let alike = |k2: &u32| Table::tag(hash(*k2)) == Table::tag(hash(k));
+                        let guess = t.guess(hash(k));
+                        prop_assert!(guess.is_some() || !m.contains_key(&k));
+                        prop_assert!(guess.is_none() || m.keys().any(alike));
                     }
                 }
                 prop_assert_eq!(t.len(), m.len());
             }
-            for k in 0..64 { t.remove(hash(k), k); }
-            prop_assert!(t.buckets.iter().all(|b| b.overflow == 0));
-            prop_assert!(t.digests.iter().all(|&d| d == 0));
+            for (k, slot) in m { t.remove(hash(k), slot); }
+            prop_assert!(t.buckets.iter().all(|b| b.0 == [0; WAYS + 1]));
         }
     }
 
     #[test]
     fn full_is_said() {
         let mut t = Table::new(8);
-        let took = (0..100u32)
-            .take_while(|&k| t.insert(u64::from(k) << 48, k))
-            .count();
-        assert_eq!(took, 14);
+        let took = (0..100u64).take_while(|k| t.insert(k << 48).is_some());
+        assert_eq!(took.count(), 8);
+        assert!(t.is_full());
         assert_eq!(t.find(0xdead_0000_0000_0000, |_| true), None);
+    }
+
+    /// Whatever the hashes, as many entries as were asked for find a slot, and few of them
+    /// stand elsewhere than where they are looked for first.
+    #[test]
+    fn the_last_one_finds_a_slot_too() {
+        let mut t = Table::new(100_000);
+        let hash = |k: u64| (k + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ k << 48;
+        let elsewhere = (0..100_000).filter(|&k| {
+            let slot = t.insert(hash(k)).expect("room");
+            slot as usize / WAYS != t.home(hash(k))
+        });
+        assert!(elsewhere.count() < 8_000);
+        assert_eq!(t.insert(hash(100_000)), None);
     }
 }

@@ -289,7 +289,7 @@ impl Node {
         let intact = frame.meta.checksum != Checksum::Bad;
         let mut ahead = self.s.look(&self.v, port, frame.head(), intact);
         self.s.look_on(&self.v, std::slice::from_mut(&mut ahead));
-        if self.s.look_closer(&ahead) {
+        if self.s.look_closer(&mut ahead) {
             return;
         }
         self.s

@@ -184,8 +184,7 @@ impl Shard {
         if !a.is_usual() {
             return None;
         }
-        let slot = a.slot().or_else(|| self.table.guess(a.hash()))?;
-        let f = &mut self.slots[slot as usize];
+        let f = self.slots.get_mut(a.slot()? as usize)?;
         (f.state == State::Served && f.is_bare() && a.is_of(f)).then_some(f)
     }
 

@@ -77,9 +77,10 @@ fn look_ahead(
     shard.look_on(view, &mut ahead[..burst.len()]);
     let mut kept = 0;
     burst.discard(|i| {
-        let ends = shard.look_closer(&ahead[i]);
+        let mut a = ahead[i];
+        let ends = shard.look_closer(&mut a);
         if !ends {
-            ahead[kept] = ahead[i];
+            ahead[kept] = a;
             kept += 1;
         }
         ends

@@ -1,5 +1,6 @@
 //! What the kernel and the processor can be told about memory that is only hints: a
-//! program that gives none does the same, later.
+//! program that gives none does the same, later. And a cache line's comparison in as few
+//! instructions as a processor has for it.
 
 /// Bytes of a huge page on the machines that we know; on others the hint is coarser or
 /// finer, and as harmless.
@@ -54,6 +55,41 @@ pub fn prefetch_line<T>(of: &T, line: usize) {
     let _ = at;
 }
 
+/// Which of 32 values are `x`: the i-th is bit i.
+#[inline(always)]
+#[must_use]
+pub fn equal_u16(values: &[u16; 32], x: u16) -> u32 {
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx512bw"))]
+    // SAFETY: the program is compiled for processors that have these instructions, and the
+    // load takes the 64 bytes of `values` at any alignment.
+    unsafe {
+        use std::arch::x86_64::{_mm512_cmpeq_epi16_mask, _mm512_loadu_si512, _mm512_set1_epi16};
+        let all = _mm512_loadu_si512(values.as_ptr().cast());
+        _mm512_cmpeq_epi16_mask(all, _mm512_set1_epi16(x.cast_signed()))
+    }
+    #[cfg(all(target_arch = "x86_64", not(target_feature = "avx512bw")))]
+    // SAFETY: SSE2 is part of x86-64, and the loads take 16 bytes each of `values` at any
+    // alignment.
+    unsafe {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+        };
+        let want = _mm_set1_epi16(x.cast_signed());
+        let part = |i: usize| {
+            let at = values.as_ptr().add(8 * i);
+            _mm_cmpeq_epi16(_mm_loadu_si128(at.cast()), want)
+        };
+        let low = _mm_movemask_epi8(_mm_packs_epi16(part(0), part(1))).cast_unsigned();
+        let high = _mm_movemask_epi8(_mm_packs_epi16(part(2), part(3))).cast_unsigned();
+        low | high << 16
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let each = values.iter().enumerate();
+        each.fold(0, |bits, (i, &v)| bits | u32::from(v == x) << i)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +128,18 @@ mod tests {
             }
         }
         panic!("the vector's mapping was not found");
+    }
+
+    #[test]
+    fn equal_ones_are_found_where_they_are() {
+        let mut values: [u16; 32] = std::array::from_fn(|i| i as u16 + 0x7ff0);
+        for i in 0..32 {
+            assert_eq!(equal_u16(&values, values[i]), 1 << i);
+        }
+        (values[0], values[9], values[31]) = (0xffff, 0xffff, 0xffff);
+        assert_eq!(equal_u16(&values, 0xffff), 1 | 1 << 9 | 1 << 31);
+        assert_eq!(equal_u16(&values, 1), 0);
+        assert_eq!(equal_u16(&[0; 32], 0), u32::MAX);
     }
 
     #[test]

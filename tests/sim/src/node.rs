@@ -314,7 +314,7 @@ impl Node {
         let intact = buf.meta().checksum != Checksum::Bad;
         let mut ahead = shard.look(&self.view, port, buf.head(), intact);
         shard.look_on(&self.view, std::slice::from_mut(&mut ahead));
-        if shard.look_closer(&ahead) {
+        if shard.look_closer(&mut ahead) {
             return;
         }
         shard.ingress_seen(&self.view, port, &ahead, buf, Instant(now), &mut self.out);

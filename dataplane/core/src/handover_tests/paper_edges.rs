@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::command::Fail;
+use crate::table::Table;
 use crate::time::Span;
 use dts_proto::block::Reason;
 
@@ -410,7 +411,7 @@ fn a_bare_answer_to_an_abort_tells_nothing_where_the_form_is_off() {
 #[test]
 fn a_splice_that_found_no_room_leaves_no_flow() {
     let mut b = trusting(2);
-    b.s.free.clear();
+    b.s.table = Table::new(0);
     b.rx(Port::Link, syn());
     assert_eq!(b.one(Port::Link).seg.flags, RST | ACK);
     b.rx(Port::Link, bare(1001, 9001, ACK, NONE, b"x"));
