@@ -7,7 +7,7 @@ use crate::flows;
 use crate::node::{self, Spec};
 use crate::traffic::Way;
 use anyhow::{Result, ensure};
-use dts_core::ahead::Ahead;
+use dts_core::ahead::{BURST, Looked};
 use dts_core::drops::Drop;
 use dts_core::frame::{Output, Pool, Port};
 use dts_core::key::HashKey;
@@ -19,8 +19,6 @@ use dts_core::wire::{self, L3};
 
 /// Flows, all of which are active.
 const FLOWS: u32 = 256;
-/// Frames of a burst.
-const BURST: usize = 64;
 
 /// Takes every frame, and gives it back to be used again.
 #[derive(Default)]
@@ -84,38 +82,37 @@ fn turn(
     view: &View,
     port: Port,
     frames: &mut Vec<Vec<u8>>,
-    ahead: &mut [Ahead; BURST],
+    looked: &mut Looked,
     now: Instant,
     out: &mut Taken,
 ) {
-    for (frame, a) in frames.iter().zip(ahead.iter_mut()) {
-        *a = shard.look(view, port, frame, true);
-    }
-    shard.look_on(view, ahead);
-    for (frame, a) in frames.drain(..).zip(ahead.iter_mut()) {
-        if shard.look_closer(a) {
+    let gone = look(shard, view, port, frames, looked);
+    for (i, frame) in frames.drain(..).enumerate() {
+        if gone >> i & 1 != 0 {
             out.0.push(frame);
         } else {
-            shard.ask_for(a);
-            shard.ingress_seen(view, port, a, frame, now, out);
+            shard.ingress_seen(view, port, &looked.ahead(i), frame, now, out);
         }
     }
 }
 
-/// The look ahead of a burst. Returns how many frames it would end.
-fn look(shard: &mut Shard, view: &View, frames: &[Vec<u8>], ahead: &mut [Ahead; BURST]) -> usize {
-    for (frame, a) in frames.iter().zip(ahead.iter_mut()) {
-        *a = shard.look(view, Port::Wire, frame, true);
+/// The look ahead of a burst. Returns which frames it would end.
+fn look(
+    shard: &mut Shard,
+    view: &View,
+    port: Port,
+    frames: &[Vec<u8>],
+    looked: &mut Looked,
+) -> u64 {
+    looked.clear();
+    for frame in frames {
+        looked.push(view, port, frame, true);
     }
-    shard.look_on(view, ahead);
-    let find = |a: &mut Ahead| {
-        let ends = shard.look_closer(a);
-        if !ends {
-            shard.ask_for(a);
-        }
-        ends
-    };
-    ahead.iter_mut().map(find).filter(|ends| *ends).count()
+    let gone = shard.look(view, looked);
+    for i in (0..frames.len()).filter(|i| gone >> i & 1 == 0) {
+        shard.ask_for(looked, i);
+    }
+    gone
 }
 
 /// Reads all headers of a burst. Returns how many frames are TCP segments with
@@ -158,7 +155,7 @@ pub fn step(step: Step, bursts: u32) -> Result<Spun> {
     }
     let (port, originals) = step.frames(&view);
     let mut out = Taken(Vec::with_capacity(BURST));
-    let mut ahead = [Ahead::default(); BURST];
+    let mut looked = Looked::default();
     let mut frames: Vec<Vec<u8>> = originals[..BURST].to_vec();
     let (mut at, mut went) = (0, 0);
     let start = std::time::Instant::now();
@@ -172,7 +169,10 @@ pub fn step(step: Step, bursts: u32) -> Result<Spun> {
         let now = Instant(u64::from(n) * 1_000);
         went += match step {
             Step::Parse => counted(|| parse(&frames)),
-            Step::Lookup => BURST - counted(|| look(&mut shard, &view, &frames, &mut ahead)),
+            Step::Lookup => {
+                let gone = counted(|| look(&mut shard, &view, port, &frames, &mut looked));
+                BURST - gone.count_ones() as usize
+            }
             Step::Whole(_) => {
                 counted(|| {
                     turn(
@@ -180,7 +180,7 @@ pub fn step(step: Step, bursts: u32) -> Result<Spun> {
                         &view,
                         port,
                         &mut frames,
-                        &mut ahead,
+                        &mut looked,
                         now,
                         &mut out,
                     );

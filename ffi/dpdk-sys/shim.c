@@ -41,6 +41,25 @@ int dts_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pkts, uns
 
 void dts_pktmbuf_free(struct rte_mbuf *m) { rte_pktmbuf_free(m); }
 
+void dts_pktmbuf_free_burst(struct rte_mbuf **pkts, unsigned int n)
+{
+	/* Most bursts are of one pool, of whole packets that nobody shares: then their headers'
+	 * second lines need not be touched (rte_mbuf_raw_free asks for no more). */
+	struct rte_mempool *pool = n > 0 ? pkts[0]->pool : NULL;
+	unsigned int i, strange = 0;
+
+	for (i = 0; i < n; i++) {
+		const struct rte_mbuf *m = pkts[i];
+
+		strange |= (rte_mbuf_refcnt_read(m) != 1) | (m->nb_segs != 1) |
+			!RTE_MBUF_DIRECT(m) | (m->pool != pool);
+	}
+	if (strange)
+		rte_pktmbuf_free_bulk(pkts, n);
+	else if (n > 0)
+		rte_mempool_put_bulk(pool, (void **)pkts, n);
+}
+
 void *dts_pktmbuf_prepend(struct rte_mbuf *m, uint16_t len) { return rte_pktmbuf_prepend(m, len); }
 
 void *dts_pktmbuf_append(struct rte_mbuf *m, uint16_t len) { return rte_pktmbuf_append(m, len); }

@@ -116,6 +116,8 @@ int dts_eth_link(uint16_t port, bool *up, uint32_t *mbps);
 struct rte_mbuf *dts_pktmbuf_alloc(struct rte_mempool *pool);
 int dts_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **pkts, unsigned int n);
 void dts_pktmbuf_free(struct rte_mbuf *m);
+/* Frees whole packets, of any pools. */
+void dts_pktmbuf_free_burst(struct rte_mbuf **pkts, unsigned int n);
 /* rte_pktmbuf_prepend, _append, _adj, _trim, _chain, _linearize. */
 void *dts_pktmbuf_prepend(struct rte_mbuf *m, uint16_t len);
 void *dts_pktmbuf_append(struct rte_mbuf *m, uint16_t len);

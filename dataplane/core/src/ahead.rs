@@ -1,12 +1,11 @@
 //! A look at the frames of a burst before their turn, so that the memory which each
 //! one needs is on its way when its turn comes.
 //!
-//! [`Shard::look`] reads the tuple of a frame, [`Shard::look_on`] hashes those of a whole
-//! burst, [`Shard::look_closer`] asks the table for a flow, and [`Shard::ask_for`] for its
-//! FCB. All are hints: they decide nothing, with one exception. A frame of which `look` says that
-//! nothing but its flow decides ([`Ahead::plain`]), and whose flow `look_closer` knows not
-//! to be here, is what most frames are at a node of a broadcast cluster: another node's.
-//! It ends there.
+//! [`Looked::push`] reads the tuple of a frame, [`Shard::look`] hashes those of a whole
+//! burst and finds their slots, and [`Shard::ask_for`] asks for an FCB. All are hints:
+//! they decide nothing, with one exception. A frame of which nothing but its flow decides
+//! whether it is dropped, and whose flow is known not to be here, is what most frames are
+//! at a node of a broadcast cluster: another node's. It ends there.
 //!
 //! When its turn comes, [`Shard::ingress_seen`] takes the frame in one piece where it is
 //! what most are of a served flow.
@@ -22,42 +21,102 @@ use crate::view::View;
 use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, PSH, SYN};
 
-/// What is known of a frame before its turn.
-#[derive(Clone, Copy, Debug)]
-pub struct Ahead {
-    /// Client and VIP, IPv4, as they lie in memory one behind the other.
-    addrs: u64,
-    /// Client's port and service port, likewise.
-    ports: u32,
-    service: u16,
-    /// There are a key and a hash, and the flow is this worker's.
-    known: bool,
-    plain: bool,
-    /// The lengths of its headers agree; it is an ACK, perhaps with PSH, and bears no
-    /// options but timestamps and SACK blocks.
-    usual: bool,
-    /// SACK blocks of a usual frame.
-    blocks: u8,
-    /// A slot that may be the flow's; [`NO_SLOT`] for none.
-    slot: u32,
-    hash: u64,
-}
+/// Frames of a burst, at most.
+pub const BURST: usize = 64;
+
+/// There are a key and a hash, and the flow is this worker's.
+const KNOWN: u8 = 1;
+/// A whole segment to a service, not a SYN, with no option that is an offence: whether it
+/// is dropped is a question of its flow alone.
+const PLAIN: u8 = 2;
+/// IPv4 without options; the lengths of the headers agree; an ACK, perhaps with PSH, and
+/// nothing else; no options but timestamps and SACK blocks behind them, aligned.
+const USUAL: u8 = 4;
 
 /// No slot at all.
 const NO_SLOT: u32 = u32::MAX;
+
+/// What is known of a frame beside its tuple.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// A slot that may be the flow's; [`NO_SLOT`] for none.
+    slot: u32,
+    service: u16,
+    /// [`KNOWN`], [`PLAIN`], [`USUAL`].
+    kind: u8,
+    /// SACK blocks of a usual frame.
+    blocks: u8,
+}
+
+impl Mark {
+    const NONE: Self = Self {
+        slot: NO_SLOT,
+        service: 0,
+        kind: 0,
+        blocks: 0,
+    };
+}
+
+/// The service of the last frame: the next one is most often for it too.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    /// Address and port as they lie in the frame.
+    at: u64,
+    service: u16,
+    /// The service port as it lies in a frame.
+    port: u16,
+}
+
+impl Last {
+    const NONE: Self = Self {
+        at: u64::MAX,
+        service: 0,
+        port: 0,
+    };
+}
+
+/// A burst as it was seen before its turn. What is hashed lies side by side.
+#[derive(Debug)]
+pub struct Looked {
+    len: usize,
+    last: Last,
+    /// Client and VIP, IPv4, as they lie in memory one behind the other.
+    addrs: [u64; BURST],
+    /// Client's port and service port, likewise.
+    ports: [u32; BURST],
+    hashes: [u64; BURST],
+    marks: [Mark; BURST],
+}
+
+impl Default for Looked {
+    fn default() -> Self {
+        Self {
+            len: 0,
+            last: Last::NONE,
+            addrs: [0; BURST],
+            ports: [0; BURST],
+            hashes: [0; BURST],
+            marks: [Mark::NONE; BURST],
+        }
+    }
+}
+
+/// What is known of a frame before its turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    addrs: u64,
+    ports: u32,
+    hash: u64,
+    mark: Mark,
+}
 
 impl Default for Ahead {
     fn default() -> Self {
         Self {
             addrs: 0,
             ports: 0,
-            service: 0,
-            known: false,
-            plain: false,
-            usual: false,
-            blocks: 0,
-            slot: NO_SLOT,
             hash: 0,
+            mark: Mark::NONE,
         }
     }
 }
@@ -66,39 +125,26 @@ impl Ahead {
     /// The frame is a segment of a flow that is this worker's.
     #[inline]
     pub fn is_mine(&self) -> bool {
-        self.known
-    }
-
-    /// A whole segment to a service, not a SYN, with no option that is an offence:
-    /// whether it is dropped is a question of its flow alone.
-    #[inline]
-    pub fn plain(&self) -> bool {
-        self.plain
+        self.mark.kind & KNOWN != 0
     }
 
     /// IPv4 without options; the lengths of the headers agree; an ACK, perhaps with PSH,
     /// and nothing else; no options but timestamps and SACK blocks behind them, aligned.
     #[inline]
     pub fn is_usual(&self) -> bool {
-        self.usual
+        self.mark.kind & USUAL != 0
     }
 
     /// A slot that may be the flow's.
     #[inline]
     pub(crate) fn slot(&self) -> Option<u32> {
-        (self.slot != NO_SLOT).then_some(self.slot)
-    }
-
-    /// The hash of the flow's key.
-    #[inline]
-    pub(crate) fn hash(&self) -> u64 {
-        self.hash
+        (self.mark.slot != NO_SLOT).then_some(self.mark.slot)
     }
 
     /// SACK blocks of a usual frame, of which there are three at most.
     #[inline]
     pub(crate) fn blocks(&self) -> usize {
-        self.blocks.into()
+        self.mark.blocks.into()
     }
 
     /// The frame is of this flow.
@@ -109,7 +155,7 @@ impl Ahead {
         f.client.0[..8] == [0; 8]
             && f.client.0[8..] == client
             && f.client_port == self.client_port()
-            && f.service == self.service
+            && f.service == self.mark.service
     }
 
     #[inline]
@@ -126,7 +172,7 @@ impl Ahead {
     #[inline]
     fn is(&self, k: &FlowKey) -> bool {
         let [.., a, b, c, d] = self.addrs.to_le_bytes();
-        self.known
+        self.is_mine()
             && self.client() == k.client
             && Addr::v4([a, b, c, d]) == k.vip
             && self.client_port() == k.client_port
@@ -137,17 +183,29 @@ impl Ahead {
 /// Ethernet, IPv4 and TCP headers without options.
 pub(crate) const FIXED: usize = 54;
 
+/// The bytes from `i` on as they lie in memory.
+#[inline(always)]
+fn raw<const N: usize>(h: &[u8; FIXED], i: usize) -> u64 {
+    let mut b = [0; 8];
+    b[..N].copy_from_slice(&h[i..i + N]);
+    u64::from_le_bytes(b)
+}
+
 /// IPv4 without options and TCP, not a fragment.
-#[inline]
+#[inline(always)]
 fn is_tcp4(h: &[u8; FIXED]) -> bool {
-    let kind = u32::from_be_bytes([h[12], h[13], h[14], h[23]]);
-    kind == 0x0800_4506 && u16::from_be_bytes([h[20], h[21]]) & 0x3fff == 0
+    // EtherType, version and header length; behind them of fragment and protocol all but
+    // "don't fragment" and the TTL.
+    const KIND: u64 = u64::from_le_bytes([8, 0, 0x45, 0, 0, 0, 0, 0]);
+    let kind = raw::<4>(h, 12) & 0x00ff_ffff ^ KIND;
+    let whole = raw::<4>(h, 20) & 0xff00_ff3f ^ 0x0600_0000;
+    kind | whole == 0
 }
 
 /// The lengths of its headers and of the frame agree.
-#[inline]
+#[inline(always)]
 fn lengths_agree(h: &[u8; FIXED], head: &[u8]) -> bool {
-    let total = usize::from(u16_at(h, 16));
+    let total = usize::from((raw::<2>(h, 16) as u16).swap_bytes());
     let header = usize::from(h[46] >> 4) * 4;
     header >= 20 && 20 + header <= total && 14 + total <= head.len()
 }
@@ -177,118 +235,176 @@ fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<u8> {
     (header == 36 + 8 * blocks && blocks > 0 && *sack == right).then_some(blocks as u8)
 }
 
-impl Shard {
-    /// Reads the tuple of a frame with this `head`. `intact` says that no device has found
-    /// its checksum wrong, and that no tag is to be taken off first.
+impl Looked {
+    /// Forgets all frames.
     #[inline]
-    pub fn look(&self, v: &View, port: Port, head: &[u8], intact: bool) -> Ahead {
-        let mut a = Ahead::default();
-        let Some(h) = head.first_chunk::<FIXED>().filter(|h| is_tcp4(h)) else {
-            return a;
+    pub fn clear(&mut self) {
+        // Another view may have other services.
+        (self.len, self.last) = (0, Last::NONE);
+    }
+
+    /// What is known of the `i`-th frame.
+    #[inline(always)]
+    pub fn ahead(&self, i: usize) -> Ahead {
+        Ahead {
+            addrs: self.addrs[i],
+            ports: self.ports[i],
+            hash: self.hashes[i],
+            mark: self.marks[i],
+        }
+    }
+
+    /// Reads the tuple of a frame with this `head`, that came in by `port`. `intact` says
+    /// that no device has found its checksum wrong, and that no tag is to be taken off first.
+    ///
+    /// # Panics
+    /// There are [`BURST`] frames already.
+    #[inline(always)]
+    pub fn push(&mut self, v: &View, port: Port, head: &[u8], intact: bool) {
+        let i = self.len;
+        self.marks[i] = match head.first_chunk::<FIXED>().filter(|h| is_tcp4(h)) {
+            Some(h) if port == Port::Wire => self.from_client(v, i, h, head, intact),
+            Some(h) if port == Port::WireHost => self.from_stack(v, i, h, head, intact),
+            _ => Mark::NONE,
         };
-        let at = |i: usize| Addr::v4([h[i], h[i + 1], h[i + 2], h[i + 3]]);
-        let (sport, dport) = (u16_at(h, 34), u16_at(h, 36));
-        let mut addrs = [0; 8];
-        addrs.copy_from_slice(&h[26..34]);
-        let addrs = u64::from_le_bytes(addrs);
-        match port {
-            Port::Wire => {
-                let Some(service) = v.service(&at(30), dport) else {
-                    return a;
-                };
-                a.service = service as u16;
-                a.addrs = addrs;
-                a.ports = u32::from_le_bytes([h[34], h[35], h[36], h[37]]);
-                let strange = !intact || h[6..12] == v.wire_mac;
-                if !strange
-                    && lengths_agree(h, head)
-                    && let Some(blocks) = usual_options(h, head)
-                {
-                    a.plain = h[47] & SYN == 0;
-                    a.usual = h[47] & !PSH == ACK;
-                    a.blocks = blocks;
-                }
-            }
-            Port::WireHost => {
-                let Some(service) = v.service_of_local(&at(26), sport) else {
-                    return a;
-                };
-                a.service = service as u16;
-                a.addrs = addrs.rotate_left(32);
-                let [p, q] = v.services[service].port.to_be_bytes();
-                a.ports = u32::from_le_bytes([h[36], h[37], p, q]);
-                if intact
-                    && lengths_agree(h, head)
-                    && let Some(blocks) = usual_options(h, head)
-                {
-                    a.usual = h[47] & !PSH == ACK;
-                    a.blocks = blocks;
-                }
-            }
-            Port::Link | Port::LinkHost => return a,
-        }
-        a.known = true;
-        a
+        self.len += 1;
     }
 
-    /// Hashes what [`Self::look`] has seen of a burst, and asks for what is known of these
-    /// flows.
-    #[inline]
-    pub fn look_on(&self, v: &View, burst: &mut [Ahead]) {
-        let (chunks, rest) = burst.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            self.look_on_lanes(v, chunk);
+    /// The service, and its port as it lies in a frame.
+    #[inline(always)]
+    fn service(
+        &mut self,
+        v: &View,
+        at: u64,
+        find: impl FnOnce(&Addr, u16) -> Option<usize>,
+    ) -> Option<(u16, u16)> {
+        if self.last.at != at {
+            let [a, b, c, d, p, q, ..] = at.to_le_bytes();
+            let service = find(&Addr::v4([a, b, c, d]), u16::from_be_bytes([p, q]))?;
+            self.last = Last {
+                at,
+                service: service as u16,
+                port: v.services[service].port.to_be(),
+            };
         }
-        if !rest.is_empty() {
-            let mut lanes = [Ahead::default(); LANES];
-            lanes[..rest.len()].copy_from_slice(rest);
-            self.look_on_lanes(v, &mut lanes);
-            let n = rest.len();
-            rest.copy_from_slice(&lanes[..n]);
+        Some((self.last.service, self.last.port))
+    }
+
+    #[inline(always)]
+    fn from_client(
+        &mut self,
+        v: &View,
+        i: usize,
+        h: &[u8; FIXED],
+        head: &[u8],
+        intact: bool,
+    ) -> Mark {
+        let at = raw::<4>(h, 30) | raw::<2>(h, 36) << 32;
+        let Some((service, _)) = self.service(v, at, |vip, port| v.service(vip, port)) else {
+            return Mark::NONE;
+        };
+        self.addrs[i] = raw::<8>(h, 26);
+        self.ports[i] = raw::<4>(h, 34) as u32;
+        let (mut kind, mut blocks) = (KNOWN, 0);
+        if intact
+            && h[6..12] != v.wire_mac
+            && lengths_agree(h, head)
+            && let Some(n) = usual_options(h, head)
+        {
+            kind |= if h[47] & SYN == 0 { PLAIN } else { 0 };
+            kind |= if h[47] & !PSH == ACK { USUAL } else { 0 };
+            blocks = n;
+        }
+        Mark {
+            slot: NO_SLOT,
+            service,
+            kind,
+            blocks,
         }
     }
 
+    #[inline(always)]
+    fn from_stack(
+        &mut self,
+        v: &View,
+        i: usize,
+        h: &[u8; FIXED],
+        head: &[u8],
+        intact: bool,
+    ) -> Mark {
+        let at = raw::<4>(h, 26) | raw::<2>(h, 34) << 32;
+        let find = |vip: &Addr, port| v.service_of_local(vip, port);
+        let Some((service, port)) = self.service(v, at, find) else {
+            return Mark::NONE;
+        };
+        self.addrs[i] = raw::<8>(h, 26).rotate_left(32);
+        self.ports[i] = raw::<2>(h, 36) as u32 | u32::from(port) << 16;
+        let (mut kind, mut blocks) = (KNOWN, 0);
+        if intact
+            && lengths_agree(h, head)
+            && let Some(n) = usual_options(h, head)
+        {
+            kind |= if h[47] & !PSH == ACK { USUAL } else { 0 };
+            blocks = n;
+        }
+        Mark {
+            slot: NO_SLOT,
+            service,
+            kind,
+            blocks,
+        }
+    }
+}
+
+impl Shard {
+    /// Finds the slots of a burst's frames. Those whose bits are set in the answer are other
+    /// nodes' and were counted as [`Drop::NoFlow`]: they have had their turn.
     #[inline]
-    fn look_on_lanes(&self, v: &View, lanes: &mut [Ahead; LANES]) {
+    pub fn look(&mut self, v: &View, l: &mut Looked) -> u64 {
+        let lanes = l.addrs.as_chunks::<LANES>().0.iter();
+        let lanes = lanes.zip(l.ports.as_chunks::<LANES>().0);
+        let lanes = lanes.zip(l.hashes.as_chunks_mut::<LANES>().0);
+        for ((addrs, ports), hashes) in lanes.take(l.len.div_ceil(LANES)) {
+            *hashes = self.hash_key.of_12(addrs, ports);
+            for hash in hashes {
+                self.table.prefetch(*hash);
+            }
+        }
         if self.workers > 1 {
-            for a in lanes.iter_mut() {
-                // Both are as they lie in the frame.
-                let (client, port) = ((a.addrs as u32).swap_bytes(), (a.ports as u16).swap_bytes());
-                let value = v.steer.client_v4(client, port);
-                a.known &= Steer::part(value, self.workers) == self.worker;
+            self.forget_others(v, l);
+        }
+        let mut gone = 0;
+        let each = l.marks[..l.len].iter_mut().zip(&l.hashes).enumerate();
+        for (i, (mark, hash)) in each {
+            if mark.kind & KNOWN == 0 {
+                continue;
+            }
+            match self.table.guess(*hash) {
+                Some(slot) => mark.slot = slot,
+                None => gone |= u64::from(mark.kind & PLAIN != 0) << i,
             }
         }
-        let first = lanes.each_ref().map(|a| a.addrs);
-        let hashes = self
-            .hash_key
-            .of_12(&first, &lanes.each_ref().map(|a| a.ports));
-        for (a, hash) in lanes.iter_mut().zip(hashes) {
-            a.hash = hash;
-            self.table.prefetch(hash);
+        self.drops.add(Drop::NoFlow, u64::from(gone.count_ones()));
+        gone
+    }
+
+    /// Takes out what other workers have to find.
+    fn forget_others(&self, v: &View, l: &mut Looked) {
+        let tuples = l.addrs.iter().zip(&l.ports);
+        for (mark, (addrs, ports)) in l.marks[..l.len].iter_mut().zip(tuples) {
+            // Both are as they lie in the frame.
+            let (client, port) = ((*addrs as u32).swap_bytes(), (*ports as u16).swap_bytes());
+            let value = v.steer.client_v4(client, port);
+            if Steer::part(value, self.workers) != self.worker {
+                mark.kind &= !KNOWN;
+            }
         }
     }
 
-    /// Finds the slot of a frame that [`Self::look_on`] has seen. True when the frame is another
-    /// node's and was counted as [`Drop::NoFlow`]: it has had its turn.
-    #[inline]
-    pub fn look_closer(&mut self, a: &mut Ahead) -> bool {
-        if !a.known {
-            return false;
-        }
-        if let Some(slot) = self.table.guess(a.hash) {
-            a.slot = slot;
-            return false;
-        }
-        if a.plain {
-            self.drops.count(Drop::NoFlow);
-        }
-        a.plain
-    }
-
-    /// Asks for the FCB of a frame that [`Self::look_closer`] has left.
-    #[inline]
-    pub fn ask_for(&self, a: &Ahead) {
-        if let Some(f) = self.slots.get(a.slot as usize) {
+    /// Asks for the FCB of a frame that [`Self::look`] has left.
+    #[inline(always)]
+    pub fn ask_for(&self, l: &Looked, i: usize) {
+        if let Some(f) = self.slots.get(l.marks[i].slot as usize) {
             f.prefetch();
         }
     }
@@ -308,9 +424,4 @@ impl Shard {
             self.hash_key.slot(k)
         }
     }
-}
-
-#[inline]
-fn u16_at(h: &[u8; FIXED], i: usize) -> u16 {
-    u16::from_be_bytes([h[i], h[i + 1]])
 }

@@ -2,7 +2,7 @@
 //! counted and the same is noted.
 
 use super::testkit::*;
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Looked};
 use crate::drops::Drop;
 use crate::frame::{Checksum, Frame, Meta, Port};
 use crate::shard::Shard;
@@ -178,10 +178,11 @@ fn most_answers_take_the_usual_way() {
 }
 
 fn ahead(n: &mut Node, port: Port, frame: &[u8]) -> Ahead {
-    let mut a = n.s.look(&n.v, port, frame, true);
-    n.s.look_on(&n.v, std::slice::from_mut(&mut a));
-    assert!(!n.s.look_closer(&mut a));
-    n.s.ask_for(&a);
+    let mut looked = Looked::default();
+    looked.push(&n.v, port, frame, true);
+    assert_eq!(n.s.look(&n.v, &mut looked), 0);
+    n.s.ask_for(&looked, 0);
+    let a = looked.ahead(0);
     assert!(a.slot().is_some());
     a
 }

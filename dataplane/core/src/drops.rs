@@ -150,6 +150,11 @@ impl Drops {
     pub fn count(&mut self, why: Drop) {
         self.0[why as usize] += 1;
     }
+    /// Counts `n` frames.
+    #[inline]
+    pub fn add(&mut self, why: Drop, n: u64) {
+        self.0[why as usize] += n;
+    }
     /// The count of one reason.
     pub fn get(&self, why: Drop) -> u64 {
         self.0[why as usize]

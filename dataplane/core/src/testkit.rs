@@ -2,6 +2,7 @@
 //! handover need.
 
 use super::{CLIENT_V6, LINK_V6};
+use crate::ahead::Looked;
 use crate::command::{Command, Event};
 use crate::frame::{Checksum, Frame, Meta, Output, Pool, Port};
 use crate::key::{Addr, HashKey};
@@ -287,11 +288,12 @@ impl Node {
     /// As a worker does it: with a look ahead.
     pub fn rx_pieces(&mut self, port: Port, frame: Pieces) {
         let intact = frame.meta.checksum != Checksum::Bad;
-        let mut ahead = self.s.look(&self.v, port, frame.head(), intact);
-        self.s.look_on(&self.v, std::slice::from_mut(&mut ahead));
-        if self.s.look_closer(&mut ahead) {
+        let mut looked = Looked::default();
+        looked.push(&self.v, port, frame.head(), intact);
+        if self.s.look(&self.v, &mut looked) != 0 {
             return;
         }
+        let ahead = looked.ahead(0);
         self.s
             .ingress_seen(&self.v, port, &ahead, frame, self.now, &mut self.out);
     }

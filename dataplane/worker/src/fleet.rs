@@ -13,8 +13,7 @@ use arc_swap::{ArcSwap, Cache};
 use core_affinity::CoreId;
 use crossbeam::channel::{Sender, TrySendError, bounded};
 use crossbeam::utils::CachePadded;
-use dpdk::{Burst, Producer, Ring};
-use dts_core::ahead::Ahead;
+use dpdk::{Producer, Ring};
 use dts_core::command::{Command, Event};
 use dts_core::frame::Port;
 use dts_core::shard::{Shard, Sizes};
@@ -171,7 +170,7 @@ impl Fleet {
                 idle_sleep,
                 waiter,
                 stop: Arc::clone(&self.stop),
-                ahead: Box::new([Ahead::default(); Burst::CAPACITY]),
+                looked: Box::default(),
                 laps: Laps::start(),
             };
             let (core, signals) = (o.cores[number], o.has_tap());

@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use dpdk::wait::Waiter;
 use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
-use dts_core::ahead::Ahead;
+use dts_core::ahead::{BURST, Looked};
 use dts_core::command::{Command, Event};
 use dts_core::drops::{Drop, Drops};
 use dts_core::frame::Port;
@@ -59,37 +59,45 @@ impl Clock {
     }
 }
 
-/// Looks at all frames of a burst, so that what their turns need is on its way, and
-/// takes those out that are certainly other nodes'.
+/// Looks at all frames of a burst, so that what their turns need is on its way, and takes
+/// those out that are certainly other nodes'. Returns the others' bits in what was seen.
 #[inline]
 fn look_ahead(
     shard: &mut Shard,
     view: &View,
     port: Port,
-    own_stack: bool,
     burst: &mut Burst,
-    ahead: &mut [Ahead; Burst::CAPACITY],
-) {
-    for (mbuf, a) in burst.iter().zip(ahead.iter_mut()) {
+    looked: &mut Looked,
+) -> u64 {
+    const { assert!(Burst::CAPACITY == BURST) };
+    let own_stack = is_own_stack(port);
+    looked.clear();
+    for mbuf in burst.iter() {
         let intact = mbuf.is_plain() || (!mbuf.is_bad() && (own_stack || mbuf.is_finished()));
-        *a = shard.look(view, port, mbuf.data(), intact);
+        looked.push(view, port, mbuf.data(), intact);
     }
-    shard.look_on(view, &mut ahead[..burst.len()]);
-    let mut kept = 0;
-    burst.discard(|i| {
-        let mut a = ahead[i];
-        let ends = shard.look_closer(&mut a);
-        if !ends {
-            ahead[kept] = a;
-            kept += 1;
-        }
-        ends
-    });
+    let all = u64::MAX.checked_shr((BURST - burst.len()) as u32);
+    let gone = shard.look(view, looked);
+    burst.discard(gone);
+    all.unwrap_or(0) & !gone
+}
+
+/// The lowest of these bits, which is then no longer one of them.
+#[inline(always)]
+fn take_lowest(bits: &mut u64) -> Option<usize> {
+    let lowest = bits.trailing_zeros();
+    *bits &= bits.wrapping_sub(1);
+    (lowest < u64::BITS).then_some(lowest as usize)
+}
+
+/// What comes in by this port is the own stack's.
+#[inline(always)]
+fn is_own_stack(port: Port) -> bool {
+    matches!(port, Port::WireHost | Port::LinkHost)
 }
 
 /// Takes the tags of a port's VLAN off, and out those frames that do not bear it.
 fn untag(burst: &mut Burst, id: u16, drops: &mut Drops) {
-    const { assert!(Burst::CAPACITY <= u64::BITS as usize) };
     let mut others = 0_u64;
     for (i, mbuf) in burst.iter_mut().enumerate() {
         if let Err(why) = offload::untag(mbuf, id) {
@@ -97,9 +105,7 @@ fn untag(burst: &mut Burst, id: u16, drops: &mut Drops) {
             others |= 1 << i;
         }
     }
-    if others != 0 {
-        burst.discard(|i| others >> i & 1 != 0);
-    }
+    burst.discard(others);
 }
 
 /// Takes priority tags off a frame from outside, and fills in what its checksum lacks.
@@ -136,7 +142,7 @@ pub(crate) struct Worker {
     pub(crate) waiter: Waiter,
     pub(crate) stop: Arc<AtomicBool>,
     /// What was seen of the frames of a burst before their turns.
-    pub(crate) ahead: Box<[Ahead; Burst::CAPACITY]>,
+    pub(crate) looked: Box<Looked>,
 }
 
 impl Worker {
@@ -210,26 +216,22 @@ impl Worker {
         if let Some(id) = self.vlans[port.index()] {
             untag(burst, id, &mut self.egress.drops);
         }
-        let own_stack = matches!(port, Port::WireHost | Port::LinkHost);
-        look_ahead(
-            &mut self.shard,
-            view,
-            port,
-            own_stack,
-            burst,
-            &mut self.ahead,
-        );
+        let mut turns = look_ahead(&mut self.shard, view, port, burst, &mut self.looked);
         self.laps.lap(Stage::Look);
-        let kept = burst.len();
-        let ahead = &mut self.ahead[..kept];
-        for a in ahead.iter_mut().take(LEAD) {
-            self.shard.ask_for(a);
+        let mut asked = turns;
+        for i in std::iter::from_fn(|| take_lowest(&mut asked)).take(LEAD) {
+            self.shard.ask_for(&self.looked, i);
         }
-        for (i, mut mbuf) in burst.drain().enumerate() {
-            if let Some(a) = ahead.get_mut(i + LEAD) {
-                self.shard.ask_for(a);
+        let own_stack = is_own_stack(port);
+        for mut mbuf in burst.drain() {
+            if let Some(i) = take_lowest(&mut asked) {
+                self.shard.ask_for(&self.looked, i);
             }
-            let ahead = &ahead[i];
+            // As many as there are frames.
+            let Some(i) = take_lowest(&mut turns) else {
+                break;
+            };
+            let ahead = self.looked.ahead(i);
             if !own_stack
                 && !ahead.is_usual()
                 && let Err(why) = prepare(&mut mbuf)
@@ -248,7 +250,7 @@ impl Worker {
             };
             if worker == self.number {
                 self.shard
-                    .ingress_seen(view, port, ahead, packet, now, &mut self.egress);
+                    .ingress_seen(view, port, &ahead, packet, now, &mut self.egress);
             } else {
                 self.egress
                     .pass(worker, Passage::In(port), packet.into_mbuf());

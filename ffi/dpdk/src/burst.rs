@@ -139,32 +139,34 @@ impl Burst {
         n
     }
 
-    /// Frees those packets of whose number in the burst, counted from 0, `gone` holds; the others stay, in order.
-    /// Returns how many went.
+    /// Frees those packets whose number in the burst, counted from 0, is a bit of `gone`; the
+    /// others stay, in order. Returns how many went.
     #[inline]
-    pub fn discard(&mut self, mut gone: impl FnMut(usize) -> bool) -> usize {
-        let len = std::mem::take(&mut self.len);
+    pub fn discard(&mut self, gone: u64) -> usize {
+        const { assert!(Burst::CAPACITY <= u64::BITS as usize) };
+        if gone == 0 {
+            return 0;
+        }
         let (mut kept, mut freed) = (0, 0);
         let mut list = [std::ptr::null_mut(); Burst::CAPACITY];
-        for i in 0..len {
-            // SAFETY: the first `len` slots are initialised and no longer counted; each
-            // is read once. A panic of `gone` leaks what has not been read, or was not
-            // freed yet.
-            let mbuf = unsafe { self.slots[i].assume_init_read() };
-            let mbuf = std::mem::ManuallyDrop::new(mbuf);
-            if gone(i) {
-                list[freed] = mbuf.as_ptr();
-                freed += 1;
-            } else {
-                self.slots[kept].write(std::mem::ManuallyDrop::into_inner(mbuf));
-                kept += 1;
+        let all = self.as_ptrs();
+        for i in 0..std::mem::take(&mut self.len) {
+            // SAFETY: the first `len` slots are initialised, and no longer counted. Each is read
+            // before it is written to, since `kept` is never above `i`.
+            unsafe {
+                let mbuf = *all.add(i);
+                if gone >> i & 1 != 0 {
+                    list[freed] = mbuf;
+                    freed += 1;
+                } else {
+                    *all.add(kept) = mbuf;
+                    kept += 1;
+                }
             }
         }
         self.len = kept;
-        if freed > 0 {
-            // SAFETY: `freed` packets that were owned here and are nowhere else now.
-            unsafe { sys::rte_pktmbuf_free_bulk(list.as_mut_ptr(), freed as u32) };
-        }
+        // SAFETY: `freed` packets that were owned here and are nowhere else now.
+        unsafe { sys::dts_pktmbuf_free_burst(list.as_mut_ptr(), freed as u32) };
         freed
     }
 
@@ -174,7 +176,7 @@ impl Burst {
         if n > 0 {
             // SAFETY: the first `n` slots are initialised, owned here and no
             // longer counted; an `Mbuf` is one mbuf pointer.
-            unsafe { sys::rte_pktmbuf_free_bulk(self.as_ptrs(), n as u32) };
+            unsafe { sys::dts_pktmbuf_free_burst(self.as_ptrs(), n as u32) };
         }
         n
     }

@@ -6,6 +6,7 @@ use crate::rng::Rng;
 use crate::stack::host::{Host, Listener, Name};
 use crate::stack::tcb::Setup;
 use dts_config::{Policy, Replay};
+use dts_core::ahead::Looked;
 use dts_core::command::{Command, Event};
 use dts_core::frame::{Checksum, Frame, Output, Pool, Port};
 use dts_core::key::{Addr, HashKey};
@@ -312,11 +313,12 @@ impl Node {
         // As a worker does it: with a look ahead.
         let shard = &mut self.shards[worker];
         let intact = buf.meta().checksum != Checksum::Bad;
-        let mut ahead = shard.look(&self.view, port, buf.head(), intact);
-        shard.look_on(&self.view, std::slice::from_mut(&mut ahead));
-        if shard.look_closer(&mut ahead) {
+        let mut looked = Looked::default();
+        looked.push(&self.view, port, buf.head(), intact);
+        if shard.look(&self.view, &mut looked) != 0 {
             return;
         }
+        let ahead = looked.ahead(0);
         shard.ingress_seen(&self.view, port, &ahead, buf, Instant(now), &mut self.out);
     }
 
