@@ -79,11 +79,7 @@ fn wanted(size: &str, only: &str) -> bool {
 }
 
 /// Lookups per second of each table, for each round.
-fn measure(
-    finders: &mut [Box<dyn Find>],
-    keys: &[Key],
-    hits: bool,
-) -> Result<Vec<Vec<f64>>> {
+fn measure(finders: &mut [Box<dyn Find>], keys: &[Key], hits: bool) -> Result<Vec<Vec<f64>>> {
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let mut rates = Vec::new();

@@ -104,10 +104,7 @@ fn look(
     frames: &[Vec<u8>],
     looked: &mut Looked,
 ) -> u64 {
-    looked.clear();
-    for frame in frames {
-        looked.push(view, port, frame, true);
-    }
+    looked.read(view, port, frames.iter().map(|f| (&f[..], true)));
     let gone = shard.look(view, looked);
     for i in (0..frames.len()).filter(|i| gone >> i & 1 == 0) {
         shard.ask_for(looked, i);

@@ -300,7 +300,12 @@ impl Ours {
     fn cycles_per_frame(&self) -> serde_json::Value {
         let stages = Stage::ALL.iter().zip(self.cycles);
         stages
-            .map(|(stage, n)| (stage.name().to_owned(), (n as f64 / self.frames as f64).into()))
+            .map(|(stage, n)| {
+                (
+                    stage.name().to_owned(),
+                    (n as f64 / self.frames as f64).into(),
+                )
+            })
             .collect::<serde_json::Map<_, _>>()
             .into()
     }

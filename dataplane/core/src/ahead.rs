@@ -1,8 +1,7 @@
 //! A look at the frames of a burst before their turn, so that the memory which each
 //! one needs is on its way when its turn comes.
 //!
-//! [`Looked::push`] reads the tuple of a frame, [`Shard::look`] hashes those of a whole
-//! burst and finds their slots, and [`Shard::ask_for`] asks for an FCB. All are hints:
+//! [`Looked::read`] reads the tuples of a burst, [`Shard::look`] hashes them and finds their slots, and [`Shard::ask_for`] asks for an FCB. All are hints:
 //! they decide nothing, with one exception. A frame of which nothing but its flow decides
 //! whether it is dropped, and whose flow is known not to be here, is what most frames are
 //! at a node of a broadcast cluster: another node's. It ends there.
@@ -58,7 +57,6 @@ impl Mark {
 }
 
 /// The service of the last frame: the next one is most often for it too.
-#[derive(Clone, Copy, Debug)]
 struct Last {
     /// Address and port as they lie in the frame.
     at: u64,
@@ -73,13 +71,30 @@ impl Last {
         service: 0,
         port: 0,
     };
+
+    /// It is the service at this address and port, or becomes it; false where there is none.
+    #[inline(always)]
+    fn is(&mut self, v: &View, at: u64, find: impl FnOnce(&Addr, u16) -> Option<usize>) -> bool {
+        if self.at == at {
+            return true;
+        }
+        let [a, b, c, d, p, q, ..] = at.to_le_bytes();
+        let found = find(&Addr::v4([a, b, c, d]), u16::from_be_bytes([p, q]));
+        if let Some(service) = found {
+            *self = Self {
+                at,
+                service: service as u16,
+                port: v.services[service].port.to_be(),
+            };
+        }
+        found.is_some()
+    }
 }
 
 /// A burst as it was seen before its turn. What is hashed lies side by side.
 #[derive(Debug)]
 pub struct Looked {
     len: usize,
-    last: Last,
     /// Client and VIP, IPv4, as they lie in memory one behind the other.
     addrs: [u64; BURST],
     /// Client's port and service port, likewise.
@@ -92,7 +107,6 @@ impl Default for Looked {
     fn default() -> Self {
         Self {
             len: 0,
-            last: Last::NONE,
             addrs: [0; BURST],
             ports: [0; BURST],
             hashes: [0; BURST],
@@ -236,13 +250,6 @@ fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<u8> {
 }
 
 impl Looked {
-    /// Forgets all frames.
-    #[inline]
-    pub fn clear(&mut self) {
-        // Another view may have other services.
-        (self.len, self.last) = (0, Last::NONE);
-    }
-
     /// What is known of the `i`-th frame.
     #[inline(always)]
     pub fn ahead(&self, i: usize) -> Ahead {
@@ -254,105 +261,56 @@ impl Looked {
         }
     }
 
-    /// Reads the tuple of a frame with this `head`, that came in by `port`. `intact` says
-    /// that no device has found its checksum wrong, and that no tag is to be taken off first.
-    ///
-    /// # Panics
-    /// There are [`BURST`] frames already.
+    /// Reads the tuples of frames that came in by `port`, [`BURST`] of them at most, and
+    /// forgets those before. Of each frame there is its head, and whether it is intact: no
+    /// device has found its checksum wrong, and no tag is to be taken off first.
     #[inline(always)]
-    pub fn push(&mut self, v: &View, port: Port, head: &[u8], intact: bool) {
-        let i = self.len;
-        self.marks[i] = match head.first_chunk::<FIXED>().filter(|h| is_tcp4(h)) {
-            Some(h) if port == Port::Wire => self.from_client(v, i, h, head, intact),
-            Some(h) if port == Port::WireHost => self.from_stack(v, i, h, head, intact),
-            _ => Mark::NONE,
-        };
-        self.len += 1;
-    }
-
-    /// The service, and its port as it lies in a frame.
-    #[inline(always)]
-    fn service(
+    pub fn read<'a>(
         &mut self,
         v: &View,
-        at: u64,
-        find: impl FnOnce(&Addr, u16) -> Option<usize>,
-    ) -> Option<(u16, u16)> {
-        if self.last.at != at {
-            let [a, b, c, d, p, q, ..] = at.to_le_bytes();
-            let service = find(&Addr::v4([a, b, c, d]), u16::from_be_bytes([p, q]))?;
-            self.last = Last {
-                at,
-                service: service as u16,
-                port: v.services[service].port.to_be(),
+        port: Port,
+        frames: impl Iterator<Item = (&'a [u8], bool)>,
+    ) {
+        let marks = self.marks.iter_mut();
+        let tuples = marks.zip(&mut self.addrs).zip(&mut self.ports);
+        // Another view may have other services.
+        let (mut len, mut last) = (0, Last::NONE);
+        for (((mark, addrs), ports), (head, intact)) in tuples.zip(frames) {
+            len += 1;
+            *mark = Mark::NONE;
+            let Some(h) = head.first_chunk::<FIXED>().filter(|h| is_tcp4(h)) else {
+                continue;
             };
+            if port == Port::Wire {
+                let at = raw::<4>(h, 30) | raw::<2>(h, 36) << 32;
+                if !last.is(v, at, |vip, port| v.service(vip, port)) {
+                    continue;
+                }
+                (*addrs, *ports) = (raw::<8>(h, 26), raw::<4>(h, 34) as u32);
+            } else if port == Port::WireHost {
+                let at = raw::<4>(h, 26) | raw::<2>(h, 34) << 32;
+                if !last.is(v, at, |vip, port| v.service_of_local(vip, port)) {
+                    continue;
+                }
+                *addrs = raw::<8>(h, 26).rotate_left(32);
+                *ports = raw::<2>(h, 36) as u32 | u32::from(last.port) << 16;
+            } else {
+                continue;
+            }
+            (mark.service, mark.kind) = (last.service, KNOWN);
+            let echo = port == Port::Wire && h[6..12] == v.wire_mac;
+            if intact
+                && !echo
+                && lengths_agree(h, head)
+                && let Some(blocks) = usual_options(h, head)
+            {
+                let plain = port == Port::Wire && h[47] & SYN == 0;
+                let usual = h[47] & !PSH == ACK;
+                mark.kind |= u8::from(plain) * PLAIN | u8::from(usual) * USUAL;
+                mark.blocks = blocks;
+            }
         }
-        Some((self.last.service, self.last.port))
-    }
-
-    #[inline(always)]
-    fn from_client(
-        &mut self,
-        v: &View,
-        i: usize,
-        h: &[u8; FIXED],
-        head: &[u8],
-        intact: bool,
-    ) -> Mark {
-        let at = raw::<4>(h, 30) | raw::<2>(h, 36) << 32;
-        let Some((service, _)) = self.service(v, at, |vip, port| v.service(vip, port)) else {
-            return Mark::NONE;
-        };
-        self.addrs[i] = raw::<8>(h, 26);
-        self.ports[i] = raw::<4>(h, 34) as u32;
-        let (mut kind, mut blocks) = (KNOWN, 0);
-        if intact
-            && h[6..12] != v.wire_mac
-            && lengths_agree(h, head)
-            && let Some(n) = usual_options(h, head)
-        {
-            kind |= if h[47] & SYN == 0 { PLAIN } else { 0 };
-            kind |= if h[47] & !PSH == ACK { USUAL } else { 0 };
-            blocks = n;
-        }
-        Mark {
-            slot: NO_SLOT,
-            service,
-            kind,
-            blocks,
-        }
-    }
-
-    #[inline(always)]
-    fn from_stack(
-        &mut self,
-        v: &View,
-        i: usize,
-        h: &[u8; FIXED],
-        head: &[u8],
-        intact: bool,
-    ) -> Mark {
-        let at = raw::<4>(h, 26) | raw::<2>(h, 34) << 32;
-        let find = |vip: &Addr, port| v.service_of_local(vip, port);
-        let Some((service, port)) = self.service(v, at, find) else {
-            return Mark::NONE;
-        };
-        self.addrs[i] = raw::<8>(h, 26).rotate_left(32);
-        self.ports[i] = raw::<2>(h, 36) as u32 | u32::from(port) << 16;
-        let (mut kind, mut blocks) = (KNOWN, 0);
-        if intact
-            && lengths_agree(h, head)
-            && let Some(n) = usual_options(h, head)
-        {
-            kind |= if h[47] & !PSH == ACK { USUAL } else { 0 };
-            blocks = n;
-        }
-        Mark {
-            slot: NO_SLOT,
-            service,
-            kind,
-            blocks,
-        }
+        self.len = len;
     }
 }
 
@@ -366,9 +324,7 @@ impl Shard {
         let lanes = lanes.zip(l.hashes.as_chunks_mut::<LANES>().0);
         for ((addrs, ports), hashes) in lanes.take(l.len.div_ceil(LANES)) {
             *hashes = self.hash_key.of_12(addrs, ports);
-            for hash in hashes {
-                self.table.prefetch(*hash);
-            }
+            hashes.iter().for_each(|&hash| self.table.prefetch(hash));
         }
         if self.workers > 1 {
             self.forget_others(v, l);

@@ -179,7 +179,7 @@ fn most_answers_take_the_usual_way() {
 
 fn ahead(n: &mut Node, port: Port, frame: &[u8]) -> Ahead {
     let mut looked = Looked::default();
-    looked.push(&n.v, port, frame, true);
+    looked.read(&n.v, port, [(frame, true)].into_iter());
     assert_eq!(n.s.look(&n.v, &mut looked), 0);
     n.s.ask_for(&looked, 0);
     let a = looked.ahead(0);

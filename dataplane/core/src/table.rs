@@ -100,7 +100,7 @@ impl Table {
     /// Asks for what a later [`Self::guess`] or [`Self::find`] begins with.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        hostmem::prefetch(&self.buckets[self.home(hash)]);
+        hostmem::prefetch_nth(&self.buckets, self.home(hash));
     }
 
     /// A slot that may have this hash, most often the right one, without a look at it;

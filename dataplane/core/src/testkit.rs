@@ -289,7 +289,7 @@ impl Node {
     pub fn rx_pieces(&mut self, port: Port, frame: Pieces) {
         let intact = frame.meta.checksum != Checksum::Bad;
         let mut looked = Looked::default();
-        looked.push(&self.v, port, frame.head(), intact);
+        looked.read(&self.v, port, [(frame.head(), intact)].into_iter());
         if self.s.look(&self.v, &mut looked) != 0 {
             return;
         }

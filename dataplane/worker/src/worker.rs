@@ -39,7 +39,10 @@ const RING_BURSTS: usize = 4;
 const RETRY: Duration = Duration::from_micros(100);
 /// Frames whose FCBs are asked for before their turn: enough of them for the way to memory,
 /// and no more than a core keeps count of.
-const LEAD: usize = 24;
+const LEAD: usize = 16;
+/// Frames whose FCBs are asked for together, so that the walks through the page tables go on
+/// side by side: a core does not go on over many instructions while one is under way.
+const TOGETHER: usize = 8;
 /// Empty turns before an idle worker sleeps.
 const PATIENCE: u32 = 64;
 
@@ -71,11 +74,11 @@ fn look_ahead(
 ) -> u64 {
     const { assert!(Burst::CAPACITY == BURST) };
     let own_stack = is_own_stack(port);
-    looked.clear();
-    for mbuf in burst.iter() {
+    let frames = burst.iter().map(|mbuf| {
         let intact = mbuf.is_plain() || (!mbuf.is_bad() && (own_stack || mbuf.is_finished()));
-        looked.push(view, port, mbuf.data(), intact);
-    }
+        (mbuf.data(), intact)
+    });
+    looked.read(view, port, frames);
     let all = u64::MAX.checked_shr((BURST - burst.len()) as u32);
     let gone = shard.look(view, looked);
     burst.discard(gone);
@@ -223,9 +226,11 @@ impl Worker {
             self.shard.ask_for(&self.looked, i);
         }
         let own_stack = is_own_stack(port);
-        for mut mbuf in burst.drain() {
-            if let Some(i) = take_lowest(&mut asked) {
-                self.shard.ask_for(&self.looked, i);
+        for (n, mut mbuf) in burst.drain().enumerate() {
+            if n % TOGETHER == TOGETHER - 1 {
+                for i in std::iter::from_fn(|| take_lowest(&mut asked)).take(TOGETHER) {
+                    self.shard.ask_for(&self.looked, i);
+                }
             }
             // As many as there are frames.
             let Some(i) = take_lowest(&mut turns) else {

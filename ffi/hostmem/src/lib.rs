@@ -33,13 +33,23 @@ pub fn prefetch<T>(of: &T) {
     prefetch_line(of, 0);
 }
 
+/// Asks for the cache line at the beginning of the `n`-th of these.
+#[inline(always)]
+pub fn prefetch_nth<T>(of: &[T], n: usize) {
+    prefetch_at(of.as_ptr().wrapping_add(n).cast());
+}
+
 /// Asks for the `line`-th cache line of 64 bytes of `of`, where there is one.
 #[inline(always)]
 pub fn prefetch_line<T>(of: &T, line: usize) {
     if line * 64 >= size_of::<T>().max(1) {
         return;
     }
-    let at = std::ptr::from_ref(of).cast::<i8>().wrapping_add(line * 64);
+    prefetch_at(std::ptr::from_ref(of).cast::<i8>().wrapping_add(line * 64));
+}
+
+#[inline(always)]
+fn prefetch_at(at: *const i8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE is part of x86-64, and a prefetch of any address does no harm.
     unsafe {
@@ -150,6 +160,8 @@ mod tests {
             prefetch_line(&v, line);
         }
         prefetch(&());
+        prefetch_nth(&v, 31);
+        prefetch_nth(&v, usize::MAX);
         assert_eq!(v[31], 1);
     }
 }

@@ -314,7 +314,7 @@ impl Node {
         let shard = &mut self.shards[worker];
         let intact = buf.meta().checksum != Checksum::Bad;
         let mut looked = Looked::default();
-        looked.push(&self.view, port, buf.head(), intact);
+        looked.read(&self.view, port, [(buf.head(), intact)].into_iter());
         if shard.look(&self.view, &mut looked) != 0 {
             return;
         }
