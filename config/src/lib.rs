@@ -18,8 +18,8 @@ pub use scalar::{
     Offloads, Policy, PortRange, Replay,
 };
 pub use types::{
-    Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Peers, PortConfig, Ports,
-    RpcAllow, Service, Timeouts, Workers,
+    Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Orphans, Peers, PortConfig,
+    Ports, RpcAllow, Service, Timeouts, Workers,
 };
 
 use std::fs::File;

@@ -17,8 +17,8 @@ use crate::scalar::{
 };
 use crate::tree::Node;
 use crate::types::{
-    Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Peers, PortConfig, Ports,
-    RpcAllow, Service, Timeouts, Workers,
+    Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Orphans, Peers, PortConfig,
+    Ports, RpcAllow, Service, Timeouts, Workers,
 };
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -38,7 +38,7 @@ pub(crate) fn config(root: &Node, origins: &Origins, file: &Path) -> Result<Conf
         origins,
         &[
             "node", "cluster", "services", "ports", "workers", "memory", "handover", "peers",
-            "timeouts", "control", "log",
+            "timeouts", "orphans", "control", "log",
         ],
     )?;
     let node = node_id(&root.required("node")?)?;
@@ -65,6 +65,7 @@ pub(crate) fn config(root: &Node, origins: &Origins, file: &Path) -> Result<Conf
         handover: handover(&root)?,
         peers: peers(&root)?,
         timeouts: timeouts(&root)?,
+        orphans: orphans(&root)?,
         control: control(&root)?,
         log: log(&root)?,
         origins: origins.clone(),
@@ -359,6 +360,14 @@ fn timeouts(root: &Section<'_>) -> Result<Timeouts> {
         closing: seconds("closing_s", 5)?,
         tombstone: seconds("tombstone_s", 60)?,
         socket_check: seconds("socket_check_s", 5)?,
+    })
+}
+
+fn orphans(root: &Section<'_>) -> Result<Orphans> {
+    let s = root.section("orphans", &["reset", "resets_per_s"])?;
+    Ok(Orphans {
+        reset: s.flag("reset", true)?,
+        resets_per_s: s.number("resets_per_s", 1..=1_000_000, 1_000)?,
     })
 }
 

@@ -38,6 +38,8 @@ pub struct Config {
     pub peers: Peers,
     /// Life times of flow entries.
     pub timeouts: Timeouts,
+    /// What becomes of connections whose node is gone.
+    pub orphans: Orphans,
     /// Sockets of the control thread.
     pub control: Control,
     /// The daemon's own log.
@@ -230,6 +232,15 @@ pub struct Timeouts {
     /// Between two looks at the kernel's sockets. A connection that is idle and has
     /// no socket at two looks is forgotten.
     pub socket_check: Duration,
+}
+
+/// What becomes of the clients of connections that no node has any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphans {
+    /// They are asked for, and reset.
+    pub reset: bool,
+    /// Resets per second and worker, at most; 1 to 1,000,000.
+    pub resets_per_s: u32,
 }
 
 /// Sockets of the control thread.

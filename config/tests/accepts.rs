@@ -65,6 +65,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(shown.handover, least.handover);
     assert_eq!(shown.peers, least.peers);
     assert_eq!(shown.timeouts, least.timeouts);
+    assert_eq!(shown.orphans, least.orphans);
     assert_eq!(shown.control, least.control);
     assert_eq!(shown.log, least.log);
     assert_eq!(shown.workers.idle, least.workers.idle);

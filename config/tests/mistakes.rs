@@ -124,6 +124,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("first: 61000", "first: 64999", "t.yaml:43: handover.splice_ports: 1 ports are too few for 2 workers"),
     ("dead_after_ms: 1000", "dead_after_ms: 199", "t.yaml:45: peers.dead_after_ms: 199 is less than twice peers.interval_ms, 100"),
     ("idle_s: 3600", "idle_s: 604801", "t.yaml:47: timeouts.idle_s: expected a whole number from 1 to 604800, found \"604801\""),
+    ("timeouts:\n", "orphans: { resets_per_s: 0 }\ntimeouts:\n", "t.yaml:46: orphans.resets_per_s: expected a whole number from 1 to 1000000, found \"0\""),
     // Control.
     ("127.0.0.1:9464", "localhost:9464", "t.yaml:52: control.metrics: expected an address and port like 127.0.0.1:9464, found \"localhost:9464\""),
     ("127.0.0.1:9464", "127.0.0.1:0", "t.yaml:52: control.metrics: expected an address and port like 127.0.0.1:9464, found \"127.0.0.1:0\""),

@@ -134,6 +134,7 @@ fn params(config: &Config) -> Params {
         tombstone: span(timeouts.tombstone),
         half_open_max: memory.half_open as usize,
         tombstones_max: memory.tombstones as usize,
+        orphan_resets: config.orphans.reset.then_some(config.orphans.resets_per_s),
         hold_flow_max: memory.hold_flow_kib as usize * 1024,
     }
 }

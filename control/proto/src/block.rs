@@ -58,6 +58,12 @@ pub enum Kind {
     Aborted = 10,
     /// Destination to source: the flow ended.
     FlowEnd = 11,
+    /// A bucket's owner to all, on no handover's behalf: who has this flow?
+    Who = 12,
+    /// The answer: this node has it, or knows who took it.
+    Mine = 13,
+    /// The answer: this node does not know the flow.
+    NotMine = 14,
 }
 
 impl Kind {
@@ -74,16 +80,19 @@ impl Kind {
             9 => Self::Abort,
             10 => Self::Aborted,
             11 => Self::FlowEnd,
+            12 => Self::Who,
+            13 => Self::Mine,
+            14 => Self::NotMine,
             _ => return None,
         })
     }
 
     /// Whether the source of the handover sends this kind (the destination
-    /// sends the others).
+    /// sends the others). Who asks is the source of a question.
     pub fn from_source(self) -> bool {
         matches!(
             self,
-            Self::Splice | Self::Data | Self::Forward | Self::EndMark | Self::Abort
+            Self::Splice | Self::Data | Self::Forward | Self::EndMark | Self::Abort | Self::Who
         )
     }
 }

@@ -330,6 +330,8 @@ impl Shard {
             self.forget_others(v, l);
         }
         let mut gone = 0;
+        // Some of the unknown ones have a turn: one may be an orphan's.
+        let mut spared = self.orphans.looks();
         let each = l.marks[..l.len].iter_mut().zip(&l.hashes).enumerate();
         for (i, (mark, hash)) in each {
             if mark.kind & KNOWN == 0 {
@@ -337,6 +339,7 @@ impl Shard {
             }
             match self.table.guess(*hash) {
                 Some(slot) => mark.slot = slot,
+                None if spared > 0 => spared -= 1,
                 None => gone |= u64::from(mark.kind & PLAIN != 0) << i,
             }
         }

@@ -104,6 +104,8 @@ drops! {
     PaperForm = "paper_form",
     /// A link message that does not fit the state of its flow.
     LinkStale = "link_stale",
+    /// A RST for an orphan's client beyond the configured rate.
+    OrphanRate = "orphan_rate",
     /// No buffer for a frame that had to be made.
     NoBuffer = "no_buffer",
     /// A ring to another worker was full.

@@ -219,6 +219,7 @@ impl Shard {
             return self.wire_syn(v, frame, s, key, slot, service, next_hop, now, out);
         }
         let Some(slot) = slot else {
+            self.stray(v, s, &key, service, next_hop, now, out);
             return self.drop_frame(Drop::NoFlow);
         };
         let state = self.slots[slot as usize].state;

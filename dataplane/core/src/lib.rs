@@ -23,6 +23,7 @@ pub mod key;
 mod lanes;
 pub mod life;
 pub mod mutation;
+mod orphans;
 pub mod ownership;
 mod past;
 pub mod resident;

@@ -172,6 +172,8 @@ mutations! {
     RefusalForgets = "refusal-forgets", "6";
     /// Clients of a node that is gone are not reset.
     OrphansHang = "orphans-hang", "6";
+    /// An owner resets the client of a flow that it does not have without asking who does.
+    OrphansUnasked = "orphans-unasked", "6";
     /// A SYN inside a live flow lets everything out, not the challenge alone.
     ChallengeOff = "challenge-off", "6";
     /// The urgent pointer stays where it was when bytes before it are cut off.

@@ -13,6 +13,7 @@ use crate::histogram::Histogram;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
 use crate::life::SocketSet;
+use crate::orphans::Orphans;
 use crate::past::{Origins, Past};
 use crate::table::Table;
 use crate::tick::Due;
@@ -94,6 +95,7 @@ pub struct Shard {
     pub(crate) answers: Answers,
     pub(crate) aliases: Aliases,
     pub(crate) heard: Heard,
+    pub(crate) orphans: Orphans,
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
     pub(crate) fragment_id: u32,
@@ -147,6 +149,7 @@ impl Shard {
             answers: Answers::default(),
             aliases: Aliases::default(),
             heard: Heard::default(),
+            orphans: Orphans::default(),
             message_counter: 0,
             handover_number: 0,
             fragment_id: 0,

@@ -199,6 +199,7 @@ pub fn params() -> Params {
         tombstone: Span::secs(60),
         half_open_max: 64,
         tombstones_max: 64,
+        orphan_resets: Some(1_000),
         hold_flow_max: 128 << 10,
     }
 }

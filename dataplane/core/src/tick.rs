@@ -55,6 +55,7 @@ impl Shard {
         self.sweep(v, now, out);
         self.ports.rest(v.params.paper_form, now);
         self.answers.purge(now);
+        self.orphans_tick(v, now, out);
         self.drain_loopback(v, now, out);
     }
 

@@ -82,6 +82,8 @@ pub struct Params {
     pub half_open_max: usize,
     /// Most tombstones.
     pub tombstones_max: usize,
+    /// RSTs per second to the clients of flows that nobody has; `None` for none at all.
+    pub orphan_resets: Option<u32>,
     /// Most held bytes of one flow.
     pub hold_flow_max: usize,
 }

@@ -65,6 +65,9 @@ fn message(u: &mut Input<'_>) -> (Header, Fields) {
         Kind::Abort,
         Kind::Aborted,
         Kind::FlowEnd,
+        Kind::Who,
+        Kind::Mine,
+        Kind::NotMine,
     ];
     let header = Header {
         kind: u.pick(&kinds),

@@ -78,6 +78,7 @@ impl World {
                 self.node(id).look(now, now);
             }
             Fault::NoFlow(id) => self.no_flow(id),
+            Fault::Moved => self.moved(),
             Fault::Icmp => self.icmp(),
             Fault::Option32 => {
                 let mut s = self.stranger(SYN, STRANGER, 0);

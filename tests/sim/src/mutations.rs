@@ -36,7 +36,8 @@ fn likely(m: Mutation) -> &'static [Family] {
         | M::HoldGrows
         | M::FirstKeyOnly
         | M::SocketGoneStays
-        | M::EveryoneAdvertises => &[Family::Rules],
+        | M::EveryoneAdvertises
+        | M::OrphansUnasked => &[Family::Rules],
         M::EarlierForgotten | M::RefusalForgets => &[Family::Again],
         M::RoutingWalked => &[Family::Attacks],
         M::PortAtOnce => &[Family::Refusals],

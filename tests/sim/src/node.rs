@@ -176,8 +176,19 @@ fn params(plan: &Plan) -> Params {
         tombstone: Span::secs(20),
         half_open_max: 16,
         tombstones_max: 16,
+        orphan_resets: Some(1_000),
         hold_flow_max: plan.hold_flow,
     }
+}
+
+/// A table in which this node owns all buckets.
+pub fn sole_owner(id: u16) -> Arc<BucketTable> {
+    let share = Share {
+        node: id,
+        weight: 100,
+    };
+    let table = BucketTable::new(Policy::Designated, Some(id), &[share], 64, [7; 16]);
+    Arc::new(table)
 }
 
 fn view(plan: &Plan, id: u16, boot: u32) -> View {

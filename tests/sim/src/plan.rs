@@ -156,6 +156,9 @@ pub enum Fault {
     Look(u16),
     /// A node must have no flow by now.
     NoFlow(u16),
+    /// A node that does not have the client's flow comes to own its bucket, and hears the
+    /// client's last segment again and again.
+    Moved,
     /// Somebody acknowledges a number that the client was never sent.
     WrongAck,
 }

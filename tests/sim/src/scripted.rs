@@ -2,7 +2,7 @@
 
 use crate::extensions;
 use crate::faults::{STRANGER, checksum, packet};
-use crate::node::{CLUSTER_MAC, VIP6};
+use crate::node::{CLUSTER_MAC, Node, VIP6, sole_owner};
 use crate::seg::{ACK, ETH, SYN, Seg};
 use crate::world::{Ev, World, client_mac};
 use dts_core::frame::Port;
@@ -14,6 +14,8 @@ const FRAGMENT_ID: [u8; 2] = [0xde, 0xad];
 /// Bare acknowledgements of a storm's stack that may pass: half of the breaker's row,
 /// and some that belong to something else.
 const STORM_MOST: u64 = 25;
+/// Between two of the same segment, nanoseconds.
+const REPEATED: u64 = 200_000_000;
 /// A splice port rests at least so long, nanoseconds.
 const REST: u64 = 90_000_000;
 
@@ -183,6 +185,28 @@ impl World {
             let what = format!("{} advertisements for {}", m.adverts, m.solicits);
             self.check
                 .fail(self.now, "one node answers a solicitation", what);
+        }
+    }
+
+    /// A new owner asks who has a flow before it resets its client.
+    pub(crate) fn moved(&mut self) {
+        let Some(mut s) = self.memory.client.clone() else {
+            return;
+        };
+        let without = |n: &&mut Node| n.up && n.states().iter().sum::<u64>() == 0;
+        let Some(n) = self.nodes.iter_mut().find(without) else {
+            return;
+        };
+        let id = n.id;
+        for service in &mut n.view.services {
+            service.buckets = sole_owner(id);
+        }
+        // A byte that was answered long ago, as a keepalive of old stacks has it.
+        (s.seq, s.flags, s.payload) = (s.end().wrapping_sub(1), ACK, vec![0]);
+        let f = s.frame(CLUSTER_MAC, client_mac(0));
+        for n in 0..6 {
+            let at = self.now + n * REPEATED;
+            self.push(at, Ev::ToNode(id, Port::Wire, f.clone()));
         }
     }
 

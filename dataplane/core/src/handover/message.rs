@@ -339,10 +339,11 @@ impl Shard {
             return self.drop_frame(Drop::LinkStranger);
         }
         self.counters.link_messages += 1;
-        if h.kind.from_source() {
-            self.destination_message(v, m, now, out);
-        } else {
-            self.source_message(v, m, now, out);
+        match h.kind {
+            Kind::Who => self.who_has(v, m, out),
+            Kind::Mine | Kind::NotMine => self.claimed(v, m, now, out),
+            kind if kind.from_source() => self.destination_message(v, m, now, out),
+            _ => self.source_message(v, m, now, out),
         }
     }
 }

@@ -24,6 +24,7 @@ mod keys;
 mod leaks;
 mod noise;
 mod options;
+mod orphans;
 mod out_of_place;
 mod outside;
 mod seats;

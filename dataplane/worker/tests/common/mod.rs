@@ -172,6 +172,7 @@ pub fn view(opened: &Opened) -> View {
             tombstone: Span::secs(60),
             half_open_max: 1024,
             tombstones_max: 64,
+            orphan_resets: Some(1_000),
             hold_flow_max: 128 << 10,
         },
     }

@@ -10,7 +10,7 @@ use dts_core::wire::options::{Build, SpliceOption};
 use dts_proto::block::{self, Fields, FlowId, Header, Kind, LinkKey, Reason, Replay, SpliceState};
 use std::net::SocketAddr;
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 14] = [
     Kind::Splice,
     Kind::Accept,
     Kind::Refuse,
@@ -22,6 +22,9 @@ const KINDS: [Kind; 11] = [
     Kind::Abort,
     Kind::Aborted,
     Kind::FlowEnd,
+    Kind::Who,
+    Kind::Mine,
+    Kind::NotMine,
 ];
 
 /// From which node, to which, and how many messages were said before.

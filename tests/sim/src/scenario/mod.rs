@@ -153,7 +153,7 @@ pub fn link_kind(frame: &[u8]) -> Option<Kind> {
 }
 
 /// Every kind of link message.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Splice,
     Kind::Accept,
     Kind::Refuse,
@@ -165,4 +165,7 @@ pub const KINDS: [Kind; 11] = [
     Kind::Abort,
     Kind::Aborted,
     Kind::FlowEnd,
+    Kind::Who,
+    Kind::Mine,
+    Kind::NotMine,
 ];

@@ -9,7 +9,7 @@ fn at(step: Step, after: u64) -> When {
 }
 
 pub fn rules(p: &mut Plan, r: &mut Rng) {
-    match r.below(8) {
+    match r.below(9) {
         0 => urgent(p, r),
         1 => storm(p, r),
         2 => {
@@ -25,6 +25,7 @@ pub fn rules(p: &mut Plan, r: &mut Rng) {
         4 => p.rotate = true,
         5 => vanished(p, r),
         6 => out_of_band(p, r),
+        7 => moved(p, r),
         _ => p.faults.push((
             at(r.pick(&[Step::Established, Step::Taken]), 0),
             Fault::Solicit,
@@ -115,4 +116,19 @@ fn vanished(p: &mut Plan, r: &mut Rng) {
     p.expect.clean = false;
     p.expect.complete = false;
     p.expect.may_reset = true;
+}
+
+/// The owner of the bucket changes while the flow lives.
+fn moved(p: &mut Plan, r: &mut Rng) {
+    let first = r.range(24, 600) as usize;
+    let c = &mut p.clients[0];
+    c.requests = vec![(first, 300), (100, 100)];
+    c.setup.rx = 65_535;
+    c.script = Some(vec![
+        (at(Step::Established, 0), Act::Send(first)),
+        (at(Step::Answered, 3 * SEC), Act::Send(100)),
+    ]);
+    p.ask_at = first;
+    p.faults = vec![(at(Step::Answered, r.range(200, 900) * MS), Fault::Moved)];
+    p.expect.clean = false;
 }
