@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::error::ConfigError;
+use crate::scalar::Layer2;
 use crate::types::{Config, PortConfig};
 
 type Result = std::result::Result<(), ConfigError>;
@@ -75,13 +76,24 @@ fn cluster(config: &Config) -> Result {
         return Err(config.error_at("cluster.other_key", "the same as cluster.key"));
     }
     let mac = cluster.mac;
-    if mac.is_multicast() {
-        let reason = format!("{mac} is a multicast address; only unicast is accepted");
-        return Err(config.error_at("cluster.mac", reason));
-    }
-    if !mac.is_local() {
-        let reason = format!("{mac} is not locally administered (02 in its first byte)");
-        return Err(config.error_at("cluster.mac", reason));
+    let wrong = match cluster.layer2 {
+        Layer2::Unicast if mac.is_multicast() => {
+            Some("is a multicast address, and cluster.layer2 is unicast")
+        }
+        Layer2::Unicast | Layer2::Multicast if !mac.is_local() => {
+            Some("is not locally administered (02 in its first byte)")
+        }
+        Layer2::Multicast if !mac.is_multicast() => {
+            Some("is a unicast address, and cluster.layer2 is multicast")
+        }
+        Layer2::Multicast if mac.0 == [0xff; 6] => Some("is everybody's"),
+        Layer2::Igmp if mac.0[..4] != [1, 0, 0x5e, 0x7f] => {
+            Some("is not that of a group 239.255.X.Y, 01:00:5e:7f:X:Y")
+        }
+        Layer2::Unicast | Layer2::Multicast | Layer2::Igmp => None,
+    };
+    if let Some(wrong) = wrong {
+        return Err(config.error_at("cluster.mac", format!("{mac} {wrong}")));
     }
     if !cluster.buckets.is_power_of_two() {
         let reason = format!("{} is not a power of two", cluster.buckets);

@@ -14,8 +14,8 @@ mod types;
 
 pub use error::ConfigError;
 pub use scalar::{
-    ClusterKey, FormError, HostOffloads, Idle, IpPrefix, LogFormat, LogLevel, MacAddr, NodeId,
-    Offloads, Policy, PortRange, Replay,
+    ClusterKey, FormError, HostOffloads, Idle, IpPrefix, Layer2, LogFormat, LogLevel, MacAddr,
+    NodeId, Offloads, Policy, PortRange, Replay,
 };
 pub use types::{
     Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Orphans, Peers, PortConfig,

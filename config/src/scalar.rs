@@ -219,6 +219,19 @@ choices! {
 }
 
 choices! {
+    /// How the wire's switches come to give every node all frames of the cluster.
+    Layer2: "unicast, multicast or igmp" {
+        /// They know no port for the address, and flood it.
+        Unicast = "unicast",
+        /// It is a multicast address, which they flood. Routers may have to be told of it by
+        /// hand (RFC 1812, section 3.3.2).
+        Multicast = "multicast",
+        /// It is that of an IPv4 group, which every node joins.
+        Igmp = "igmp",
+    }
+}
+
+choices! {
     /// What a worker does when its queues are empty.
     Idle: "spin or backoff" {
         /// Polls on.

@@ -12,8 +12,8 @@ use crate::error::ConfigError;
 use crate::origin::Origins;
 use crate::reader::{Field, Section};
 use crate::scalar::{
-    ClusterKey, HostOffloads, Idle, LogFormat, LogLevel, NodeId, Offloads, Policy, PortRange,
-    Replay,
+    ClusterKey, HostOffloads, Idle, Layer2, LogFormat, LogLevel, NodeId, Offloads, Policy,
+    PortRange, Replay,
 };
 use crate::tree::Node;
 use crate::types::{
@@ -86,6 +86,8 @@ fn cluster(field: &Field<'_>, file: &Path) -> Result<Cluster> {
         "bucket_key",
         "bucket_key_file",
         "mac",
+        "layer2",
+        "announce",
         "policy",
         "designated",
         "buckets",
@@ -105,6 +107,8 @@ fn cluster(field: &Field<'_>, file: &Path) -> Result<Cluster> {
         other_key: key(&s, file, "other_key")?,
         bucket_key: key(&s, file, "bucket_key")?,
         mac: s.required("mac")?.value()?,
+        layer2: s.choice("layer2", Layer2::Unicast)?,
+        announce: s.flag("announce", true)?,
         policy,
         designated,
         buckets: s.number("buckets", 16..=65_536, 4_096)?,

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::origin::Origins;
 use crate::scalar::{
-    ClusterKey, HostOffloads, Idle, IpPrefix, LogFormat, LogLevel, MacAddr, NodeId, Offloads,
-    Policy, PortRange, Replay,
+    ClusterKey, HostOffloads, Idle, IpPrefix, Layer2, LogFormat, LogLevel, MacAddr, NodeId,
+    Offloads, Policy, PortRange, Replay,
 };
 
 /// The configuration of one node: the whole of dtsd's YAML file.
@@ -61,8 +61,13 @@ pub struct Cluster {
     /// The secret that ownership is derived from, if not [`Cluster::key`]. Nodes with
     /// different ones disagree about owners.
     pub bucket_key: Option<ClusterKey>,
-    /// The address that VIPs resolve to: unicast, locally administered.
+    /// The address that VIPs resolve to, of the kind that `layer2` wants: unicast and locally
+    /// administered, multicast, or 01:00:5e:7f:X:Y, which is the group 239.255.X.Y.
     pub mac: MacAddr,
+    /// How every node comes to hear what is sent to it.
+    pub layer2: Layer2,
+    /// VIPs are announced at the start, and when members come or go.
+    pub announce: bool,
     /// The ownership policy of services that name none.
     pub policy: Policy,
     /// The owner under [`Policy::Designated`]; a member.
@@ -74,6 +79,27 @@ pub struct Cluster {
     pub accept_paper_form: bool,
     /// All nodes, this one included; ids and link addresses are unique.
     pub members: Vec<Member>,
+}
+
+impl Cluster {
+    /// The address of the wire's twin, of which the node's own stack takes what is for the
+    /// cluster: a stack has no multicast address.
+    #[must_use]
+    pub fn host_mac(&self) -> MacAddr {
+        let [_, rest @ ..] = self.mac.0;
+        let [b, c, d, e, f] = rest;
+        match self.layer2 {
+            Layer2::Unicast => self.mac,
+            Layer2::Multicast | Layer2::Igmp => MacAddr([2, b, c, d, e, f]),
+        }
+    }
+
+    /// The group that all nodes join on the wire.
+    #[must_use]
+    pub fn group(&self) -> Option<[u8; 4]> {
+        let [.., x, y] = self.mac.0;
+        (self.layer2 == Layer2::Igmp).then_some([239, 255, x, y])
+    }
 }
 
 /// One node of the cluster.

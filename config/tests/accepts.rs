@@ -72,6 +72,8 @@ fn the_example_shows_the_defaults() {
     assert_eq!(shown.workers.idle_sleep, least.workers.idle_sleep);
     assert_eq!(shown.cluster.policy, least.cluster.policy);
     assert_eq!(shown.cluster.buckets, least.cluster.buckets);
+    assert_eq!(shown.cluster.layer2, least.cluster.layer2);
+    assert_eq!(shown.cluster.announce, least.cluster.announce);
     assert_eq!(
         shown.cluster.accept_paper_form,
         least.cluster.accept_paper_form
@@ -101,6 +103,33 @@ fn defaults() {
     assert_eq!(config.control.rpc_allow.uids, [0]);
     assert_eq!(config.control.metrics.to_string(), "127.0.0.1:9464");
     assert_eq!(config.log.level, LogLevel::Info);
+}
+
+#[test]
+fn the_host_has_an_address_of_its_own_where_the_clusters_is_a_groups() {
+    let parsed = |mac: &str, layer2: &str| {
+        let text = BASE.replace("02:00:5e:00:00:64", mac);
+        parse(&text.replace("policy: flow-hash", layer2), "t").unwrap()
+    };
+    for (mac, layer2, host, group) in [
+        ("02:00:5e:00:00:64", "", "02:00:5e:00:00:64", None),
+        (
+            "03:bf:0a:00:00:01",
+            "layer2: multicast",
+            "02:bf:0a:00:00:01",
+            None,
+        ),
+        (
+            "01:00:5e:7f:07:09",
+            "layer2: igmp",
+            "02:00:5e:7f:07:09",
+            Some([239, 255, 7, 9]),
+        ),
+    ] {
+        let cluster = parsed(mac, layer2).cluster;
+        assert_eq!(cluster.host_mac().to_string(), host);
+        assert_eq!(cluster.group(), group);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use dts_tests::lab::{Lab, Setup};
 use dts_tests::suite::{self, Group};
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_labclient");
 const SCRATCH: &str = env!("CARGO_TARGET_TMPDIR");
@@ -51,13 +52,31 @@ fn main() -> ExitCode {
             )],
         },
         Group {
+            setup: setup("dtsv", "LAYER2=multicast\nMAC=03:bf:0a:4d:00:64\n"),
+            suffix: "",
+            cases: vec![("a_multicast_address_serves", a_multicast_address_serves)],
+            once: vec![],
+        },
+        Group {
+            setup: setup("dtsv", "LAYER2=igmp\nMAC=01:00:5e:7f:00:64\n"),
+            suffix: "",
+            cases: vec![],
+            once: vec![(
+                "a_group_that_nodes_join_serves",
+                a_group_that_nodes_join_serves,
+            )],
+        },
+        Group {
             setup: setup("dtsv", "LINK_VLAN=77\n"),
             suffix: "",
             cases: vec![(
                 "a_tagged_link_carries_handovers",
                 a_tagged_link_carries_handovers,
             )],
-            once: vec![],
+            once: vec![(
+                "what_takes_frames_elsewhere_is_noticed",
+                what_takes_frames_elsewhere_is_noticed,
+            )],
         },
     ])
 }
@@ -73,6 +92,73 @@ fn frames(path: &Path, filter: &str) -> usize {
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");
     String::from_utf8_lossy(&done.stdout).lines().count()
+}
+
+/// The client's frames bear the cluster's address, and each is served.
+fn multicast_serves(lab: &Lab, mac: &str, name: &str) {
+    let (path, connections) = lab.capture("client", "wire0", name, || {
+        lab.load(&["count=200", "threads=2", "path=/b/group-{}"])
+    });
+    lab.assert_answered(&connections, 200, None);
+    let capture = Capture::read(lab, &path);
+    assert!(capture.resets.is_empty(), "{capture}");
+    let to_cluster = frames(&path, &format!("tcp && eth.dst == {mac}"));
+    let from_client = frames(&path, "tcp.dstport == 80");
+    assert_eq!(to_cluster, from_client, "frames to the VIP");
+    assert!(to_cluster > 600, "only {to_cluster} frames");
+    assert_eq!(frames(&path, &format!("eth.src == {mac}")), 0, "its source");
+}
+
+fn a_multicast_address_serves(lab: &Lab) {
+    multicast_serves(lab, "03:bf:0a:4d:00:64", "multicast");
+}
+
+fn a_group_that_nodes_join_serves(lab: &Lab) {
+    multicast_serves(lab, "01:00:5e:7f:00:64", "igmp");
+    // A router asks; each node says within a second that it is there.
+    let query = "import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 2)
+s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'wire0')
+m = struct.pack('!BBH4s', 0x11, 10, 0, bytes(4))
+c = sum(struct.unpack('!4H', m)); c = ~((c & 0xffff) + (c >> 16)) & 0xffff
+s.sendto(struct.pack('!BBH4s', 0x11, 10, c, bytes(4)), ('224.0.0.1', 0))";
+    let (path, ()) = lab.capture("client", "wire0", "igmp-query", || {
+        lab.exec("client", &["python3", "-c", query]);
+        std::thread::sleep(Duration::from_millis(1_500));
+    });
+    assert_eq!(frames(&path, "igmp.type == 0x11"), 1, "the question");
+    let net = lab.fact("WIRE_NET");
+    for node in 1..=3 {
+        let report = "igmp.type == 0x16 && igmp.maddr == 239.255.0.100";
+        let report = format!("{report} && ip.src == {net}.{node}");
+        assert_eq!(frames(&path, &report), 1, "node {node}");
+    }
+}
+
+/// A host that claims the VIP for itself is noticed by each node, and one that sends from
+/// the cluster's address.
+fn what_takes_frames_elsewhere_is_noticed(lab: &Lab) {
+    let heard = |fault| lab.total("dts_layer2_faults_total", &[("fault", fault)]);
+    let before = (heard("vip_conflict"), heard("cluster_mac_source"));
+    let claim = "import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('wire0', 0))
+other, cluster = bytes.fromhex('02bb00000001'), bytes.fromhex('02005e000064')
+vip = socket.inet_aton(sys.argv[1])
+arp = bytes.fromhex('0001080006040002') + other + vip + bytes(6) + vip
+s.send(b'\\xff' * 6 + other + bytes.fromhex('0806') + arp + bytes(18))
+s.send(b'\\xff' * 6 + cluster + bytes.fromhex('88b5') + bytes(46))";
+    lab.exec("client", &["python3", "-c", claim, lab.fact("VIP")]);
+    // Counters are told on at most a second later.
+    let until = Instant::now() + Duration::from_secs(5);
+    let want = (before.0 + 3, before.1 + 3);
+    let mut is = before;
+    while is != want && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+        is = (heard("vip_conflict"), heard("cluster_mac_source"));
+    }
+    assert_eq!(is, want, "heard by three nodes");
 }
 
 /// The wire has no tag here: that needs VLAN interfaces at the client, which not every

@@ -97,6 +97,8 @@ families! {
         "Frames that the device dropped because no descriptor or no buffer was free.", ["port"];
     errors: IntCounterVec, "dts_port_errors_total", "Frames that the device reports as bad.", ["port", "direction"];
     up: IntGaugeVec, "dts_port_up", "1 if the link is up.", ["port"];
+    layer2_faults: IntCounterVec, "dts_layer2_faults_total",
+        "What was heard on the wire that takes the cluster's frames elsewhere.", ["fault", "worker"];
     drops: IntCounterVec, "dts_drops_total", "Frames that ended here, by reason.", ["reason", "worker"];
     replays: IntCounterVec, "dts_replays_total",
         "Handovers that this node accepted as destination, by replay.", ["replay"];
@@ -242,6 +244,16 @@ impl Families {
         add(&self.data_segments, &[number], w.counters.data_segments);
         add(&self.link_repeats, &[number], w.counters.link_repeats);
         add(&self.resets, &["orphan", number], w.counters.orphan_resets);
+        add(
+            &self.layer2_faults,
+            &["vip_conflict", number],
+            w.counters.vip_conflicts,
+        );
+        add(
+            &self.layer2_faults,
+            &["cluster_mac_source", number],
+            w.counters.cluster_mac_sources,
+        );
         add(
             &self.resets,
             &["unknown", number],

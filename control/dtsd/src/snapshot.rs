@@ -93,6 +93,8 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
         incarnation: boot.incarnation,
         wire_mac,
         cluster_mac: cluster.mac.0,
+        host_mac: cluster.host_mac().0,
+        igmp: cluster.group(),
         link_mac,
         link: config.this_member().link.into(),
         own: config
@@ -134,6 +136,7 @@ fn params(config: &Config) -> Params {
         tombstone: span(timeouts.tombstone),
         half_open_max: memory.half_open as usize,
         tombstones_max: memory.tombstones as usize,
+        announce: config.cluster.announce,
         orphan_resets: config.orphans.reset.then_some(config.orphans.resets_per_s),
         hold_flow_max: memory.hold_flow_kib as usize * 1024,
     }

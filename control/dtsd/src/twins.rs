@@ -111,7 +111,7 @@ impl Twins {
         } else {
             Ipv6::Off
         };
-        let mac = Some(config.cluster.mac);
+        let mac = Some(config.cluster.host_mac());
         let ports = [
             ("ports.wire.host", wire, mac, vips, on_wire),
             ("ports.link.host", link, None, Vec::new(), on_link),

@@ -38,16 +38,20 @@ impl Shard {
         if eth.src == v.wire_mac {
             return self.drop_frame(Drop::OwnEcho);
         }
+        if eth.src == v.cluster_mac {
+            // A switch that learns it gives its frames to one port alone.
+            self.counters.cluster_mac_sources += 1;
+        }
         let next_hop = eth.src;
         match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
             Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
-                self.wire_nd(v, frame, &ip, out)
+                self.wire_nd(v, frame, &ip, now, out)
             }
             Ok(L3::Ip(ip)) if v.is_vip(&ip.dst) => self.wire_vip(v, frame, &ip, next_hop, now, out),
-            Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, out),
+            Ok(L3::Ip(ip)) => self.wire_node(v, frame, &ip, now, out),
         }
     }
 
@@ -57,6 +61,7 @@ impl Shard {
         let Some(a) = Arp::parse(frame.head()) else {
             return out.send(Port::WireHost, frame);
         };
+        self.heard_claim(v, &Addr::v4(a.spa), a.sha);
         let vip = Addr::v4(a.tpa);
         if !v.is_vip(&vip) {
             return out.send(Port::WireHost, frame);
@@ -77,13 +82,23 @@ impl Shard {
 
     /// Neighbour discovery: a solicitation for a VIP is answered here, by the owner of
     /// the asker's hash; nothing about a VIP reaches the host.
-    fn wire_nd<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
+    fn wire_nd<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        ip: &Ip,
+        now: Instant,
+        out: &mut O,
+    ) {
         let target = nd::target(frame.head(), ip);
+        if let (Some(target), Some(link)) = (target, nd::advertised(frame.head(), ip)) {
+            self.heard_claim(v, &target, link);
+        }
         if !target.is_some_and(|t| v.is_vip(&t)) {
             return if v.is_vip(&ip.dst) {
                 self.drop_frame(Drop::NdConsumed)
             } else {
-                self.wire_node(v, frame, ip, out)
+                self.wire_node(v, frame, ip, now, out)
             };
         }
         if nd::kind(frame.head(), ip) == Some(nd::SOLICIT) {
@@ -111,7 +126,15 @@ impl Shard {
     }
 
     /// Not for the VIP: the node's own address, or a group of hosts.
-    fn wire_node<O: Output>(&mut self, v: &View, frame: O::Frame, ip: &Ip, out: &mut O) {
+    fn wire_node<O: Output>(
+        &mut self,
+        v: &View,
+        frame: O::Frame,
+        ip: &Ip,
+        now: Instant,
+        out: &mut O,
+    ) {
+        self.igmp_query(v, frame.head(), ip, now);
         let group = frame.head()[0] & 1 != 0;
         if !group && !v.is_own(&ip.dst) {
             return self.drop_frame(Drop::OtherNode);
@@ -504,7 +527,7 @@ impl Shard {
             return;
         };
         Edit::of(&mut frame, ip.l4).dport(f.local_port).finish();
-        wire::set_eth(frame.head_mut(), v.cluster_mac, f.next_hop);
+        wire::set_eth(frame.head_mut(), v.host_mac, f.next_hop);
         out.send(Port::WireHost, frame);
     }
 }
@@ -539,7 +562,7 @@ impl Fcb {
         self.spoken_to = true;
         self.asked |= self.is_asked_by(s) && !broken(Mutation::AskedForgotten);
         translate::to_host(self, frame, s);
-        wire::set_eth(frame.head_mut(), v.cluster_mac, self.next_hop);
+        wire::set_eth(frame.head_mut(), v.host_mac, self.next_hop);
     }
 
     /// The stack owes the client an acknowledgement of `s` although it is nothing new: a

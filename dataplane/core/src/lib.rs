@@ -21,6 +21,7 @@ mod ingress_host;
 mod ingress_wire;
 pub mod key;
 mod lanes;
+mod layer2;
 pub mod life;
 pub mod mutation;
 mod orphans;

@@ -81,8 +81,8 @@ pub(crate) struct Orphans {
     credit: u64,
     ticked: Instant,
     swept: Instant,
-    /// What members there were; 0 before the first look.
-    members: u64,
+    /// What members there were; `None` before the first look.
+    members: Option<u64>,
     alert_until: Instant,
 }
 
@@ -294,13 +294,8 @@ impl Shard {
         let per_second = u64::from(per_second);
         o.credit = (o.credit.saturating_add(micros.saturating_mul(per_second)))
             .min(per_second * 1_000_000);
-        let members = v.members.iter().fold(0, |sum: u64, m| {
-            let known = m.known.map_or(0, |(_, incarnation)| incarnation);
-            let one = u64::from(m.id) << 1 | u64::from(m.alive);
-            (sum ^ one ^ known.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        });
-        let before = std::mem::replace(&mut o.members, members);
-        if before != members && before != 0 {
+        let before = o.members.replace(v.members_digest());
+        if before.is_some() && before != o.members {
             o.alert_until = now + ALERT;
         }
         o.looks = if now < o.alert_until {

@@ -12,6 +12,7 @@ use crate::handover::source::Request;
 use crate::histogram::Histogram;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
+use crate::layer2::Layer2;
 use crate::life::SocketSet;
 use crate::orphans::Orphans;
 use crate::past::{Origins, Past};
@@ -58,6 +59,10 @@ pub struct Counters {
     pub unknown_resets: u64,
     /// Clients that were reset because the node that had their flow is gone.
     pub orphan_resets: u64,
+    /// Claims that a VIP is elsewhere than at the cluster's address.
+    pub vip_conflicts: u64,
+    /// Frames on the wire that came from the cluster's address, from which none may come.
+    pub cluster_mac_sources: u64,
     /// Flows that ended because the stack no longer had their socket.
     pub sockets_gone: u64,
     /// Link messages that were taken: authentic, new, and for this node.
@@ -96,6 +101,7 @@ pub struct Shard {
     pub(crate) aliases: Aliases,
     pub(crate) heard: Heard,
     pub(crate) orphans: Orphans,
+    pub(crate) layer2: Layer2,
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
     pub(crate) fragment_id: u32,
@@ -150,6 +156,7 @@ impl Shard {
             aliases: Aliases::default(),
             heard: Heard::default(),
             orphans: Orphans::default(),
+            layer2: Layer2::default(),
             message_counter: 0,
             handover_number: 0,
             fragment_id: 0,

@@ -199,6 +199,7 @@ pub fn params() -> Params {
         tombstone: Span::secs(60),
         half_open_max: 64,
         tombstones_max: 64,
+        announce: false,
         orphan_resets: Some(1_000),
         hold_flow_max: 128 << 10,
     }
@@ -236,6 +237,8 @@ pub fn view(node: u16, owner: u16) -> View {
         incarnation: 1000 + u64::from(node),
         wire_mac: [2, 0, 0, 0, 0, node as u8],
         cluster_mac: CLUSTER_MAC,
+        host_mac: CLUSTER_MAC,
+        igmp: None,
         link_mac: [2, 0, 0, 0, 1, node as u8],
         link: on_link(node).into(),
         own: vec![on_wire(node as u8).into()],

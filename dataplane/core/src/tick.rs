@@ -56,6 +56,7 @@ impl Shard {
         self.ports.rest(v.params.paper_form, now);
         self.answers.purge(now);
         self.orphans_tick(v, now, out);
+        self.layer2_tick(v, now, out);
         self.drain_loopback(v, now, out);
     }
 

@@ -231,7 +231,7 @@ impl Shard {
         {
             r.long(at::TS_ECR, |old| old.wrapping_sub(tau));
         }
-        r.head[..6].copy_from_slice(&v.cluster_mac);
+        r.head[..6].copy_from_slice(&v.host_mac);
         r.finish(partial);
         out.send(Port::WireHost, frame);
         None

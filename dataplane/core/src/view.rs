@@ -82,6 +82,8 @@ pub struct Params {
     pub half_open_max: usize,
     /// Most tombstones.
     pub tombstones_max: usize,
+    /// VIPs are announced at the start, and when members come or go.
+    pub announce: bool,
     /// RSTs per second to the clients of flows that nobody has; `None` for none at all.
     pub orphan_resets: Option<u32>,
     /// Most held bytes of one flow.
@@ -97,8 +99,12 @@ pub struct View {
     pub incarnation: u64,
     /// Source address of everything that leaves on the wire.
     pub wire_mac: Mac,
-    /// The address that the VIPs resolve to; also the wire twin's.
+    /// The address that the VIPs resolve to.
     pub cluster_mac: Mac,
+    /// The wire twin's address: `cluster_mac`, unless that is a multicast address.
+    pub host_mac: Mac,
+    /// The IPv4 group that this node joins on the wire.
+    pub igmp: Option<[u8; 4]>,
     /// This node's address on the link, equal to the link twin's.
     pub link_mac: Mac,
     /// This node's link address.
@@ -188,6 +194,16 @@ impl View {
             && !asks(&nd::link_local(self.wire_mac))
     }
 
+    /// Tells one set of living members, and their incarnations, from another.
+    #[must_use]
+    pub fn members_digest(&self) -> u64 {
+        self.members.iter().fold(1, |sum: u64, m| {
+            let known = m.known.map_or(0, |(_, incarnation)| incarnation);
+            let one = u64::from(m.id) << 1 | u64::from(m.alive);
+            (sum ^ one ^ known.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+    }
+
     /// A member by id.
     pub fn member(&self, id: u16) -> Option<&Member> {
         self.members.iter().find(|m| m.id == id)
@@ -208,7 +224,7 @@ impl View {
     pub fn mac(&self, port: Port) -> Mac {
         match port {
             Port::Wire => self.wire_mac,
-            Port::WireHost => self.cluster_mac,
+            Port::WireHost => self.host_mac,
             Port::Link | Port::LinkHost => self.link_mac,
         }
     }

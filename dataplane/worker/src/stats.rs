@@ -287,6 +287,8 @@ counters!(
     refused,
     unknown_resets,
     orphan_resets,
+    vip_conflicts,
+    cluster_mac_sources,
     sockets_gone,
     link_messages,
     data_segments,

@@ -176,6 +176,7 @@ fn params(plan: &Plan) -> Params {
         tombstone: Span::secs(20),
         half_open_max: 16,
         tombstones_max: 16,
+        announce: false,
         orphan_resets: Some(1_000),
         hold_flow_max: plan.hold_flow,
     }
@@ -214,6 +215,8 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
         incarnation: incarnation(id, boot),
         wire_mac: wire_mac(id),
         cluster_mac: CLUSTER_MAC,
+        host_mac: CLUSTER_MAC,
+        igmp: None,
         link_mac: link_mac(id),
         link: Addr::v4(link_addr(id)),
         own: vec![Addr::v4([10, 77, 0, id as u8])],

@@ -300,7 +300,7 @@ impl Shard {
     ) {
         let f = &self.slots[slot as usize];
         let mut frame = Vec::with_capacity(wire::ETH_LEN + m.body.len());
-        frame.extend_from_slice(&v.cluster_mac);
+        frame.extend_from_slice(&v.host_mac);
         frame.extend_from_slice(&f.next_hop);
         let ethertype = if f.client.is_v4() {
             wire::ETHERTYPE_IPV4

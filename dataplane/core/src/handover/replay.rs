@@ -415,7 +415,7 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         f.spoken_to = true;
         let frame = Tcp {
-            eth_dst: v.cluster_mac,
+            eth_dst: v.host_mac,
             eth_src: f.next_hop,
             src: f.client,
             dst: f.key(v).vip,

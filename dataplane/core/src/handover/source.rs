@@ -522,7 +522,7 @@ impl Shard {
         let f = &self.slots[slot as usize];
         let Some(src) = f.source.as_ref() else { return };
         let frame = Tcp {
-            eth_dst: v.cluster_mac,
+            eth_dst: v.host_mac,
             eth_src: f.next_hop,
             src: f.client,
             dst: f.key(v).vip,

@@ -21,6 +21,7 @@ mod fails;
 mod gone;
 mod held;
 mod keys;
+mod layer2;
 mod leaks;
 mod noise;
 mod options;

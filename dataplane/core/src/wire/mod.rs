@@ -5,6 +5,7 @@ pub mod build;
 pub mod checksum;
 pub mod edit;
 pub mod icmp;
+pub mod igmp;
 pub mod ipv6;
 pub mod nd;
 pub mod options;

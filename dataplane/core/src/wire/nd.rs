@@ -52,6 +52,18 @@ pub fn target(frame: &[u8], ip: &Ip) -> Option<Addr> {
     Some(Addr(*t))
 }
 
+/// Where an advertisement says that its target is, if its first option says so; nothing is
+/// checked.
+pub fn advertised(frame: &[u8], ip: &Ip) -> Option<Mac> {
+    if kind(frame, ip)? != ADVERT {
+        return None;
+    }
+    match *ip.payload(frame).get(24..)?.first_chunk::<8>()? {
+        [TARGET_LINK_ADDRESS, 1, mac @ ..] => Some(mac),
+        _ => None,
+    }
+}
+
 /// The group that listens for solicitations of `a` (RFC 4291, section 2.7.1).
 pub fn solicited_node(a: &Addr) -> Addr {
     let mut g = [0; 16];

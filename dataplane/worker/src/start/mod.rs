@@ -203,7 +203,7 @@ fn bring_up(config: &Config, room: u16, steer: &Steer) -> Result<Up, StartError>
         mac::set_twin(port, &opened, mac)?;
         Ok(opened)
     };
-    let wire_host = twin(Port::WireHost, config.cluster.mac.0)?;
+    let wire_host = twin(Port::WireHost, config.cluster.host_mac().0)?;
     let link_host = twin(Port::LinkHost, link_mac)?;
 
     let infos = [&wire_nic, &wire_host, &link_nic, &link_host]
