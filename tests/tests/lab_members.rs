@@ -174,6 +174,12 @@ fn rounds(lab: &Lab, what: &str, fault: fn(&Lab, u16), repair: fn(&Lab, u16)) ->
         let silent: Vec<f64> = attempts.iter().filter(|a| !a.1).map(|a| a.0 - at).collect();
         let early = silent.iter().filter(|t| **t < -0.05).count();
         assert_eq!(early, 0, "{what}: silence before the fault: {silent:?}");
+        let ms: Vec<i32> = silent.iter().map(|t| (t * 1e3) as i32).collect();
+        println!(
+            "{what}, node {node}: {} of {} unanswered, begun at ms {ms:?}",
+            ms.len(),
+            attempts.len()
+        );
         gaps.push(silent.last().copied().unwrap_or(0.0).max(0.0));
     }
     let ms: Vec<u32> = gaps.iter().map(|g| (g * 1e3) as u32).collect();

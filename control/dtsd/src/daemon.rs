@@ -362,7 +362,7 @@ impl End<'_> {
                     look.reset_immediately();
                 }
                 _ = look.tick() => {
-                    let Some((failure, flows)) = self.look() else { return None };
+                    let (failure, flows) = self.look()?;
                     if failure.is_some() {
                         return failure;
                     }

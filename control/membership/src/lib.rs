@@ -14,6 +14,7 @@ pub mod envelope;
 mod identity;
 mod membership;
 mod record;
+mod swim;
 mod types;
 
 pub use agreed::{Agreed, Part, Share};

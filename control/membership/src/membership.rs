@@ -4,22 +4,16 @@ use crate::agreed::{Agreed, Part};
 use crate::envelope::{self, Guard, Kind, Outside, Refused};
 use crate::identity::{Codec, Identity};
 use crate::record::{Record, State};
+use crate::swim::{self, Due, Sink, Swim};
 use crate::types::{Datagram, Liveness, Outcome, Peer, Seen, Settings, Time, Wish, WishError};
 use dts_proto::block::LinkKey;
-use foca::{Foca, NoCustomBroadcast, Notification, Runtime, Timer};
+use foca::Foca;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-/// Longest message of SWIM, bytes: room for the state of more than 50 members.
-const SWIM_MAX: usize = 900;
-/// Members who are asked to try in this one's place, and to whom news goes on.
-const FAN_OUT: usize = 3;
-/// Times that a piece of SWIM's news is told.
-const TELLINGS: u8 = 10;
 /// Times that a changed record is told, beside its node's own tellings.
 const RECORD_TELLINGS: u8 = 4;
 /// Records of others in a message when there is no news.
@@ -56,49 +50,6 @@ struct Pending {
     next: Time,
     deadline: Time,
 }
-
-#[derive(Debug)]
-struct Due {
-    at: Time,
-    timer: Timer<Identity>,
-}
-
-/// What foca wants done, until it has returned.
-struct Sink<'a> {
-    now: Time,
-    sends: Vec<(u16, Vec<u8>)>,
-    timers: &'a mut Vec<Due>,
-    news: bool,
-    rejoined: bool,
-    connected: &'a mut bool,
-}
-
-impl Runtime<Identity> for Sink<'_> {
-    fn notify(&mut self, n: Notification<'_, Identity>) {
-        match n {
-            Notification::MemberUp(_) | Notification::MemberDown(_) | Notification::Rename(..) => {
-                self.news = true
-            }
-            Notification::Active => *self.connected = true,
-            Notification::Idle | Notification::Defunct => *self.connected = false,
-            Notification::Rejoin(_) => {
-                self.rejoined = true;
-                *self.connected = false;
-            }
-        }
-    }
-
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
-        self.sends.push((to.node, data.to_vec()));
-    }
-
-    fn submit_after(&mut self, timer: Timer<Identity>, after: Duration) {
-        let at = self.now + after;
-        self.timers.push(Due { at, timer });
-    }
-}
-
-type Swim = Foca<Identity, Codec, SmallRng, NoCustomBroadcast>;
 
 /// One node's part in the membership.
 pub struct Membership {
@@ -155,7 +106,7 @@ impl Membership {
             incarnation: own.incarnation,
             ..Identity::unknown(own.node)
         };
-        let config = swim_config(&settings);
+        let config = swim::config(&settings);
         let swim = Foca::new(identity, config, SmallRng::seed_from_u64(seed), Codec);
         let mut peers = peers.to_vec();
         peers.sort_unstable_by_key(|p| p.node);
@@ -804,31 +755,6 @@ fn contents(kind: Kind, body: &[u8]) -> Option<Contents<'_>> {
     }
     let records = chunks.map(Record::decode).collect::<Result<_, _>>();
     Some((swim, records.ok()?, None))
-}
-
-fn swim_config(s: &Settings) -> foca::Config {
-    const FAN: NonZeroUsize = NonZeroUsize::new(FAN_OUT).unwrap();
-    const MOST: NonZeroUsize = NonZeroUsize::new(SWIM_MAX).unwrap();
-    const TELL: NonZeroU8 = NonZeroU8::new(TELLINGS).unwrap();
-    foca::Config {
-        probe_period: s.probe,
-        probe_rtt: s.answer,
-        num_indirect_probes: FAN,
-        max_transmissions: TELL,
-        suspect_to_down_after: s.suspect,
-        // There are no more of them than configured members.
-        remove_down_after: None,
-        max_packet_size: MOST,
-        // See `tell_the_dead`.
-        notify_down_members: false,
-        // Who is not there is known by the configuration: see `announce`.
-        periodic_announce: None,
-        periodic_announce_to_down_members: None,
-        periodic_gossip: Some(foca::PeriodicParams {
-            frequency: s.probe,
-            num_members: FAN,
-        }),
-    }
 }
 
 #[cfg(test)]
