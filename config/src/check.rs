@@ -319,13 +319,13 @@ fn sizes_and_times(config: &Config) -> Result {
         );
         return Err(config.error_at("handover.unknown_deadline_ms", reason));
     }
-    if peers.dead_after < peers.interval * 2 {
+    if peers.answer * 2 > peers.probe {
         let reason = format!(
-            "{} is less than twice peers.interval_ms, {}",
-            peers.dead_after.as_millis(),
-            peers.interval.as_millis()
+            "{} is more than half of peers.probe_ms, {}",
+            peers.answer.as_millis(),
+            peers.probe.as_millis()
         );
-        return Err(config.error_at("peers.dead_after_ms", reason));
+        return Err(config.error_at("peers.answer_ms", reason));
     }
     if config.control.admin_socket == config.control.rpc_socket {
         let reason = "the same as control.rpc_socket";

@@ -335,10 +335,23 @@ fn handover(root: &Section<'_>) -> Result<Handover> {
 }
 
 fn peers(root: &Section<'_>) -> Result<Peers> {
-    let s = root.section("peers", &["interval_ms", "dead_after_ms", "port"])?;
+    let s = root.section(
+        "peers",
+        &[
+            "probe_ms",
+            "answer_ms",
+            "suspect_ms",
+            "gone_ms",
+            "minority_ms",
+            "port",
+        ],
+    )?;
     Ok(Peers {
-        interval: s.millis("interval_ms", 10..=60_000, 100)?,
-        dead_after: s.millis("dead_after_ms", 20..=600_000, 1_000)?,
+        probe: s.millis("probe_ms", 10..=60_000, 50)?,
+        answer: s.millis("answer_ms", 2..=30_000, 20)?,
+        suspect: s.millis("suspect_ms", 20..=600_000, 120)?,
+        gone: s.millis("gone_ms", 100..=3_600_000, 3_000)?,
+        minority: s.millis("minority_ms", 0..=3_600_000, 30_000)?,
         port: s.number("port", 1..=u16::MAX, 7_946)?,
     })
 }
@@ -352,6 +365,7 @@ fn timeouts(root: &Section<'_>) -> Result<Timeouts> {
             "closing_s",
             "tombstone_s",
             "socket_check_s",
+            "drain_s",
         ],
     )?;
     let seconds = |key, default: u32| {
@@ -364,6 +378,7 @@ fn timeouts(root: &Section<'_>) -> Result<Timeouts> {
         closing: seconds("closing_s", 5)?,
         tombstone: seconds("tombstone_s", 60)?,
         socket_check: seconds("socket_check_s", 5)?,
+        drain: Duration::from_secs(s.number("drain_s", 0..=WEEK_S, 30)?.into()),
     })
 }
 

@@ -34,7 +34,7 @@ pub struct Config {
     pub memory: Memory,
     /// Deadlines and limits of handovers.
     pub handover: Handover,
-    /// The hello protocol between nodes.
+    /// The membership protocol between nodes.
     pub peers: Peers,
     /// Life times of flow entries.
     pub timeouts: Timeouts,
@@ -232,19 +232,26 @@ pub struct Handover {
     pub splice_ports: PortRange,
 }
 
-/// The hello protocol between nodes, UDP over the link.
+/// The membership protocol between nodes, UDP over the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peers {
-    /// Time between hellos, 10 ms to 60 s.
-    pub interval: Duration,
-    /// A peer that was silent for this long is dead; at least two intervals, at
-    /// most 10 min.
-    pub dead_after: Duration,
+    /// Each node probes one other in this time, 10 ms to 60 s.
+    pub probe: Duration,
+    /// When others are asked to try in its place, 2 ms to 30 s; at most half of
+    /// [`Peers::probe`].
+    pub answer: Duration,
+    /// How long a suspect may take to speak up before it counts as dead, 20 ms to 10 min.
+    pub suspect: Duration,
+    /// After this long dead, what a node had counts as lost, 100 ms to 1 h.
+    pub gone: Duration,
+    /// How long a node that lost most others at once owns nothing, before it takes them
+    /// for dead; 0 (not at all) to 1 h.
+    pub minority: Duration,
     /// UDP port.
     pub port: u16,
 }
 
-/// Life times of flow entries, 1 s to 7 days each.
+/// Life times of flow entries, 1 s to 7 days each where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// A connection whose handshake does not finish.
@@ -258,6 +265,9 @@ pub struct Timeouts {
     /// Between two looks at the kernel's sockets. A connection that is idle and has
     /// no socket at two looks is forgotten.
     pub socket_check: Duration,
+    /// How long the daemon waits at its end for the connections that it has; 0 (not at
+    /// all) to 7 days.
+    pub drain: Duration,
 }
 
 /// What becomes of the clients of connections that no node has any more.

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub struct Setup {
     /// Prefix of all its names.
     pub prefix: &'static str,
+    /// How many nodes it has, 1 to 32.
+    pub nodes: u16,
     /// Settings for `lab up --config`, one KEY=VALUE per line.
     pub overlay: &'static str,
     /// The program `labclient` of this crate.
@@ -146,7 +148,7 @@ fn output(command: &mut Command) -> Result<String, String> {
 }
 
 impl Lab {
-    /// Raises a lab of three nodes, after taking down what an earlier run may have
+    /// Raises a lab, after taking down what an earlier run may have
     /// left.
     ///
     /// # Errors
@@ -166,7 +168,7 @@ impl Lab {
         };
         output(
             lab_command(setup.prefix)
-                .args(["up", "--nodes", "3", "--config"])
+                .args(["up", "--nodes", &setup.nodes.to_string(), "--config"])
                 .arg(&overlay),
         )?;
         let env = output(lab_command(setup.prefix).arg("env"))?;
@@ -185,7 +187,7 @@ impl Lab {
     /// A file cannot be removed or emptied.
     pub fn begin(&self, family: Family) {
         self.family.set(family);
-        for node in 1..=3 {
+        for node in self.nodes() {
             // nginx has its log open for appending.
             let log = self.dir(node).join("access.log");
             fs::write(&log, "").unwrap_or_else(|e| panic!("{}: {e}", log.display()));
@@ -195,6 +197,11 @@ impl Lab {
                 fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             }
         }
+    }
+
+    /// The ids of its nodes.
+    pub fn nodes(&self) -> std::ops::RangeInclusive<u16> {
+        1..=self.setup.nodes
     }
 
     /// What the clients of this test speak.
@@ -283,7 +290,7 @@ impl Lab {
     /// The node whose wire frames bear this source address, 0 for none.
     #[must_use]
     pub fn node_of_mac(&self, mac: &str) -> u16 {
-        (1..=3)
+        self.nodes()
             .find(|n| self.fact(&format!("NODE{n}_WIRE_MAC")) == mac)
             .unwrap_or(0)
     }
@@ -365,7 +372,7 @@ impl Lab {
     /// The sum of a counter over all nodes.
     #[must_use]
     pub fn total(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        (1..=3)
+        self.nodes()
             .map(|n| self.metrics(n).sum(name, labels) as u64)
             .sum()
     }
@@ -411,7 +418,8 @@ impl Lab {
     #[must_use]
     pub fn handover_of_port(&self, port: u16) -> Option<Handover> {
         let end = format!(":{port}");
-        let all = (1..=3)
+        let all = self
+            .nodes()
             .flat_map(|n| self.handovers(n))
             .filter(|h| h.client.ends_with(&end));
         all.max_by(|a, b| a.time.total_cmp(&b.time))
@@ -425,7 +433,7 @@ impl Lab {
     #[must_use]
     pub fn executed(&self, part: &str) -> BTreeMap<String, Vec<u16>> {
         let mut nodes: BTreeMap<String, Vec<u16>> = BTreeMap::new();
-        for node in 1..=3 {
+        for node in self.nodes() {
             let log = self.dir(node).join("access.log");
             let text =
                 fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()));
@@ -464,7 +472,7 @@ impl Lab {
         for c in bad.iter().take(5) {
             text += &format!("\n  {c:?}");
             let ours = |h: &Handover| h.client.ends_with(&format!(":{}", c.port));
-            for h in (1..=3).flat_map(|n| self.handovers(n)).filter(ours) {
+            for h in self.nodes().flat_map(|n| self.handovers(n)).filter(ours) {
                 text += &format!("\n    {h:?}");
             }
         }
@@ -616,6 +624,17 @@ impl Running {
             String::from_utf8_lossy(&done.stderr)
         );
         connections(&String::from_utf8_lossy(&done.stdout))
+    }
+}
+
+impl Running {
+    /// Waits for its end; its exit code, `None` where a signal ended it.
+    ///
+    /// # Panics
+    /// The system does not say.
+    pub fn wait(&mut self) -> Option<i32> {
+        let child = self.0.as_mut().expect("taken by `connections` only");
+        child.wait().unwrap_or_else(|e| panic!("{e}")).code()
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 const SETUP: Setup = Setup {
     prefix: "dtsf",
+    nodes: 3,
     overlay: "POLICY=designated\nDESIGNATED=2\nPOOL_A=1,3\nPOOL_B=1\nPOOL_C=3\nDEADLINE_MS=150\nUNKNOWN_MS=2000\n",
     client: env!("CARGO_BIN_EXE_labclient"),
     scratch: env!("CARGO_TARGET_TMPDIR"),
@@ -378,7 +379,7 @@ fn a_destination_killed_under_load(lab: &Lab) {
         // Answered; reset as unknown; or, once node 1 is known to be dead, closed at
         // once because the pool has no other node. A connection that was accepted
         // before the kill and whose answer was not out yet is reset as an orphan,
-        // when node 1 has been silent for three times dead_after_ms.
+        // when node 1 has been dead for gone_ms.
         assert!(
             matches!(
                 c.outcome,

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     suite::main(vec![Group {
         setup: Setup {
             prefix: "dtsi",
+            nodes: 3,
             overlay: "",
             client: env!("CARGO_BIN_EXE_labclient"),
             scratch: env!("CARGO_TARGET_TMPDIR"),

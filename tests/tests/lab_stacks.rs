@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     }
     let setup = |overlay| Setup {
         prefix: "dtsk",
+        nodes: 3,
         overlay,
         client: env!("CARGO_BIN_EXE_labclient"),
         scratch: env!("CARGO_TARGET_TMPDIR"),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 const SETUP: Setup = Setup {
     prefix: "dtst",
+    nodes: 3,
     overlay: "",
     client: env!("CARGO_BIN_EXE_labclient"),
     scratch: env!("CARGO_TARGET_TMPDIR"),

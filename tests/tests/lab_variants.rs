@@ -14,6 +14,7 @@ const SCRATCH: &str = env!("CARGO_TARGET_TMPDIR");
 fn main() -> ExitCode {
     let setup = |prefix, overlay| Setup {
         prefix,
+        nodes: 3,
         overlay,
         client: CLIENT,
         scratch: SCRATCH,

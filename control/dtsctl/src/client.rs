@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper::{Request, header};
+use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +25,18 @@ pub struct NoDaemon {
 /// # Errors
 /// [`NoDaemon`] when nobody answers there; else what the daemon says is wrong.
 pub fn get(socket: &Path, target: &str) -> anyhow::Result<serde_json::Value> {
+    ask(socket, Method::GET, target)
+}
+
+/// Asks the daemon at `socket` to do what `target` says.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(socket: &Path, target: &str) -> anyhow::Result<serde_json::Value> {
+    ask(socket, Method::POST, target)
+}
+
+fn ask(socket: &Path, method: Method, target: &str) -> anyhow::Result<serde_json::Value> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -33,7 +45,7 @@ pub fn get(socket: &Path, target: &str) -> anyhow::Result<serde_json::Value> {
         reason,
     };
     let (status, body) = runtime
-        .block_on(async { tokio::time::timeout(PATIENCE, exchange(socket, target)).await })
+        .block_on(async { tokio::time::timeout(PATIENCE, exchange(socket, method, target)).await })
         .map_err(|_| no_daemon(format!("no answer in {} s", PATIENCE.as_secs())))?
         .map_err(|e| no_daemon(e.to_string()))?;
     if !status.is_success() {
@@ -48,12 +60,14 @@ pub fn get(socket: &Path, target: &str) -> anyhow::Result<serde_json::Value> {
 type Answer = (hyper::StatusCode, Bytes);
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange(socket: &Path, target: &str) -> Result<Answer, Failure> {
+async fn exchange(socket: &Path, method: Method, target: &str) -> Result<Answer, Failure> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get(target)
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
         .header(header::HOST, "dtsd")
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;

@@ -1,15 +1,20 @@
 //! `dtsctl`: asks a DTS daemon what it does, and checks its configuration.
 
 mod client;
+mod drain;
 mod table;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exit code for a configuration that cannot work, as dtsd's.
 const BAD_CONFIG: u8 = 2;
+
+/// Exit code when a draining was waited for and is not over in time.
+const CONNECTIONS_REMAIN: u8 = 3;
 
 /// Asks a DTS daemon what it does, and checks its configuration.
 #[derive(Parser)]
@@ -46,6 +51,39 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
+    /// The members of the cluster, as this node sees them.
+    Nodes,
+    /// Lets a node take nothing new; its connections live on.
+    ///
+    /// Exit code 3: it was waited for, and connections remain.
+    Drain {
+        /// The node's id.
+        node: u16,
+        /// Wait until its last connection has ended.
+        #[arg(long)]
+        wait: bool,
+        /// Longest wait, seconds; without it there is no limit.
+        #[arg(long, value_name = "SECONDS", requires = "wait")]
+        timeout: Option<u64>,
+    },
+    /// Lets a node take its share of what is new.
+    Undrain {
+        /// The node's id.
+        node: u16,
+    },
+    /// Lets a node take nothing new as long as any active node could.
+    Standby {
+        /// The node's id.
+        node: u16,
+    },
+    /// Changes a node's share of what is new, until it is started anew.
+    Weight {
+        /// The node's id.
+        node: u16,
+        /// 0 to 100.
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+        weight: u8,
+    },
     /// Configuration files.
     #[command(subcommand)]
     Config(Config),
@@ -72,7 +110,11 @@ fn main() -> ExitCode {
         };
     }
     match ask(&arguments) {
-        Ok(text) => say(&text),
+        Ok(Said::Text(text)) => say(&text),
+        Ok(Said::Remaining(text)) => {
+            eprintln!("dtsctl: {text}");
+            ExitCode::from(CONNECTIONS_REMAIN)
+        }
         Err(error) => {
             eprintln!("dtsctl: {error:#}");
             ExitCode::FAILURE
@@ -80,17 +122,54 @@ fn main() -> ExitCode {
     }
 }
 
-fn ask(arguments: &Arguments) -> anyhow::Result<String> {
+/// What there is to tell.
+enum Said {
+    Text(String),
+    /// A draining is not over: what remains.
+    Remaining(String),
+}
+
+fn ask(arguments: &Arguments) -> anyhow::Result<Said> {
+    let socket = &arguments.socket;
+    let become_ = |node: &u16, what: &str| {
+        client::post(socket, &format!("/v1/nodes/{node}/{what}")).map(|_| Said::Text(String::new()))
+    };
     let target = match &arguments.command {
+        Command::Drain {
+            node,
+            wait,
+            timeout,
+        } => {
+            become_(node, "drain")?;
+            if !wait {
+                return Ok(Said::Text(String::new()));
+            }
+            let timeout = timeout.map(Duration::from_secs);
+            return Ok(match drain::wait(socket, *node, timeout)? {
+                drain::End::Over => Said::Text(String::new()),
+                drain::End::Remaining(text) => Said::Remaining(text),
+            });
+        }
+        Command::Undrain { node } => return become_(node, "undrain"),
+        Command::Standby { node } => return become_(node, "standby"),
+        Command::Weight { node, weight } => {
+            return become_(node, &format!("weight?value={weight}"));
+        }
+        Command::Nodes => "/v1/nodes".to_owned(),
         Command::Flows { limit } => format!("/v1/flows?limit={limit}"),
         Command::Handovers { limit } => format!("/v1/handovers?limit={limit}"),
         Command::Status | Command::Config(_) => "/v1/status".to_owned(),
     };
-    let answer = client::get(&arguments.socket, &target)?;
-    if arguments.json {
-        return Ok(format!("{answer}\n"));
-    }
-    Ok(match &arguments.command {
+    let answer = client::get(socket, &target)?;
+    Ok(Said::Text(if arguments.json {
+        format!("{answer}\n")
+    } else {
+        show(&arguments.command, &answer)
+    }))
+}
+
+fn show(command: &Command, answer: &serde_json::Value) -> String {
+    match command {
         Command::Flows { .. } => {
             let fields = [
                 ("CLIENT", "client"),
@@ -100,7 +179,7 @@ fn ask(arguments: &Arguments) -> anyhow::Result<String> {
                 ("DELTA", "delta"),
                 ("IDLE MS", "idle_ms"),
             ];
-            table::list(&answer, &fields)
+            table::list(answer, &fields)
         }
         Command::Handovers { .. } => {
             let fields = [
@@ -115,10 +194,11 @@ fn ask(arguments: &Arguments) -> anyhow::Result<String> {
                 ("US", "duration_us"),
                 ("REASON", "reason"),
             ];
-            table::list(&answer, &fields)
+            table::list(answer, &fields)
         }
-        Command::Status | Command::Config(_) => table::status(&answer),
-    })
+        Command::Nodes => table::nodes(answer),
+        _ => table::status(answer),
+    }
 }
 
 /// Prints; a reader that has closed its end, as `head` does, is no error.

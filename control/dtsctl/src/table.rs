@@ -54,6 +54,29 @@ pub fn list(list: &Value, fields: &[(&str, &str)]) -> String {
     columns(&rows)
 }
 
+/// The whole of `dtsctl nodes`.
+pub fn nodes(answer: &Value) -> String {
+    let fields = [
+        ("NODE", "id"),
+        ("LINK", "link"),
+        ("MEMBER", "member"),
+        ("FOR MS", "since_ms"),
+        ("STATE", "state"),
+        ("WEIGHT", "weight"),
+        ("CONNECTIONS", "connections"),
+        ("INCARNATION", "incarnation"),
+        ("REJOINED", "generation"),
+        ("VERSION", "version"),
+        ("CONFIG", "config"),
+        ("EPOCH", "epoch"),
+    ];
+    let mut text = list(&answer["nodes"], &fields);
+    if answer["minority"] == true {
+        text += "this node lost more members at once than it still sees: it owns nothing\n";
+    }
+    text
+}
+
 /// The whole of `dtsctl status`.
 pub fn status(s: &Value) -> String {
     let pairs = |object: &Value| {
@@ -111,7 +134,6 @@ pub fn status(s: &Value) -> String {
         ("MEMBER", "id"),
         ("LINK", "link"),
         ("STATE", "state"),
-        ("SILENT MS", "last_heard_ms"),
         ("INCARNATION", "incarnation"),
     ];
     text + &list(&s["members"], &members)
@@ -135,7 +157,7 @@ mod tests {
             "node": 3, "flows": { "served": 7 },
             "services": [{ "name": "web", "vip": "10.0.0.1", "port": 80, "proxy_port": null,
                 "application_port": 8080, "buckets": { "1": 2000, "2": 2096 } }],
-            "members": [{ "id": 2, "state": "dead", "last_heard_ms": 1500 }],
+            "members": [{ "id": 2, "state": "dead", "incarnation": 1500 }],
         }));
         for part in [
             "served=7",

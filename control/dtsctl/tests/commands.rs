@@ -142,6 +142,114 @@ fn a_daemons_complaint_is_passed_on() {
     );
 }
 
+/// Answers requests one after the other with these bodies; gives back their first lines.
+fn daemon_of_many(socket: &Path, bodies: Vec<String>) -> std::thread::JoinHandle<Vec<String>> {
+    let listener = UnixListener::bind(socket).unwrap();
+    let answer = move |body: String| {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).unwrap();
+        text(&request).lines().next().unwrap().to_owned()
+    };
+    std::thread::spawn(move || bodies.into_iter().map(answer).collect())
+}
+
+fn node_2(drained: bool) -> String {
+    format!(
+        r#"{{"minority":false,"nodes":[{{"id":2,"link":"10.77.1.2","member":"alive","state":"draining","drained":{drained},"connections":7,"weight":50,"epoch":"00ff"}}]}}"#
+    )
+}
+
+#[test]
+fn nodes_are_told_what_to_become() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, (arguments, target)) in [
+        (&["drain", "2"][..], "drain"),
+        (&["undrain", "2"], "undrain"),
+        (&["standby", "2"], "standby"),
+        (&["weight", "2", "30"], "weight?value=30"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let socket = dir.path().join(format!("{i}.sock"));
+        let server = daemon(&socket, "200 OK", r#"{"node":2}"#);
+        let out = dtsctl(&[&["--socket", path(&socket)], arguments].concat());
+        assert_eq!(
+            server.join().unwrap(),
+            format!("POST /v1/nodes/2/{target} HTTP/1.1")
+        );
+        assert!(out.status.success() && out.stdout.is_empty(), "{out:?}");
+    }
+    let socket = dir.path().join("conflict.sock");
+    let server = daemon(&socket, "409 Conflict", "node 2: the node is not there");
+    let out = dtsctl(&["--socket", path(&socket), "drain", "2", "--wait"]);
+    server.join().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        text(&out.stderr).contains("the node is not there"),
+        "{out:?}"
+    );
+    assert_eq!(dtsctl(&["weight", "2", "101"]).status.code(), Some(2));
+    assert_eq!(
+        dtsctl(&["drain", "2", "--timeout", "5"]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_draining_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("over.sock");
+    let done = r#"{"node":2}"#.to_owned();
+    let server = daemon_of_many(&socket, vec![done.clone(), node_2(false), node_2(true)]);
+    let out = dtsctl(&["--socket", path(&socket), "drain", "2", "--wait"]);
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let asked = server.join().unwrap();
+    assert_eq!(asked[1..], ["GET /v1/nodes HTTP/1.1"; 2]);
+
+    let socket = dir.path().join("late.sock");
+    let server = daemon_of_many(&socket, vec![done, node_2(false)]);
+    let arguments = ["drain", "2", "--wait", "--timeout", "0"];
+    let out = dtsctl(&[&["--socket", path(&socket)], &arguments[..]].concat());
+    server.join().unwrap();
+    assert_eq!(out.status.code(), Some(3), "{out:?}");
+    assert_eq!(text(&out.stderr), "dtsctl: node 2 has 7 connections\n");
+}
+
+#[test]
+fn nodes_as_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("a.sock");
+    let server = daemon_of_many(&socket, vec![node_2(false)]);
+    let out = dtsctl(&["--socket", path(&socket), "nodes"]);
+    server.join().unwrap();
+    let row = text(&out.stdout).lines().nth(1).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    let expected = [
+        "2",
+        "10.77.1.2",
+        "alive",
+        "-",
+        "draining",
+        "50",
+        "7",
+        "-",
+        "-",
+        "-",
+        "-",
+        "00ff",
+    ];
+    assert_eq!(cells, expected);
+}
+
 #[test]
 fn config_check() {
     let example = concat!(

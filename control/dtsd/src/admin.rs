@@ -3,16 +3,17 @@
 use crate::fleet_metrics::{Source, peer_state};
 use crate::history::History;
 use crate::life::Life;
+use crate::members::{Handle, Roster};
 use crate::metrics::Metrics;
-use crate::peers::Heard;
 use crate::plane::{Dispatcher, Plane, flows};
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use dts_core::fcb;
 use dts_core::view::View;
+use dts_membership::{Seen, Wish, WishError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -37,8 +38,8 @@ pub struct Api {
     pub dispatcher: Arc<Dispatcher>,
     /// The last handovers.
     pub history: Arc<History>,
-    /// When members were heard.
-    pub heard: Arc<Heard>,
+    /// Who speaks with the other members, where anybody does.
+    pub members: Option<Handle>,
     /// Who looks at the kernel's sockets.
     pub life: Arc<Life>,
     /// What `/metrics` shows.
@@ -62,6 +63,8 @@ pub fn admin(api: Arc<Api>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/flows", get(list_flows))
         .route("/v1/handovers", get(handovers))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes/{id}/{wish}", post(wish))
         .route("/v1/sockets/look", post(look))
         .with_state(api)
 }
@@ -87,6 +90,95 @@ async fn look(State(api): State<Arc<Api>>) -> StatusCode {
 
 async fn handovers(State(api): State<Arc<Api>>, Query(limit): Query<Limit>) -> Response {
     Json(api.history.newest(limit.get())).into_response()
+}
+
+/// A node that does not take part in the membership: its link address is not there.
+const ALONE: &str = "this node has no link address to speak from";
+
+async fn nodes(State(api): State<Arc<Api>>) -> Response {
+    let Some(members) = &api.members else {
+        return (StatusCode::SERVICE_UNAVAILABLE, ALONE).into_response();
+    };
+    let Some(roster) = members.look().await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping").into_response();
+    };
+    let Roster {
+        members,
+        agreed,
+        now,
+    } = roster;
+    let node = |m: &Seen| {
+        let r = m.record;
+        json!({
+            "id": m.peer.node,
+            "link": m.peer.link,
+            "member": m.liveness.name(),
+            "since_ms": now.saturating_sub(m.since).as_millis() as u64,
+            "gone": m.gone,
+            "generation": m.generation,
+            "incarnation": r.map(|r| r.incarnation),
+            "state": r.map(|r| r.state.name()),
+            "drained": r.map(|r| r.drained),
+            "weight": r.map(|r| r.weight),
+            "connections": r.map(|r| r.load),
+            "health": r.map(|r| format!("{:016x}", r.health)),
+            "link_mac": r.map(|r| dts_config::MacAddr(r.link_mac).to_string()),
+            "tcp": r.map(|r| json!({
+                "timestamps": r.tcp.timestamps,
+                "sack": r.tcp.sack,
+                "window_shift": r.tcp.window_shift,
+            })),
+            "version": r.map(|r| r.version.to_string()),
+            "config": r.map(|r| format!("{:016x}", r.config)),
+            "epoch": r.map(|r| format!("{:016x}", r.epoch)),
+        })
+    };
+    Json(json!({
+        "minority": agreed.minority,
+        "nodes": members.iter().map(node).collect::<Vec<_>>(),
+    }))
+    .into_response()
+}
+
+#[derive(Deserialize)]
+struct Weight {
+    value: Option<u8>,
+}
+
+/// Asks a node to become something, whichever node it is.
+async fn wish(
+    State(api): State<Arc<Api>>,
+    Path((id, name)): Path<(u16, String)>,
+    Query(weight): Query<Weight>,
+) -> Response {
+    let wish = match (name.as_str(), weight.value) {
+        ("drain", None) => Wish::Drain,
+        ("undrain", None) => Wish::Activate,
+        ("standby", None) => Wish::Standby,
+        ("weight", Some(w @ 0..=100)) => Wish::Weight(w),
+        ("weight", _) => {
+            return (
+                StatusCode::BAD_REQUEST,
+                "a weight is a number from 0 to 100",
+            )
+                .into_response();
+        }
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let Some(members) = &api.members else {
+        return (StatusCode::SERVICE_UNAVAILABLE, ALONE).into_response();
+    };
+    match members.wish(id, wish).await {
+        Ok(()) => Json(json!({ "node": id })).into_response(),
+        Err(error) => {
+            let status = match error {
+                WishError::NoSuchNode => StatusCode::NOT_FOUND,
+                WishError::NotThere => StatusCode::CONFLICT,
+                WishError::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
+            };
+            (status, format!("node {id}: {error}")).into_response()
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -154,7 +246,6 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             "alive": m.alive,
             "known": m.known.is_some(),
             "incarnation": m.known.map(|k| k.1),
-            "last_heard_ms": api.heard.silence(m.id).map(|d| d.as_millis() as u64),
         })).collect::<Vec<_>>(),
         "flows": states,
     }))

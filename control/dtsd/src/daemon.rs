@@ -2,15 +2,18 @@
 //! one.
 
 use crate::admin::{self, Api};
+use crate::drained::{Flows, Watch};
 use crate::fleet_metrics::{FleetCollector, Sample, Source};
 use crate::handover::{Handovers, Limits};
 use crate::life::Life;
+use crate::members::{Handle, Members};
 use crate::metrics::Metrics;
-use crate::peers::{Heard, Peers};
 use crate::plane::{Dispatcher, Plane};
+use crate::publish::Publisher;
 use crate::rpc_server::{self, RpcServer};
-use crate::snapshot::{self, Boot};
+use crate::snapshot::{self, Boot, Plan};
 use crate::sockets::Sockets;
+use crate::tcp_caps;
 use crate::threads;
 use crate::twins::{self, Twins};
 use anyhow::Context;
@@ -18,16 +21,18 @@ use arc_swap::ArcSwap;
 use dts_config::{Config, ConfigError};
 use dts_core::command::Command;
 use dts_core::view::View;
+use dts_membership::{Membership, Record, Seen, State, Wish};
+use dts_proto::block::derive_key;
 use dts_worker::Fleet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How often the daemon looks whether its workers live.
+/// How often the daemon looks whether its workers live, and what they have.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Why the daemon ended.
@@ -73,9 +78,11 @@ struct Base {
     views: Arc<ArcSwap<View>>,
     dispatcher: Arc<Dispatcher>,
     events: JoinHandle<()>,
+    boot: Boot,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT, and then, at most for `timeouts.drain_s`, until its last
+/// connection has ended.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -120,6 +127,7 @@ impl Base {
             views,
             dispatcher,
             events,
+            boot,
         })
     }
 
@@ -179,7 +187,6 @@ fn serve_on_twins(
         .registry
         .register(Box::new(collector))
         .context("metrics")?;
-    let heard = Arc::new(Heard::default());
     let life = Life::start(
         config.timeouts.socket_check,
         Arc::clone(&base.fleet) as Arc<dyn Plane>,
@@ -187,7 +194,8 @@ fn serve_on_twins(
     )
     .context("thread")?;
     let life = Arc::new(life);
-    let peers = start_peers(config, base, &heard, &metrics)?;
+    let members = start_members(config, base, &metrics)?;
+    let handle = members.as_ref().map(Members::handle);
     let plane: Arc<dyn Plane> = Arc::clone(&base.fleet) as Arc<dyn Plane>;
     let handover = &config.handover;
     let limits = Limits {
@@ -215,7 +223,7 @@ fn serve_on_twins(
         plane,
         dispatcher: Arc::clone(&base.dispatcher),
         history: Arc::clone(&handovers.history),
-        heard,
+        members: handle.clone(),
         life: Arc::clone(&life),
         metrics,
     });
@@ -228,14 +236,20 @@ fn serve_on_twins(
         // Nobody is told where there is no service manager.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!(node = config.node.0, cluster = config.cluster.name, "ready");
-        let failure = wait(&base.fleet, &mut signals).await;
+        let end = End {
+            fleet: &base.fleet,
+            members: handle,
+            node: config.node.0,
+            patience: config.timeouts.drain,
+        };
+        let failure = end.wait(&mut signals).await;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         io::Result::Ok(failure)
     });
     tracing::info!("stopping");
     drop(rpc);
     handovers.stop(rpc_server::patience(handover.deadline));
-    drop(peers);
+    drop(members);
     drop(life);
     drop(admin);
     match ended.context("admin and metrics")? {
@@ -246,33 +260,57 @@ fn serve_on_twins(
 
 /// Without a kernel's side of the link nobody may have the address to speak
 /// from, and the node then knows only itself.
-fn start_peers(
+fn start_members(
     config: &Config,
     base: &Base,
-    heard: &Arc<Heard>,
     metrics: &Metrics,
-) -> Result<Option<Peers>, RunError> {
-    let views = Arc::clone(&base.views);
-    match Peers::start(
-        &config.peers,
-        views,
-        Arc::clone(heard),
-        Arc::clone(&metrics.peers),
-    ) {
-        Ok(peers) => Ok(Some(peers)),
+) -> Result<Option<Members>, RunError> {
+    let view = base.views.load_full();
+    let own = snapshot::own_record(config, &base.boot, view.link_mac, tcp_caps::read());
+    let peers = snapshot::peers(config);
+    let start = Instant::now();
+    let now = start.elapsed();
+    // Random per boot, and not to be guessed from what it decides.
+    let random = derive_key(&base.boot.steer_key, "membership seed");
+    let seed = u128::from_le_bytes(random) as u64;
+    let core = Membership::new(
+        own,
+        &peers,
+        snapshot::link_keys(config),
+        snapshot::settings(config),
+        seed,
+        now,
+    );
+    metrics
+        .members
+        .show(&core.members(), core.own_record().epoch, false);
+    let port = config.peers.port;
+    let link = config.this_member().link;
+    let socket = match UdpSocket::bind((link, port)) {
+        Ok(socket) => socket,
         Err(error)
             if error.kind() == io::ErrorKind::AddrNotAvailable
                 && config.ports.link.host.interface.is_none() =>
         {
             tracing::warn!("no link address on this host: other members stay unknown");
-            Ok(None)
+            return Ok(None);
         }
         Err(error) => {
-            let link = config.this_member().link;
-            let reason = format!("{link}:{}: {error}", config.peers.port);
-            Err(config.error_at("peers.port", reason).into())
+            let reason = format!("{link}:{port}: {error}");
+            return Err(config.error_at("peers.port", reason).into());
         }
-    }
+    };
+    let publisher = Publisher::start(Plan::of(config), Arc::clone(&base.views));
+    let publisher = publisher.context("thread")?;
+    let members = Members::start(
+        core,
+        start,
+        socket,
+        port,
+        Arc::clone(&metrics.members),
+        publisher,
+    );
+    Ok(Some(members.context("thread")?))
 }
 
 struct Signals {
@@ -288,21 +326,88 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
+
+    /// Somebody wants an end.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
-/// Until somebody wants an end, or a worker has died: its reason.
-async fn wait(fleet: &Shared, signals: &mut Signals) -> Option<String> {
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => return None,
-            _ = signals.interrupt.recv() => return None,
-            _ = look.tick() => {
-                let failure = fleet.lock().as_ref().and_then(Fleet::failed);
-                if failure.is_some() {
-                    return failure;
+/// What the daemon needs to know when to end.
+struct End<'a> {
+    fleet: &'a Shared,
+    members: Option<Handle>,
+    node: u16,
+    /// Longest wait for connections.
+    patience: Duration,
+}
+
+impl End<'_> {
+    /// Until somebody wants an end and the last connection has ended, or a worker has
+    /// died: its reason. Whoever wants an end a second time does not wait for connections.
+    async fn wait(&self, signals: &mut Signals) -> Option<String> {
+        let mut look = tokio::time::interval(LOOK);
+        let mut watch = Watch::default();
+        let mut deadline = None;
+        loop {
+            tokio::select! {
+                () = signals.next() => {
+                    if deadline.is_some() || self.patience.is_zero() || !self.drain().await {
+                        return None;
+                    }
+                    deadline = Some(Instant::now() + self.patience);
+                    look.reset_immediately();
+                }
+                _ = look.tick() => {
+                    let (failure, flows) = self.look()?;
+                    if failure.is_some() {
+                        return failure;
+                    }
+                    let over = self.tell(flows, &mut watch).await;
+                    let Some(deadline) = deadline else { continue };
+                    if over || flows.entries == 0 {
+                        return None;
+                    }
+                    if Instant::now() >= deadline {
+                        tracing::warn!(connections = flows.connections, "connections remain");
+                        return None;
+                    }
                 }
             }
         }
+    }
+
+    /// Why a worker has died, and what the workers have.
+    fn look(&self) -> Option<(Option<String>, Flows)> {
+        let fleet = self.fleet.lock();
+        let fleet = fleet.as_ref()?;
+        Some((fleet.failed(), Flows::of(&fleet.stats())))
+    }
+
+    /// Tells the other members what this node has; true when its draining is over.
+    async fn tell(&self, flows: Flows, watch: &mut Watch) -> bool {
+        let Some(members) = &self.members else {
+            return false;
+        };
+        let Some(roster) = members.look().await else {
+            return false;
+        };
+        let own = roster.members.iter().find(|m| m.peer.node == self.node);
+        let state = own.and_then(|m: &Seen| m.record).map(|r: Record| r.state);
+        let over = state.is_some_and(|state: State| watch.is_over(state, flows, Instant::now()));
+        members.set_load(flows.connections, over);
+        over
+    }
+
+    /// Takes on nothing new; false where nobody else could.
+    async fn drain(&self) -> bool {
+        let Some(members) = &self.members else {
+            return false;
+        };
+        tracing::info!("draining");
+        members.wish(self.node, Wish::Drain).await.is_ok()
     }
 }

@@ -134,7 +134,6 @@ families! {
         "Cycles of the time-stamp counter, by what the worker did.", ["stage", "worker"];
     loops: IntCounterVec, "dts_worker_loops_total", "Turns of the worker's loop, by what they found.", ["found", "worker"];
     sleeps: IntCounterVec, "dts_worker_sleeps_total", "Sleeps of an idle worker.", ["worker"];
-    peers: IntGaugeVec, "dts_peers", "Other members, by state.", ["state"];
 }
 
 const REPLAY: &str = "dts_replay_seconds";
@@ -202,21 +201,6 @@ impl Families {
             for &(rule, frames) in &s.dropped {
                 add(&self.rules, &[port, rule], frames);
             }
-        }
-        let mut states = [("alive", 0), ("dead", 0), ("gone", 0), ("unknown", 0)];
-        for m in sample
-            .view
-            .members
-            .iter()
-            .filter(|m| m.id != sample.view.node)
-        {
-            let state = peer_state(m);
-            for (name, count) in &mut states {
-                *count += u64::from(*name == state);
-            }
-        }
-        for (name, count) in states {
-            set(&self.peers, &[name], count);
         }
     }
 

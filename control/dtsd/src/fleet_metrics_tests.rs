@@ -161,8 +161,9 @@ fn every_reason_and_result_is_there_at_0() {
         let series = format!("dts_handovers_total{{result=\"{}\"}}", outcome.name());
         assert_eq!(p.values.get(&series), Some(&0.0), "{series}");
     }
-    for result in crate::peers::RESULTS {
-        let series = format!("dts_peer_hello_total{{result=\"{result}\"}}");
+    let results = dts_membership::Refused::ALL.map(dts_membership::Refused::name);
+    for result in results.iter().chain(&["accepted"]) {
+        let series = format!("dts_membership_messages_total{{result=\"{result}\"}}");
         assert_eq!(p.values.get(&series), Some(&0.0), "{series}");
     }
 }
@@ -226,8 +227,6 @@ fn values_follow_the_workers() {
             ("dts_mempool_used{worker=\"0\"}", 17),
             ("dts_mempool_capacity{worker=\"0\"}", 100),
             ("dts_ring_capacity{worker=\"1\"}", 1023),
-            ("dts_peers{state=\"unknown\"}", 1),
-            ("dts_peers{state=\"alive\"}", 0),
         ];
         for (series, value) in expect {
             assert_eq!(p.values.get(series), Some(&(value as f64)), "{series}");

@@ -405,7 +405,7 @@ pub fn verdict(fail: Fail) -> (Outcome, FailCode, &'static str) {
         Fail::Unreachable => (
             O::Unreachable,
             FailCode::Unreachable,
-            "the destination is not alive",
+            "the destination is not there, or takes nothing new",
         ),
         Fail::TooLarge => (
             O::NotEligible,

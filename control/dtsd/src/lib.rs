@@ -2,24 +2,27 @@
 //!
 //! [`daemon::run`] is its whole life. Handovers come in by [`rpc_server`] and are
 //! conducted by [`handover`], which talks to the workers through [`plane`];
-//! [`peers`] says and hears hellos; [`life`] looks at the kernel's sockets; [`admin`] tells operators and Prometheus.
+//! [`members`] speaks with the other nodes, [`publish`] makes views of what they agree on;
+//! [`life`] looks at the kernel's sockets; [`admin`] tells operators and Prometheus.
 
 pub mod admin;
 pub mod daemon;
 pub mod drain;
+pub mod drained;
 pub mod fleet_metrics;
 pub mod handover;
-pub mod hello;
 pub mod history;
 pub mod life;
 pub mod logging;
+pub mod members;
 pub mod metrics;
-pub mod peers;
 pub mod plane;
+pub mod publish;
 pub mod routes;
 pub mod rpc_server;
 pub mod snapshot;
 pub mod sockets;
+pub mod tcp_caps;
 pub mod threads;
 pub mod twins;
 

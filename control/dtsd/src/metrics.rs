@@ -1,9 +1,11 @@
-//! What the control thread counts itself: handovers, RPCs, hellos.
+//! What the control thread counts itself: handovers, RPCs, messages of the membership.
 
 use crate::history::{Outcome, StepTimes};
 use dts_core::histogram::BOUNDS_NS;
+use dts_membership::{Liveness, Refused, Seen};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,20 +129,112 @@ impl RpcMetrics {
     }
 }
 
-/// Hellos from other nodes.
-#[derive(Debug)]
-pub struct PeerMetrics(IntCounterVec);
+/// The value of the `result` label for a message that was taken.
+const ACCEPTED: &str = "accepted";
+/// An epoch as a number that a float holds exactly.
+const EPOCH_MASK: u64 = (1 << 48) - 1;
 
-impl PeerMetrics {
-    /// Counts one hello.
-    pub fn count(&self, result: &'static str) {
-        self.0.with_label_values(&[result]).inc();
+/// The members, and the messages of their protocol.
+#[derive(Debug)]
+pub struct MemberMetrics {
+    messages: IntCounterVec,
+    members: IntGaugeVec,
+    changes: IntCounterVec,
+    epoch: IntGauge,
+    minority: IntGauge,
+    stalls: IntCounter,
+}
+
+impl MemberMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let mut results = vec![ACCEPTED];
+        results.extend(Refused::ALL.map(Refused::name));
+        let messages = counters(
+            "dts_membership_messages_total",
+            "Messages of the membership protocol that came in, by result.",
+            "result",
+            &results,
+        )?;
+        let members = IntGaugeVec::new(
+            Opts::new(
+                "dts_members",
+                "Members, this node included, by what is known of them.",
+            ),
+            &["state"],
+        )?;
+        let names = Liveness::ALL.map(Liveness::name);
+        for name in names {
+            members.with_label_values(&[name]);
+        }
+        let changes = counters(
+            "dts_member_changes_total",
+            "Times that a member was found to be in a state, by the state.",
+            "state",
+            &names,
+        )?;
+        let epoch = IntGauge::new(
+            "dts_epoch",
+            "The low 48 bits of the epoch: nodes with the same one have the same owners.",
+        )?;
+        let minority = IntGauge::new(
+            "dts_minority",
+            "1: this node lost more members at once than it still sees, and owns nothing.",
+        )?;
+        let stalls = IntCounter::new(
+            "dts_membership_stalls_total",
+            "Times that the membership thread was kept from running for longer than it waits for answers.",
+        )?;
+        registry.register(Box::new(messages.clone()))?;
+        registry.register(Box::new(members.clone()))?;
+        registry.register(Box::new(changes.clone()))?;
+        registry.register(Box::new(epoch.clone()))?;
+        registry.register(Box::new(minority.clone()))?;
+        registry.register(Box::new(stalls.clone()))?;
+        Ok(Self {
+            messages,
+            members,
+            changes,
+            epoch,
+            minority,
+            stalls,
+        })
     }
 
-    /// The count so far.
+    /// Counts a message that was taken.
+    pub fn accepted(&self) {
+        self.messages.with_label_values(&[ACCEPTED]).inc();
+    }
+
+    /// Counts a message that was not.
+    pub fn refused(&self, why: Refused) {
+        self.messages.with_label_values(&[why.name()]).inc();
+    }
+
+    /// Shows who is there.
+    pub fn show(&self, members: &[Seen], epoch: u64, minority: bool) {
+        for liveness in Liveness::ALL {
+            let count = members.iter().filter(|m| m.liveness == liveness).count();
+            let gauge = self.members.with_label_values(&[liveness.name()]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.epoch.set((epoch & EPOCH_MASK) as i64);
+        self.minority.set(minority.into());
+    }
+
+    /// Counts a member that was found to be in another state than before.
+    pub fn changed(&self, to: Liveness) {
+        self.changes.with_label_values(&[to.name()]).inc();
+    }
+
+    /// Shows how often the thread was kept from running, from its start on.
+    pub fn stalls(&self, count: u64) {
+        self.stalls.inc_by(count.saturating_sub(self.stalls.get()));
+    }
+
+    /// Messages with this result so far.
     #[must_use]
-    pub fn get(&self, result: &'static str) -> u64 {
-        self.0.with_label_values(&[result]).get()
+    pub fn get(&self, result: &str) -> u64 {
+        self.messages.with_label_values(&[result]).get()
     }
 }
 
@@ -153,8 +247,8 @@ pub struct Metrics {
     pub handovers: Arc<HandoverMetrics>,
     /// See [`RpcMetrics`].
     pub rpc: Arc<RpcMetrics>,
-    /// See [`PeerMetrics`].
-    pub peers: Arc<PeerMetrics>,
+    /// See [`MemberMetrics`].
+    pub members: Arc<MemberMetrics>,
 }
 
 impl Metrics {
@@ -172,13 +266,7 @@ impl Metrics {
             &RPC_RESULTS,
         )?;
         registry.register(Box::new(rpc.clone()))?;
-        let hellos = counters(
-            "dts_peer_hello_total",
-            "Hellos from other nodes, by result.",
-            "result",
-            &crate::peers::RESULTS,
-        )?;
-        registry.register(Box::new(hellos.clone()))?;
+        let members = Arc::new(MemberMetrics::new(&registry)?);
         let build = IntGaugeVec::new(
             Opts::new(
                 "dts_build_info",
@@ -190,12 +278,12 @@ impl Metrics {
         registry.register(Box::new(build))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process))?;
-        let (rpc, peers) = (Arc::new(RpcMetrics(rpc)), Arc::new(PeerMetrics(hellos)));
+        let rpc = Arc::new(RpcMetrics(rpc));
         Ok(Self {
             registry,
             handovers,
             rpc,
-            peers,
+            members,
         })
     }
 

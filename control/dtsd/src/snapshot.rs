@@ -1,13 +1,17 @@
-//! The first snapshot that the workers read, made of configuration and devices.
+//! The snapshots that the workers read: the first one, made of configuration and devices,
+//! and those that follow from the members.
 
-use dts_config::Config;
+use dts_config::{Config, Policy};
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
 use dts_core::steer::Steer;
 use dts_core::time::Span;
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::Mac;
+use dts_membership::{Agreed, Peer, Record, Seen, Settings, State, TcpCaps, Version};
 use dts_proto::block::{LinkKey, derive_key};
+use siphasher::sip::SipHasher24;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,7 +39,7 @@ impl Boot {
     }
 }
 
-/// The keys that authenticate hellos and handovers between nodes: the first one
+/// The keys that authenticate membership and handovers between nodes: the first one
 /// signs, all are accepted.
 #[must_use]
 pub fn link_keys(config: &Config) -> Vec<LinkKey> {
@@ -46,38 +50,201 @@ pub fn link_keys(config: &Config) -> Vec<LinkKey> {
         .collect()
 }
 
-/// The snapshot in which every member but this node is yet to be heard of.
+/// What owners follow from beside the members: equal on all nodes.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    buckets: usize,
+    key: [u8; 16],
+    general: (Policy, Option<u16>),
+    services: Vec<(Policy, Option<u16>)>,
+}
+
+impl Plan {
+    /// The configuration's.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let cluster = &config.cluster;
+        let key = cluster.bucket_key.as_ref().unwrap_or(&cluster.key);
+        let id = |n: Option<dts_config::NodeId>| n.map(|n| n.0);
+        let services = config.services.iter();
+        Self {
+            buckets: cluster.buckets as usize,
+            key: derive_key(key.as_bytes(), "buckets v1"),
+            general: (cluster.policy, id(cluster.designated)),
+            services: services.map(|s| (s.policy, id(s.designated))).collect(),
+        }
+    }
+
+    /// The bucket tables of a view: the general one and each service's.
+    fn tables(&self, agreed: &Agreed) -> (Arc<BucketTable>, Vec<Arc<BucketTable>>) {
+        let mut made: Vec<(Vec<Share>, Option<u16>, Arc<BucketTable>)> = Vec::new();
+        let mut table = |(policy, designated): (Policy, Option<u16>),
+                         shares: Vec<dts_membership::Share>| {
+            let share = |s: &dts_membership::Share| Share {
+                node: s.node,
+                weight: s.weight.into(),
+            };
+            let shares: Vec<Share> = shares.iter().map(share).collect();
+            // Where the designated node takes nothing on, the others share its work.
+            let designated = designated
+                .filter(|_| policy == Policy::Designated)
+                .filter(|d| shares.iter().any(|s| s.node == *d));
+            let known = made.iter().find(|m| m.0 == shares && m.1 == designated);
+            if let Some((.., table)) = known {
+                return Arc::new(table.with_policy(policy));
+            }
+            let table = BucketTable::new(policy, designated, &shares, self.buckets, self.key);
+            let table = Arc::new(table);
+            made.push((shares, designated, Arc::clone(&table)));
+            table
+        };
+        let general = table(self.general, agreed.general());
+        let services = self.services.iter().enumerate();
+        let services = services.map(|(i, s)| table(*s, agreed.shares(i)));
+        (general, services.collect())
+    }
+}
+
+/// A digest of what the configurations of all nodes must agree on.
+#[must_use]
+pub fn config_digest(config: &Config) -> u64 {
+    let cluster = &config.cluster;
+    let bucket_key = cluster.bucket_key.as_ref().unwrap_or(&cluster.key);
+    let mut h = SipHasher24::new_with_key(&derive_key(bucket_key.as_bytes(), "config v1"));
+    cluster.name.hash(&mut h);
+    cluster.mac.0.hash(&mut h);
+    cluster.buckets.hash(&mut h);
+    (cluster.policy as u8).hash(&mut h);
+    cluster.designated.map(|d| d.0).hash(&mut h);
+    for m in &cluster.members {
+        (m.id.0, m.link).hash(&mut h);
+    }
+    for s in &config.services {
+        (s.vip, s.port, s.application_port, s.policy as u8).hash(&mut h);
+        s.designated.map(|d| d.0).hash(&mut h);
+    }
+    h.finish()
+}
+
+/// The members as configured.
+#[must_use]
+pub fn peers(config: &Config) -> Vec<Peer> {
+    let members = config.cluster.members.iter();
+    members
+        .map(|m| Peer {
+            node: m.id.0,
+            link: m.link,
+        })
+        .collect()
+}
+
+/// The times of the membership protocol.
+#[must_use]
+pub fn settings(config: &Config) -> Settings {
+    let p = &config.peers;
+    Settings {
+        probe: p.probe,
+        answer: p.answer,
+        suspect: p.suspect,
+        gone: p.gone,
+        announce: p.probe * 4,
+        minority: p.minority,
+    }
+}
+
+/// What this node says of itself at its start.
+#[must_use]
+pub fn own_record(config: &Config, boot: &Boot, link_mac: Mac, tcp: TcpCaps) -> Record {
+    Record {
+        node: config.node.0,
+        incarnation: boot.incarnation,
+        sequence: 0,
+        state: State::Active,
+        drained: false,
+        weight: config.this_member().weight,
+        link: config.this_member().link,
+        link_mac,
+        tcp,
+        health: u64::MAX,
+        load: 0,
+        version: version(),
+        config: config_digest(config),
+        epoch: 0,
+    }
+}
+
+/// This software's version.
+fn version() -> Version {
+    let mut numbers = env!("CARGO_PKG_VERSION").split(['.', '-', '+']);
+    Version([(); 3].map(|()| numbers.next().and_then(|n| n.parse().ok()).unwrap_or(0)))
+}
+
+/// The view in which every configured member is there: what a node without membership
+/// goes by, and every node until it has joined.
+fn configured(config: &Config) -> Agreed {
+    let part = |m: &dts_config::Member| dts_membership::Part {
+        node: m.id.0,
+        incarnation: 0,
+        state: State::Active,
+        weight: m.weight,
+        health: u64::MAX,
+    };
+    let mut parts: Vec<_> = config.cluster.members.iter().map(part).collect();
+    parts.sort_unstable_by_key(|p| p.node);
+    Agreed {
+        parts,
+        minority: false,
+    }
+}
+
+/// The view that follows `before` when the members are seen as `seen`; with `owners` the
+/// bucket tables are those of `agreed`, else as before.
+#[must_use]
+pub fn next(before: &View, plan: &Plan, seen: &[Seen], agreed: &Agreed, owners: bool) -> View {
+    let member = |m: &Member| {
+        let seen = seen.iter().find(|s| s.peer.node == m.id);
+        let record = seen.and_then(|s| s.record);
+        Member {
+            known: record.map(|r| (r.link_mac, r.incarnation)).or(m.known),
+            alive: agreed.part(m.id).is_some(),
+            gone: seen.is_some_and(|s| s.gone),
+            takes: agreed.takes(m.id),
+            ..*m
+        }
+    };
+    let mut view = View {
+        members: before.members.iter().map(member).collect(),
+        ..before.clone()
+    };
+    if owners {
+        let (general, services) = plan.tables(agreed);
+        view.general = general;
+        for (service, buckets) in view.services.iter_mut().zip(services) {
+            service.buckets = buckets;
+        }
+    }
+    view
+}
+
+/// The snapshot in which every member but this node is yet to be heard of, and owns its
+/// share all the same.
 #[must_use]
 pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View {
     let cluster = &config.cluster;
-    let shares: Vec<Share> = cluster
-        .members
+    let agreed = configured(config);
+    let (general, tables) = Plan::of(config).tables(&agreed);
+    let services = config
+        .services
         .iter()
-        .map(|m| Share {
-            node: m.id.0,
-            weight: u32::from(m.weight),
-        })
-        .collect();
-    let key = cluster.bucket_key.as_ref().unwrap_or(&cluster.key);
-    let key = derive_key(key.as_bytes(), "buckets v1");
-    let table = |policy, designated: Option<dts_config::NodeId>| {
-        let designated = designated.map(|n| n.0);
-        Arc::new(BucketTable::new(
-            policy,
-            designated,
-            &shares,
-            cluster.buckets as usize,
-            key,
-        ))
-    };
-    let services = config.services.iter().map(|s| Service {
-        name: s.name.clone(),
-        vip: s.vip.into(),
-        port: s.port,
-        proxy_port: s.proxy_port,
-        app_port: s.application_port,
-        buckets: table(s.policy, s.designated),
-    });
+        .zip(tables)
+        .map(|(s, buckets)| Service {
+            name: s.name.clone(),
+            vip: s.vip.into(),
+            port: s.port,
+            proxy_port: s.proxy_port,
+            app_port: s.application_port,
+            buckets,
+        });
     let members = cluster.members.iter().map(|m| {
         let own = m.id == config.node;
         Member {
@@ -86,6 +253,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             known: own.then_some((link_mac, boot.incarnation)),
             alive: own,
             gone: false,
+            takes: agreed.takes(m.id.0),
         }
     });
     View {
@@ -106,7 +274,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             .map(|a| Addr::from(a.address))
             .collect(),
         services: services.collect(),
-        general: table(cluster.policy, cluster.designated),
+        general,
         members: members.collect(),
         keys: link_keys(config),
         steer: Steer::new(boot.steer_key),
@@ -143,98 +311,5 @@ fn params(config: &Config) -> Params {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testkit::config;
-
-    const BOOT: Boot = Boot {
-        incarnation: 7,
-        steer_key: [1; 16],
-    };
-
-    #[test]
-    fn says_what_the_configuration_says() {
-        let config = config();
-        let view = build(&config, BOOT, [2; 6], [4; 6]);
-        assert_eq!((view.node, view.incarnation), (1, 7));
-        assert_eq!(view.params.deadline, Span::millis(150));
-        assert_eq!(view.params.hold_flow_max, 128 * 1024);
-        assert_eq!(view.services[0].intake_port(), 8001);
-        let me = view.member(1).unwrap();
-        assert_eq!((me.known, me.alive), (Some(([4; 6], 7)), true));
-        let other = view.member(2).unwrap();
-        assert_eq!((other.known, other.alive, other.gone), (None, false, false));
-        let share = |n| view.services[0].buckets.share(n);
-        assert_eq!(share(1) + share(2), 4096);
-        assert!(share(1) > 1500 && share(2) > 1500);
-    }
-
-    #[test]
-    fn a_rotation_changes_who_signs_and_not_who_owns() {
-        let (old, new) = ("000102030405060708090a0b0c0d0e0f", "f0".repeat(16));
-        let at = |key: &str, other: &str, bucket: &str| {
-            let mut config = config();
-            let parse = |k: &str| (!k.is_empty()).then(|| k.parse().unwrap());
-            config.cluster.key = parse(key).unwrap();
-            config.cluster.other_key = parse(other);
-            config.cluster.bucket_key = parse(bucket);
-            build(&config, BOOT, [2; 6], [4; 6])
-        };
-        let ids = |v: &View| v.keys.iter().map(|k| k.id).collect::<Vec<_>>();
-        let before = at(old, "", "");
-        let announced = at(old, &new, old);
-        let changed = at(&new, old, old);
-        let after = at(&new, "", old);
-        let ([a], [b]) = (&ids(&before)[..], &ids(&after)[..]) else {
-            panic!("one key each")
-        };
-        assert_ne!(a, b);
-        assert_eq!(
-            (ids(&announced), ids(&changed)),
-            (vec![*a, *b], vec![*b, *a])
-        );
-        let owners = |v: &View| -> Vec<u16> {
-            let key = |client_port| dts_core::key::FlowKey {
-                client: Addr::v4([10, 77, 0, 9]),
-                vip: v.services[0].vip,
-                client_port,
-                port: 80,
-            };
-            (1..500)
-                .map(|p| v.services[0].buckets.owner(&key(p)))
-                .collect()
-        };
-        for v in [&announced, &changed, &after] {
-            assert_eq!(owners(v), owners(&before));
-        }
-        // Without the old bucket key the new cluster key is a new epoch.
-        assert_ne!(owners(&at(&new, "", "")), owners(&before));
-    }
-
-    #[test]
-    fn nodes_agree_on_owners_whatever_their_boot() {
-        let config = config();
-        let a = build(&config, BOOT, [2; 6], [4; 6]);
-        let b = build(
-            &config,
-            Boot {
-                incarnation: 9,
-                steer_key: [9; 16],
-            },
-            [6; 6],
-            [8; 6],
-        );
-        for port in 1..2000 {
-            let key = dts_core::key::FlowKey {
-                client: Addr::v4([10, 77, 0, 9]),
-                vip: a.services[0].vip,
-                client_port: port,
-                port: 80,
-            };
-            assert_eq!(
-                a.services[0].buckets.owner(&key),
-                b.services[0].buckets.owner(&key)
-            );
-        }
-    }
-}
+#[path = "snapshot_tests.rs"]
+mod tests;

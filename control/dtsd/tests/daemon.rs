@@ -239,7 +239,8 @@ fn a_whole_life() {
     });
     let m = metrics(&place);
     assert_eq!(series(&m, "dts_port_rx_bytes_total", "wire"), Some(300.0));
-    assert_eq!(m["dts_peers{state=\"unknown\"}"], 1.0);
+    assert_eq!(m["dts_members{state=\"unknown\"}"], 1.0);
+    assert_eq!(m["dts_members{state=\"alive\"}"], 1.0);
 
     // The RPC is there: this connection is not one of the data plane's.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

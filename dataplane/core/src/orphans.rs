@@ -94,9 +94,9 @@ impl Orphans {
     }
 }
 
-/// A member that is silent, and not yet for so long that it is certainly dead.
+/// A member of which this node, just started, has not heard yet.
 fn may_live_unheard(m: &Member) -> bool {
-    !m.alive && !m.gone
+    m.known.is_none() && !m.gone
 }
 
 impl Shard {

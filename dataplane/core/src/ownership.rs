@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 /// Owner of every bucket where no member has a weight: no node has this id.
 pub const NOBODY: u16 = 0;
@@ -26,7 +27,7 @@ pub struct Share {
 /// Which node owns each bucket.
 #[derive(Clone, Debug)]
 pub struct BucketTable {
-    owner: Box<[u16]>,
+    owner: Arc<[u16]>,
     mask: u64,
     key: HashKey,
     policy: Policy,
@@ -55,6 +56,16 @@ impl BucketTable {
             mask: buckets as u64 - 1,
             key: HashKey::new(key),
             policy,
+        }
+    }
+
+    /// The same owners for connections that are told apart by another policy, without
+    /// computing them anew.
+    #[must_use]
+    pub fn with_policy(&self, policy: Policy) -> Self {
+        Self {
+            policy,
+            ..self.clone()
         }
     }
 
@@ -110,7 +121,7 @@ impl BucketTable {
 /// bucket and member would both rather have each other. Plain rendezvous moves exactly
 /// what it must and spreads by chance; this spreads evenly and moves little more
 /// (`make ownership`, `docs/ownership.md`).
-fn assign(members: &[Share], buckets: usize, key: &[u8; 16]) -> Box<[u16]> {
+fn assign(members: &[Share], buckets: usize, key: &[u8; 16]) -> Arc<[u16]> {
     let mut members: Vec<Share> = members.iter().copied().filter(|m| m.weight > 0).collect();
     members.sort_unstable_by_key(|m| m.node);
     let quota = quotas(&members, buckets, key);

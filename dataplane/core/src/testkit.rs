@@ -251,6 +251,7 @@ pub fn view(node: u16, owner: u16) -> View {
                 known: Some(([2, 0, 0, 0, 1, id as u8], 1000 + u64::from(id))),
                 alive: true,
                 gone: false,
+                takes: u64::MAX,
             })
             .collect(),
         keys: vec![LinkKey::new(1, KEY)],

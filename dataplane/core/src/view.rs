@@ -42,12 +42,23 @@ pub struct Member {
     pub id: u16,
     /// Link address.
     pub link: Addr,
-    /// Link MAC and incarnation, once it has said hello.
+    /// Link MAC and incarnation, once it has been heard of.
     pub known: Option<(Mac, u64)>,
-    /// It says hello in time. A dead member is no destination.
+    /// It is there. A dead member is no destination.
     pub alive: bool,
-    /// It has been silent so long that its flows count as orphans.
+    /// It has been dead so long that its flows count as orphans, or has left.
     pub gone: bool,
+    /// Bit `i`: it may be handed flows of the service with index `i`. Services from 63 on
+    /// share the last bit.
+    pub takes: u64,
+}
+
+impl Member {
+    /// Whether it may be handed flows of the service with index `i`. What a node has
+    /// already it may keep, whatever this says.
+    pub fn takes(&self, i: usize) -> bool {
+        self.alive && self.takes >> i.min(u64::BITS as usize - 1) & 1 != 0
+    }
 }
 
 /// Limits and times.

@@ -5,7 +5,7 @@
 OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POLICY
  DEADLINE_MS UNKNOWN_MS FIRST_WINDOW REPLAY SPLICE_FIRST SPLICE_LAST
  CORES IDLE IDLE_SLEEP_US HUGEPAGES MEGABYTES MBUFS FLOWS HALF_OPEN TOMBSTONES HOLD_KIB HOLD_FLOW_KIB
- HELLO_MS DEAD_MS HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
+ PROBE_MS ANSWER_MS SUSPECT_MS GONE_MS MINORITY_MS DRAIN_S HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
  HEAD_BYTES HEAD_TIMEOUT_MS CONNECTIONS RETRIES POOL_A POOL_B POOL_C POOL_WHO POOL_ALL
  FASTOPEN NICE WIRE_VLAN LINK_VLAN LINK_FAMILY MAC LAYER2 "
 
@@ -141,12 +141,19 @@ handover:
 $(optional "$n" FIRST_WINDOW "  first_window: ")
   replay: $(setting "$n" REPLAY fast-open)
   splice_ports: { first: $(setting "$n" SPLICE_FIRST 61000), last: $(setting "$n" SPLICE_LAST 64999) }
-peers: { interval_ms: $(setting "$n" HELLO_MS 100), dead_after_ms: $(setting "$n" DEAD_MS 1000), port: 7946 }
+peers:
+  port: 7946
+$(optional "$n" PROBE_MS "  probe_ms: ")
+$(optional "$n" ANSWER_MS "  answer_ms: ")
+$(optional "$n" SUSPECT_MS "  suspect_ms: ")
+$(optional "$n" GONE_MS "  gone_ms: ")
+$(optional "$n" MINORITY_MS "  minority_ms: ")
 timeouts:
   half_open_s: $(setting "$n" HALF_OPEN_S 10)
   idle_s: $(setting "$n" IDLE_S 3600)
   closing_s: $(setting "$n" CLOSING_S 5)
   tombstone_s: $(setting "$n" TOMBSTONE_S 60)
+  drain_s: $(setting "$n" DRAIN_S 0)
 control:
   rpc_socket: $dir/rpc.sock
   rpc_allow: { uids: [0], gids: [] }

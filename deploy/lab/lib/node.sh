@@ -121,7 +121,7 @@ listening() { [[ -n $(netns "node$1" ss -Hltn6 "sport = :$2") ]]; }
 nginx_ready() { listening "$1" "$APP_PORT"; }
 proxy_ready() { listening "$1" "$(proxy_port "$1")"; }
 
-# A node is heard of by its hellos, some time after it is ready; before that nobody hands anything to it.
+# Nodes meet some time after they are ready; before that nobody hands anything to them.
 hears_all() { # NODE
     if ((STANDIN)); then return; fi
     curl -sf -m 2 --unix-socket "$(node_dir "$1")/admin.sock" http://dtsd/v1/status | jq -e '[.members[].alive] | all'

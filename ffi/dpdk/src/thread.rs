@@ -1,5 +1,6 @@
 //! Threads that the EAL did not start.
 
+use std::io;
 use std::marker::PhantomData;
 
 use dpdk_sys as sys;
@@ -35,6 +36,23 @@ pub fn register() -> Result<Registered, Error> {
         _live: live,
         not_send: PhantomData,
     })
+}
+
+/// Lets the calling thread run ahead of all that are not real-time themselves
+/// (`SCHED_FIFO`, lowest priority; `sched(7)`), for a thread that runs seldom and briefly and
+/// must be punctual.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_NICE.
+pub fn be_punctual() -> io::Result<()> {
+    // SAFETY: all fields are integers, for which 0 is a value.
+    let mut param: libc::sched_param = unsafe { std::mem::zeroed() };
+    param.sched_priority = 1;
+    // SAFETY: 0 is the calling thread, and `param` lives through the call.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const param) } == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error())
 }
 
 /// The calling thread's lcore id, if it has one.

@@ -238,6 +238,7 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
                 known: Some((link_mac(m), incarnation(m, 0))),
                 alive: true,
                 gone: false,
+                takes: u64::MAX,
             })
             .collect(),
         keys: keys(plan, id),

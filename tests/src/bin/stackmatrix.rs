@@ -99,6 +99,7 @@ fn raise(plan: &Plan, overlay: &'static str) -> Result<Lab, String> {
     let scratch: &'static str = plan.out.to_string_lossy().into_owned().leak();
     Lab::up(&Setup {
         prefix: "dtsm",
+        nodes: 3,
         overlay,
         client: "",
         scratch,

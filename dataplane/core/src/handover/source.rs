@@ -278,7 +278,8 @@ impl Shard {
         } = request;
         let f = &mut self.slots[slot as usize];
         let member = v.member_at(&dest.ip().into()).ok_or(Fail::BadDestination)?;
-        let svc = &v.services[f.service as usize];
+        let service = f.service;
+        let svc = &v.services[usize::from(service)];
         if dest.port() != svc.app_port {
             return Err(Fail::BadDestination);
         }
@@ -288,7 +289,7 @@ impl Shard {
         }
         let (mac, incarnation) = member
             .known
-            .filter(|_| member.alive)
+            .filter(|_| member.id == v.node || member.takes(usize::from(service)))
             .ok_or(Fail::Unreachable)?;
         if request.len() > v.params.first_window as usize {
             return Err(Fail::TooLarge);

@@ -78,6 +78,23 @@ fn a_dead_member_is_unreachable_and_so_is_one_never_heard_of() {
 }
 
 #[test]
+fn a_member_that_takes_nothing_new_is_handed_nothing() {
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.a.v.members[1].takes = !1;
+    p.splice_to(2);
+    assert_eq!(failed_with(&mut p), Fail::Unreachable);
+    lives_on(&mut p);
+    // What a node has already it may keep.
+    let mut p = Pair::frozen(1000, 9000, 50);
+    p.a.v.members[0].takes = 0;
+    p.splice_to(1);
+    p.a.tx(Port::WireHost);
+    let f = p.synack(synack_opts(777, 130));
+    p.a.rx(Port::WireHost, f);
+    assert!(matches!(p.a.events()[..], [Event::Done { node: 1, .. }]));
+}
+
+#[test]
 fn a_server_byte_that_is_under_way_is_unaccounted() {
     let mut p = Pair::frozen(1000, 9000, 50);
     p.a.command(Command::Unfreeze { ticket: 1 });

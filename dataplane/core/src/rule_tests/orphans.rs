@@ -98,12 +98,13 @@ fn a_flow_that_a_member_has_is_left_alone() {
 }
 
 #[test]
-fn a_member_that_may_live_is_waited_for_and_one_that_is_gone_is_not() {
+fn a_member_that_may_live_is_waited_for_and_one_that_is_dead_is_not() {
     let mut a = owner();
+    let known = a.v.members[1].known.take();
     a.v.members[1].alive = false;
     repeated(&mut a);
     assert!(a.silent(), "it may live unheard");
-    a.v.members[1].gone = true;
+    a.v.members[1].known = known;
     a.pass(400);
     a.rx(Port::Wire, waits());
     is_reset(&mut a);

@@ -122,6 +122,7 @@ impl Settings {
                     known: Some((link_mac(id), 1000 + u64::from(id))),
                     alive: true,
                     gone: false,
+                    takes: u64::MAX,
                 })
                 .collect(),
             keys: vec![LinkKey::new(1, KEY)],

@@ -499,6 +499,7 @@ impl World {
                     known: Some((link_mac(other as u16 + 1), 0)),
                     alive: true,
                     gone: false,
+                    takes: u64::MAX,
                     ..*m
                 };
                 let now = self.nodes.get(other).map_or(1002, |n| n.v.incarnation);

@@ -1,0 +1,223 @@
+//! What all nodes that hear of each other see alike, and what follows from it.
+
+use crate::record::State;
+use siphasher::sip::SipHasher24;
+use std::hash::Hasher;
+
+/// The last bit of a health; services behind it share it.
+const LAST: usize = u64::BITS as usize - 1;
+
+/// What a member that is there counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Node id.
+    pub node: u16,
+    /// Its start.
+    pub incarnation: u64,
+    /// What it takes on.
+    pub state: State,
+    /// 0 (takes nothing new) to 100.
+    pub weight: u8,
+    /// Bit `i`: its application of service `i` is well.
+    pub health: u64,
+}
+
+/// A member's share of new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Node id.
+    pub node: u16,
+    /// 1 to 100.
+    pub weight: u8,
+}
+
+/// The members that are there, by id. Equal views give equal tables on all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// Those who are there; this node is always among them, until it leaves.
+    pub parts: Vec<Part>,
+    /// Most of the others were lost at one time without a goodbye: more likely this side
+    /// of a broken link than theirs. A minority owns nothing.
+    pub minority: bool,
+}
+
+impl Part {
+    /// Whether it may be given something new of service `i`, other things being equal.
+    fn fits(&self, i: Option<usize>) -> bool {
+        self.weight > 0 && i.is_none_or(|i| self.health >> i.min(LAST) & 1 != 0)
+    }
+}
+
+impl Agreed {
+    /// Who shares the new connections of the service with index `i`, by id: active members
+    /// of a weight whose application is well; where there is none, those on standby.
+    #[must_use]
+    pub fn shares(&self, i: usize) -> Vec<Share> {
+        if self.minority {
+            return Vec::new();
+        }
+        self.fit(Some(i))
+    }
+
+    /// Who shares what is no service's.
+    #[must_use]
+    pub fn general(&self) -> Vec<Share> {
+        if self.minority {
+            return Vec::new();
+        }
+        self.fit(None)
+    }
+
+    fn fit(&self, i: Option<usize>) -> Vec<Share> {
+        let of = |state: State| -> Vec<Share> {
+            let parts = self.parts.iter();
+            parts
+                .filter(|p| p.state == state && p.fits(i))
+                .map(|p| Share {
+                    node: p.node,
+                    weight: p.weight,
+                })
+                .collect()
+        };
+        let active = of(State::Active);
+        if active.is_empty() {
+            of(State::Standby)
+        } else {
+            active
+        }
+    }
+
+    /// Bit `i`: `node` may be handed connections of service `i`. A minority's members
+    /// serve each other.
+    #[must_use]
+    pub fn takes(&self, node: u16) -> u64 {
+        (0..=LAST)
+            .filter(|&i| self.fit(Some(i)).iter().any(|s| s.node == node))
+            .fold(0, |bits, i| bits | 1 << i)
+    }
+
+    /// The member with this id, if it is there.
+    #[must_use]
+    pub fn part(&self, node: u16) -> Option<&Part> {
+        self.parts.iter().find(|p| p.node == node)
+    }
+
+    /// A digest of all of it and of `config`, what the configurations must agree on: two
+    /// nodes with one epoch have the same owners.
+    #[must_use]
+    pub fn epoch(&self, config: u64) -> u64 {
+        let mut h = SipHasher24::new_with_key(b"DTS view epoch 1");
+        h.write_u64(config);
+        h.write_u8(self.minority.into());
+        for p in &self.parts {
+            h.write_u16(p.node);
+            h.write_u8(p.state as u8);
+            h.write_u8(p.weight);
+            h.write_u64(p.health);
+        }
+        h.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(node: u16, state: State, weight: u8) -> Part {
+        Part {
+            node,
+            incarnation: 1,
+            state,
+            weight,
+            health: u64::MAX,
+        }
+    }
+
+    fn view(parts: &[Part]) -> Agreed {
+        Agreed {
+            parts: parts.to_vec(),
+            minority: false,
+        }
+    }
+
+    fn owners(a: &Agreed, i: usize) -> Vec<u16> {
+        a.shares(i).iter().map(|s| s.node).collect()
+    }
+
+    #[test]
+    fn only_active_members_of_a_weight_take_what_is_new() {
+        let a = view(&[
+            part(1, State::Active, 100),
+            part(2, State::Draining, 100),
+            part(3, State::Standby, 100),
+            part(4, State::Active, 0),
+            part(5, State::Active, 7),
+        ]);
+        assert_eq!(owners(&a, 0), [1, 5]);
+        assert_eq!(a.general()[1].weight, 7);
+        for (node, takes) in [(1, u64::MAX), (2, 0), (3, 0), (4, 0), (5, u64::MAX), (6, 0)] {
+            assert_eq!(a.takes(node), takes, "node {node}");
+        }
+    }
+
+    #[test]
+    fn standby_takes_over_when_nobody_is_active() {
+        let a = view(&[part(2, State::Draining, 100), part(3, State::Standby, 40)]);
+        assert_eq!(owners(&a, 0), [3]);
+        assert_eq!(a.takes(3), u64::MAX);
+        assert!(view(&[part(2, State::Draining, 100)]).shares(0).is_empty());
+    }
+
+    #[test]
+    fn health_counts_by_service() {
+        let sick = Part {
+            health: !0b10,
+            ..part(1, State::Active, 100)
+        };
+        let a = view(&[sick, part(2, State::Active, 100)]);
+        assert_eq!(owners(&a, 0), [1, 2]);
+        assert_eq!(owners(&a, 1), [2]);
+        assert_eq!(a.takes(1), !0b10);
+        let last = Part {
+            health: !(1 << 63),
+            ..part(1, State::Active, 100)
+        };
+        let a = view(&[last, part(2, State::Active, 100)]);
+        assert_eq!(owners(&a, 62), [1, 2]);
+        assert_eq!((owners(&a, 63), owners(&a, 64)), (vec![2], vec![2]));
+        assert_eq!(a.general().len(), 2);
+    }
+
+    #[test]
+    fn a_minority_owns_nothing_and_serves_itself() {
+        let a = Agreed {
+            minority: true,
+            ..view(&[part(1, State::Active, 100)])
+        };
+        assert!(a.shares(0).is_empty() && a.general().is_empty());
+        assert_eq!(a.takes(1), u64::MAX);
+    }
+
+    #[test]
+    fn the_epoch_is_of_what_decides() {
+        let a = view(&[part(1, State::Active, 100), part(2, State::Active, 50)]);
+        let mut restarted = a.clone();
+        restarted.parts[1].incarnation = 2;
+        assert_eq!(a.epoch(5), restarted.epoch(5));
+        let mut others = vec![a.epoch(5), a.epoch(6)];
+        for change in [
+            |a: &mut Agreed| a.parts[1].weight = 49,
+            |a: &mut Agreed| a.parts[1].state = State::Draining,
+            |a: &mut Agreed| a.parts[1].health = 1,
+            |a: &mut Agreed| a.parts[1].node = 3,
+            |a: &mut Agreed| a.minority = true,
+            |a: &mut Agreed| a.parts.truncate(1),
+        ] {
+            let mut b = a.clone();
+            change(&mut b);
+            others.push(b.epoch(5));
+        }
+        let all: std::collections::HashSet<_> = others.iter().collect();
+        assert_eq!(all.len(), others.len());
+    }
+}
