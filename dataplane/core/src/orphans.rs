@@ -259,6 +259,10 @@ impl Shard {
         let Some(search) = self.orphans.all.remove(key) else {
             return;
         };
+        if self.find_in(search.service, key).is_some() {
+            // It came here meanwhile.
+            return;
+        }
         let Some(credit) = self.orphans.credit.checked_sub(1_000_000) else {
             return self.drop_frame(Drop::OrphanRate);
         };

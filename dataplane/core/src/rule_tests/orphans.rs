@@ -131,6 +131,19 @@ fn a_member_that_does_not_answer_is_asked_some_times() {
 }
 
 #[test]
+fn a_flow_that_came_here_meanwhile_is_not_reset() {
+    let (mut a, mut b) = (owner(), Node::new(view(2, 1)));
+    repeated(&mut a);
+    b.rx(Port::Link, question(&mut a));
+    let answer = b.tx(Port::Link).remove(0);
+    a.rx(Port::Wire, client(4_999, 0, SYN, syn_opts(100), b""));
+    assert_eq!(a.one(Port::WireHost).seg.flags, SYN);
+    a.rx(Port::Link, answer);
+    assert!(a.silent());
+    assert_eq!((a.s.counters.orphan_resets, a.s.flows()), (0, 1));
+}
+
+#[test]
 fn a_client_that_gets_on_is_served_by_somebody() {
     let mut a = owner();
     a.rx(Port::Wire, waits());
