@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::health::health;
 use crate::origin::Origins;
 use crate::reader::{Field, Section};
 use crate::scalar::{
@@ -18,7 +19,7 @@ use crate::scalar::{
 use crate::tree::Node;
 use crate::types::{
     Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Peers, PortConfig, Ports,
-    RpcAllow, Service, Timeouts, Workers,
+    Reports, RpcAllow, Service, Timeouts, Workers,
 };
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -38,7 +39,7 @@ pub(crate) fn config(root: &Node, origins: &Origins, file: &Path) -> Result<Conf
         origins,
         &[
             "node", "cluster", "services", "ports", "workers", "memory", "handover", "peers",
-            "timeouts", "control", "log",
+            "reports", "timeouts", "control", "log",
         ],
     )?;
     let node = node_id(&root.required("node")?)?;
@@ -64,6 +65,7 @@ pub(crate) fn config(root: &Node, origins: &Origins, file: &Path) -> Result<Conf
         memory: memory(&root)?,
         handover: handover(&root)?,
         peers: peers(&root)?,
+        reports: reports(&root)?,
         timeouts: timeouts(&root)?,
         control: control(&root)?,
         log: log(&root)?,
@@ -183,6 +185,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         "application_port",
         "policy",
         "designated",
+        "health",
     ])?;
     let name = s.required("name")?.name()?;
     let vip_field = s.required("vip")?;
@@ -215,6 +218,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         application_port: s.number("application_port", 1..=u16::MAX, port)?,
         policy,
         designated,
+        health: s.optional("health").map(|f| health(&f)).transpose()?,
     })
 }
 
@@ -335,6 +339,14 @@ fn peers(root: &Section<'_>) -> Result<Peers> {
         interval: s.millis("interval_ms", 10..=60_000, 100)?,
         dead_after: s.millis("dead_after_ms", 20..=600_000, 1_000)?,
         port: s.number("port", 1..=u16::MAX, 7_946)?,
+    })
+}
+
+fn reports(root: &Section<'_>) -> Result<Reports> {
+    let s = root.section("reports", &["interval_ms", "port"])?;
+    Ok(Reports {
+        interval: s.millis("interval_ms", 10..=10_000, 100)?,
+        port: s.number("port", 1..=u16::MAX, 7_947)?,
     })
 }
 
