@@ -2,13 +2,16 @@
 //! one.
 
 use crate::admin::{self, Api};
+use crate::board::{Board, HealthSink};
 use crate::fleet_metrics::{FleetCollector, Sample, Source};
 use crate::handover::{Handovers, Limits};
+use crate::health::{Checks, Refusals};
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::peers::{Heard, Peers};
 use crate::plane::{Dispatcher, Plane};
-use crate::rpc_server::{self, RpcServer};
+use crate::report::Reports;
+use crate::rpc_server::{self, Directory, RpcServer};
 use crate::snapshot::{self, Boot};
 use crate::sockets::Sockets;
 use crate::threads;
@@ -133,6 +136,16 @@ impl Base {
         Ok(())
     }
 
+    /// Handovers that this node refused as destination.
+    fn refusals(&self) -> Refusals {
+        let fleet = Arc::clone(&self.fleet);
+        Arc::new(move || {
+            let fleet = fleet.lock();
+            let workers = fleet.as_ref().map(Fleet::stats).unwrap_or_default();
+            workers.iter().map(|w| w.counters.refused).sum()
+        })
+    }
+
     fn source(&self) -> Source {
         let (fleet, views) = (Arc::clone(&self.fleet), Arc::clone(&self.views));
         Arc::new(move || {
@@ -188,6 +201,11 @@ fn serve_on_twins(
     .context("thread")?;
     let life = Arc::new(life);
     let peers = start_peers(config, base, &heard, &metrics)?;
+    let board = Arc::new(Board::new(Arc::clone(&base.views)));
+    let reports = start_reports(config, base, &board, &metrics)?;
+    let sink: Arc<dyn HealthSink> = Arc::clone(&board) as _;
+    let checks =
+        Checks::start(config, &sink, &metrics.health, &base.refusals()).context("health checks")?;
     let plane: Arc<dyn Plane> = Arc::clone(&base.fleet) as Arc<dyn Plane>;
     let handover = &config.handover;
     let limits = Limits {
@@ -201,14 +219,25 @@ fn serve_on_twins(
         limits,
         Arc::clone(&metrics.handovers),
     ));
+    let told = Arc::clone(&board);
+    handovers.on_refusal(Box::new(move |dest, reason| {
+        told.refused(dest, reason, Instant::now());
+    }));
+    let directory: Directory = Arc::new(move || board.nodes(Instant::now()));
     let allow = config.control.rpc_allow.clone();
     let Sockets {
         rpc,
         admin,
         metrics: listener,
     } = sockets;
-    let rpc = RpcServer::start(rpc, allow, Arc::clone(&handovers), Arc::clone(&metrics.rpc))
-        .context("RPC server")?;
+    let rpc = RpcServer::start(
+        rpc,
+        allow,
+        Arc::clone(&handovers),
+        directory,
+        Arc::clone(&metrics.rpc),
+    )
+    .context("RPC server")?;
     let api = Arc::new(Api {
         started,
         source,
@@ -235,6 +264,8 @@ fn serve_on_twins(
     tracing::info!("stopping");
     drop(rpc);
     handovers.stop(rpc_server::patience(handover.deadline));
+    drop(checks);
+    drop(reports);
     drop(peers);
     drop(life);
     drop(admin);
@@ -271,6 +302,30 @@ fn start_peers(
             let link = config.this_member().link;
             let reason = format!("{link}:{}: {error}", config.peers.port);
             Err(config.error_at("peers.port", reason).into())
+        }
+    }
+}
+
+/// As [`start_peers`]: without an address nothing is told and nothing is heard.
+fn start_reports(
+    config: &Config,
+    base: &Base,
+    board: &Arc<Board>,
+    metrics: &Metrics,
+) -> Result<Option<Reports>, RunError> {
+    let (views, board) = (Arc::clone(&base.views), Arc::clone(board));
+    match Reports::start(&config.reports, views, board, Arc::clone(&metrics.reports)) {
+        Ok(reports) => Ok(Some(reports)),
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrNotAvailable
+                && config.ports.link.host.interface.is_none() =>
+        {
+            Ok(None)
+        }
+        Err(error) => {
+            let link = config.this_member().link;
+            let reason = format!("{link}:{}: {error}", config.reports.port);
+            Err(config.error_at("reports.port", reason).into())
         }
     }
 }

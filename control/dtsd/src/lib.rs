@@ -2,13 +2,16 @@
 //!
 //! [`daemon::run`] is its whole life. Handovers come in by [`rpc_server`] and are
 //! conducted by [`handover`], which talks to the workers through [`plane`];
-//! [`peers`] says and hears hellos; [`life`] looks at the kernel's sockets; [`admin`] tells operators and Prometheus.
+//! [`peers`] says and hears hellos, [`report`] health and load, which [`board`] keeps for
+//! proxies; [`health`] checks applications; [`life`] looks at the kernel's sockets; [`admin`] tells operators and Prometheus.
 
 pub mod admin;
+pub mod board;
 pub mod daemon;
 pub mod drain;
 pub mod fleet_metrics;
 pub mod handover;
+pub mod health;
 pub mod hello;
 pub mod history;
 pub mod life;
@@ -16,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 pub mod peers;
 pub mod plane;
+pub mod report;
 pub mod routes;
 pub mod rpc_server;
 pub mod snapshot;
