@@ -15,14 +15,18 @@ struct Account {
     under_way: u32,
     /// When those ended that it took and that it may not have counted yet.
     moved: VecDeque<Duration>,
+    /// At its last count that followed some: how many of them it may still have had, and
+    /// how many there were.
+    lasted: Option<(usize, usize)>,
 }
 
 /// The members, as the daemon's last answer has them and with what this proxy has done
 /// since.
 ///
-/// A node's load is what it has counted, and what this proxy gave it since then. What
-/// other nodes' proxies give it shows in its next count, and a connection that ends
-/// before that counts until then.
+/// A node's load is what it has counted, and what this proxy gave it since then: at most
+/// all of that ([`Loads::most`]), and as a guess the share of it that the last count
+/// showed of those given before ([`Loads::load`]), because short connections are over
+/// before they are counted. What other nodes' proxies give it shows in its next count.
 #[derive(Debug)]
 pub struct Loads {
     accounts: HashMap<SocketAddr, Account>,
@@ -51,10 +55,16 @@ impl Loads {
             let service = service(&self.nodes, *address);
             let counted = service.map(|(_, age)| now.saturating_sub(age));
             let unseen = now.saturating_sub(UNSEEN);
-            account.forget(counted.unwrap_or(unseen).max(unseen));
+            let forgotten = account.forget(counted.unwrap_or(unseen).max(unseen));
+            match service {
+                // They are among those that were counted, if they are there.
+                Some((there, _)) if forgotten > 0 => {
+                    account.lasted = Some((forgotten.min(there as usize), forgotten));
+                }
+                Some(_) => {}
+                None => account.lasted = None,
+            }
         }
-        self.accounts
-            .retain(|_, account| account.under_way > 0 || !account.moved.is_empty());
     }
 
     fn fresh(&self, now: Duration) -> bool {
@@ -70,16 +80,34 @@ impl Loads {
         !self.fresh(now) || node.is_none_or(|node| node.takes(member.port()))
     }
 
-    /// Connections that `member` has.
+    /// Connections that `member` has, as a guess.
     #[must_use]
     pub fn load(&self, member: SocketAddr, now: Duration) -> u32 {
+        self.sum(member, now, |account, moved| match account.lasted {
+            Some((there, of)) => (moved * there).div_ceil(of.max(1)),
+            None => moved,
+        })
+    }
+
+    /// Connections that `member` has if none of those has ended that it was given lately.
+    #[must_use]
+    pub fn most(&self, member: SocketAddr, now: Duration) -> u32 {
+        self.sum(member, now, |_, moved| moved)
+    }
+
+    fn sum(
+        &self,
+        member: SocketAddr,
+        now: Duration,
+        there: impl Fn(&Account, usize) -> usize,
+    ) -> u32 {
         let fresh = self.fresh(now);
         let counted = fresh.then(|| service(&self.nodes, member)).flatten();
-        let account = self.accounts.get(&member);
         let unseen = now.saturating_sub(UNSEEN);
-        let given = account.map_or(0, |account| {
+        let given = self.accounts.get(&member).map_or(0, |account| {
             let moved = account.moved.iter().filter(|&&at| at >= unseen).count();
-            account.under_way + u32::try_from(moved).unwrap_or(u32::MAX)
+            let moved = u32::try_from(there(account, moved)).unwrap_or(u32::MAX);
+            account.under_way.saturating_add(moved)
         });
         counted
             .map_or(0, |(connections, _)| connections)
@@ -103,11 +131,13 @@ impl Loads {
 }
 
 impl Account {
-    /// What was given before `until` has been counted, or is over.
-    fn forget(&mut self, until: Duration) {
+    /// What was given before `until` has been counted, or is over: how many that were.
+    fn forget(&mut self, until: Duration) -> usize {
+        let before = self.moved.len();
         while self.moved.front().is_some_and(|&at| at < until) {
             self.moved.pop_front();
         }
+        before - self.moved.len()
     }
 }
 

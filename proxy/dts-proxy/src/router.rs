@@ -76,10 +76,10 @@ impl<T> Router<T> {
         self.loads.end(member, moved, now);
     }
 
-    /// Connections that `member` counts as having.
+    /// What is known of the members.
     #[must_use]
-    pub fn load(&self, member: SocketAddr, now: Duration) -> u32 {
-        self.loads.load(member, now)
+    pub fn loads(&self) -> &Loads {
+        &self.loads
     }
 
     /// Connections that wait for a pool.
@@ -107,7 +107,11 @@ impl<T> Router<T> {
         if asked.is_empty() {
             return Choice::Nobody;
         }
-        let has_room = |c: &Candidate<'_>| pool.max_connections.is_none_or(|max| c.load < max);
+        let loads = &self.loads;
+        let has_room = |c: &Candidate<'_>| {
+            let max = pool.max_connections;
+            max.is_none_or(|max| loads.most(c.address, now) < max)
+        };
         let policy = &config.policies[route.policy];
         let memory = &mut self.memories[route.policy];
         let mut choose = |from: &[Candidate<'_>]| {

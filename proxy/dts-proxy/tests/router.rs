@@ -153,16 +153,16 @@ fn what_is_not_heard_for_long_is_no_news() {
     rig.router.tell(vec![dead(1), well(2, 70)], second(1));
     let at = |ms| Duration::from_millis(ms);
     assert_eq!(rig.used(&[], at(1500)), set(&[2]));
-    assert_eq!(rig.router.load(address(2), at(1500)), 70);
+    assert_eq!(rig.router.loads().load(address(2), at(1500)), 70);
     assert_eq!(rig.used(&[], at(1501)), set(&[1, 2]));
-    assert_eq!(rig.router.load(address(2), at(1501)), 0);
+    assert_eq!(rig.router.loads().load(address(2), at(1501)), 0);
 }
 
 #[test]
 fn a_load_is_what_was_counted_and_what_was_given_since() {
     let mut rig = Rig::new("");
     let at = |ms| Duration::from_millis(ms);
-    let load = |rig: &Rig, ms| rig.router.load(address(1), at(ms));
+    let load = |rig: &Rig, ms| rig.router.loads().load(address(1), at(ms));
     let give = |rig: &mut Rig, ms| match rig.choose(&[2], at(ms)) {
         Choice::Member(to) => assert_eq!(to, address(1)),
         other => panic!("{other:?}"),
@@ -187,6 +187,49 @@ fn a_load_is_what_was_counted_and_what_was_given_since() {
     give(&mut rig, 1300);
     rig.router.end(address(1), true, at(1300));
     assert_eq!((load(&rig, 2300), load(&rig, 2301)), (1, 0));
+}
+
+#[test]
+fn of_short_connections_few_are_thought_to_be_there() {
+    let mut rig = Rig::new("    max_connections: 20\n");
+    let at = |ms| Duration::from_millis(ms);
+    let give = |rig: &mut Rig, count, ms| {
+        for _ in 0..count {
+            assert_eq!(rig.choose(&[2], at(ms)), Choice::Member(address(1)));
+            rig.router.end(address(1), true, at(ms));
+        }
+    };
+    let both = |rig: &Rig, ms| {
+        let loads = rig.router.loads();
+        (
+            loads.load(address(1), at(ms)),
+            loads.most(address(1), at(ms)),
+        )
+    };
+    rig.router.tell(vec![well(1, 0)], at(1000));
+    give(&mut rig, 10, 1010);
+    assert_eq!(
+        both(&rig, 1010),
+        (10, 10),
+        "nothing is known of how long they last"
+    );
+    rig.router.tell(vec![well(1, 2)], at(1100));
+    assert_eq!(both(&rig, 1100), (2, 2));
+    give(&mut rig, 6, 1110);
+    // Two of ten were there: of six it will be two. Room is reckoned with all of them.
+    assert_eq!(both(&rig, 1110), (4, 8));
+    give(&mut rig, 12, 1120);
+    assert_eq!(rig.choose(&[2], at(1120)), Choice::Full);
+    // Nothing was given meanwhile: what is known of how long they last remains.
+    rig.router.tell(vec![well(1, 5)], at(1200));
+    rig.router.tell(vec![well(1, 0)], at(1300));
+    give(&mut rig, 9, 1310);
+    assert_eq!(both(&rig, 1310), (3, 9));
+    // All that were given are there.
+    rig.router.tell(vec![well(1, 40)], at(1400));
+    rig.router.tell(vec![well(1, 0)], at(1500));
+    give(&mut rig, 3, 1510);
+    assert_eq!(both(&rig, 1510), (3, 3));
 }
 
 #[test]

@@ -22,7 +22,8 @@ pub struct Candidate<'a> {
     pub name: Option<&'a str>,
     /// Its share, 1..=100.
     pub weight: u8,
-    /// Connections that it has now, and handovers to it that are under way.
+    /// Connections that it has now, as far as that is known, and handovers to it that
+    /// are under way.
     pub load: u32,
 }
 
