@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .PHONY: help deps build test instructions test-vm demo matrix rtt-table bench bench-micro sim ownership fuzz coverage lint clean
 
 CARGO ?= cargo
-SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc
+SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc benches/lard/run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

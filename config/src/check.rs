@@ -327,6 +327,20 @@ fn sizes_and_times(config: &Config) -> Result {
         );
         return Err(config.error_at("peers.answer_ms", reason));
     }
+    for (i, service) in config.services.iter().enumerate() {
+        if let Some(health) = service.health.as_ref().filter(|h| h.timeout > h.interval) {
+            let reason = format!(
+                "{} is more than interval_ms, {}",
+                health.timeout.as_millis(),
+                health.interval.as_millis()
+            );
+            let path = format!("services.{i}.health.timeout_ms");
+            return Err(config.error_at(&path, reason));
+        }
+    }
+    if config.reports.port == peers.port {
+        return Err(config.error_at("reports.port", "the same as peers.port"));
+    }
     if config.control.admin_socket == config.control.rpc_socket {
         let reason = "the same as control.rpc_socket";
         return Err(config.error_at("control.admin_socket", reason));

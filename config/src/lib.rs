@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod health;
 mod origin;
 mod reader;
 mod scalar;
@@ -18,8 +19,8 @@ pub use scalar::{
     NodeId, Offloads, Policy, PortRange, Replay,
 };
 pub use types::{
-    Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Orphans, Peers, PortConfig,
-    Ports, RpcAllow, Service, Timeouts, Workers,
+    Check, Cluster, Config, Control, Handover, Health, HostPort, Log, Member, Memory, Orphans,
+    Peers, PortConfig, Ports, Reports, RpcAllow, Service, Timeouts, Workers,
 };
 
 use std::fs::File;

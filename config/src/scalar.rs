@@ -232,6 +232,18 @@ choices! {
 }
 
 choices! {
+    /// What is done to find out whether an application works.
+    CheckKind: "tcp, http or command" {
+        /// A connection.
+        Tcp = "tcp",
+        /// A request.
+        Http = "http",
+        /// A program.
+        Command = "command",
+    }
+}
+
+choices! {
     /// What a worker does when its queues are empty.
     Idle: "spin or backoff" {
         /// Polls on.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::health::health;
 use crate::origin::Origins;
 use crate::reader::{Field, Section};
 use crate::scalar::{
@@ -18,7 +19,7 @@ use crate::scalar::{
 use crate::tree::Node;
 use crate::types::{
     Cluster, Config, Control, Handover, HostPort, Log, Member, Memory, Orphans, Peers, PortConfig,
-    Ports, RpcAllow, Service, Timeouts, Workers,
+    Ports, Reports, RpcAllow, Service, Timeouts, Workers,
 };
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -38,7 +39,7 @@ pub(crate) fn config(root: &Node, origins: &Origins, file: &Path) -> Result<Conf
         origins,
         &[
             "node", "cluster", "services", "ports", "workers", "memory", "handover", "peers",
-            "timeouts", "orphans", "control", "log",
+            "reports", "timeouts", "orphans", "control", "log",
         ],
     )?;
     let node = node_id(&root.required("node")?)?;
@@ -64,6 +65,7 @@ pub(crate) fn config(root: &Node, origins: &Origins, file: &Path) -> Result<Conf
         memory: memory(&root)?,
         handover: handover(&root)?,
         peers: peers(&root)?,
+        reports: reports(&root)?,
         timeouts: timeouts(&root)?,
         orphans: orphans(&root)?,
         control: control(&root)?,
@@ -188,6 +190,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         "application_port",
         "policy",
         "designated",
+        "health",
     ])?;
     let name = s.required("name")?.name()?;
     let vip_field = s.required("vip")?;
@@ -220,6 +223,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         application_port: s.number("application_port", 1..=u16::MAX, port)?,
         policy,
         designated,
+        health: s.optional("health").map(|f| health(&f)).transpose()?,
     })
 }
 
@@ -353,6 +357,14 @@ fn peers(root: &Section<'_>) -> Result<Peers> {
         gone: s.millis("gone_ms", 100..=3_600_000, 3_000)?,
         minority: s.millis("minority_ms", 0..=3_600_000, 30_000)?,
         port: s.number("port", 1..=u16::MAX, 7_946)?,
+    })
+}
+
+fn reports(root: &Section<'_>) -> Result<Reports> {
+    let s = root.section("reports", &["interval_ms", "port"])?;
+    Ok(Reports {
+        interval: s.millis("interval_ms", 10..=10_000, 100)?,
+        port: s.number("port", 1..=u16::MAX, 7_947)?,
     })
 }
 

@@ -36,6 +36,8 @@ pub struct Config {
     pub handover: Handover,
     /// The membership protocol between nodes.
     pub peers: Peers,
+    /// What nodes tell each other of their applications.
+    pub reports: Reports,
     /// Life times of flow entries.
     pub timeouts: Timeouts,
     /// What becomes of connections whose node is gone.
@@ -133,6 +135,42 @@ pub struct Service {
     pub policy: Policy,
     /// The owner, exactly when [`Service::policy`] is [`Policy::Designated`].
     pub designated: Option<NodeId>,
+    /// How this node checks its own application; `None`: not at all.
+    pub health: Option<Health>,
+}
+
+/// How a node checks the application of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is done.
+    pub check: Check,
+    /// From the start of one check to that of the next, 50 ms to 10 min.
+    pub interval: Duration,
+    /// A check that takes longer has failed; 10 ms to 1 min.
+    pub timeout: Duration,
+    /// Checks in a row that must succeed until an unhealthy application is healthy
+    /// again, 1..=100.
+    pub rise: u8,
+    /// Checks in a row that must fail until a healthy one is unhealthy, 1..=100.
+    pub fall: u8,
+}
+
+/// What is done to find out whether an application works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A connection is opened, and closed.
+    Tcp,
+    /// A request is sent, and the status looked at.
+    Http {
+        /// Path and query, from the slash on.
+        path: String,
+        /// Value of the Host field; `None`: the VIP.
+        host: Option<String>,
+        /// What counts as success, 100..=599 each; not empty.
+        status: Vec<u16>,
+    },
+    /// A program is run, which succeeds with exit code 0. Its path, then its arguments.
+    Command(Vec<String>),
 }
 
 /// The two data-plane ports.
@@ -248,6 +286,15 @@ pub struct Peers {
     /// for dead; 0 (not at all) to 1 h.
     pub minority: Duration,
     /// UDP port.
+    pub port: u16,
+}
+
+/// Reports of the applications' health and load between nodes, UDP over the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reports {
+    /// Time between reports, 10 ms to 10 s.
+    pub interval: Duration,
+    /// UDP port, not [`Peers::port`].
     pub port: u16,
 }
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use dts_config::{Config, Idle, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay, load, parse};
+use dts_config::{
+    Check, Config, Health, Idle, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay, load, parse,
+};
 
 const BASE: &str = include_str!("base.yaml");
 
@@ -44,6 +46,14 @@ fn the_example_loads() {
         panic!("two services");
     };
     assert_eq!((web.proxy_port, web.application_port), (Some(8001), 80));
+    let health = web.health.as_ref().unwrap();
+    let check = Check::Http {
+        path: "/health".into(),
+        host: Some("www.example".into()),
+        status: vec![200, 204],
+    };
+    assert_eq!(health.check, check);
+    assert_eq!((&mail.health, health.rise, health.fall), (&None, 2, 3));
     assert_eq!((web.policy, web.designated), (Policy::FlowHash, None));
     assert_eq!((mail.proxy_port, mail.application_port), (None, 25));
     assert_eq!(
@@ -64,6 +74,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(shown.memory, least.memory);
     assert_eq!(shown.handover, least.handover);
     assert_eq!(shown.peers, least.peers);
+    assert_eq!(shown.reports, least.reports);
     assert_eq!(shown.timeouts, least.timeouts);
     assert_eq!(shown.orphans, least.orphans);
     assert_eq!(shown.control, least.control);
@@ -130,6 +141,36 @@ fn the_host_has_an_address_of_its_own_where_the_clusters_is_a_groups() {
         assert_eq!(cluster.host_mac().to_string(), host);
         assert_eq!(cluster.group(), group);
     }
+}
+
+#[test]
+fn health_checks() {
+    let of = |keys: &str| {
+        let text = BASE.replace("port: 25", &format!("port: 25\n    health: {{ {keys} }}"));
+        parse(&text, "t").unwrap().services[1]
+            .health
+            .clone()
+            .unwrap()
+    };
+    let millis = Duration::from_millis;
+    let defaults = Health {
+        check: Check::Tcp,
+        interval: millis(1_000),
+        timeout: millis(500),
+        rise: 2,
+        fall: 3,
+    };
+    assert_eq!(of(""), defaults);
+    let http = Check::Http {
+        path: "/".into(),
+        host: None,
+        status: vec![200],
+    };
+    assert_eq!(of("check: http").check, http);
+    let command = ["/bin/check", "-x", "a b"].map(String::from).to_vec();
+    let found = of("check: command, command: [/bin/check, -x, 'a b'], interval_ms: 500");
+    assert_eq!(found.check, Check::Command(command));
+    assert_eq!((found.interval, found.timeout), (millis(500), millis(500)));
 }
 
 #[test]

@@ -2,15 +2,18 @@
 //! one.
 
 use crate::admin::{self, Api};
+use crate::board::{Board, HealthSink};
 use crate::drained::{Flows, Watch};
 use crate::fleet_metrics::{FleetCollector, Sample, Source};
 use crate::handover::{Handovers, Limits};
+use crate::health::{Checks, Refusals};
 use crate::life::Life;
 use crate::members::{Handle, Members};
 use crate::metrics::Metrics;
 use crate::plane::{Dispatcher, Plane};
 use crate::publish::Publisher;
-use crate::rpc_server::{self, RpcServer};
+use crate::report::Reports;
+use crate::rpc_server::{self, Directory, RpcServer};
 use crate::snapshot::{self, Boot, Plan};
 use crate::sockets::Sockets;
 use crate::tcp_caps;
@@ -141,6 +144,16 @@ impl Base {
         Ok(())
     }
 
+    /// Handovers that this node refused as destination.
+    fn refusals(&self) -> Refusals {
+        let fleet = Arc::clone(&self.fleet);
+        Arc::new(move || {
+            let fleet = fleet.lock();
+            let workers = fleet.as_ref().map(Fleet::stats).unwrap_or_default();
+            workers.iter().map(|w| w.counters.refused).sum()
+        })
+    }
+
     fn source(&self) -> Source {
         let (fleet, views) = (Arc::clone(&self.fleet), Arc::clone(&self.views));
         Arc::new(move || {
@@ -196,6 +209,15 @@ fn serve_on_twins(
     let life = Arc::new(life);
     let members = start_members(config, base, &metrics)?;
     let handle = members.as_ref().map(Members::handle);
+    let board = Arc::new(Board::new(Arc::clone(&base.views)));
+    let reports = start_reports(config, base, &board, &metrics)?;
+    let sink: Arc<dyn HealthSink> = Arc::new(Told {
+        board: Arc::clone(&board),
+        members: handle.clone(),
+        services: config.services.iter().map(|s| s.name.clone()).collect(),
+    });
+    let checks =
+        Checks::start(config, &sink, &metrics.health, &base.refusals()).context("health checks")?;
     let plane: Arc<dyn Plane> = Arc::clone(&base.fleet) as Arc<dyn Plane>;
     let handover = &config.handover;
     let limits = Limits {
@@ -209,14 +231,25 @@ fn serve_on_twins(
         limits,
         Arc::clone(&metrics.handovers),
     ));
+    let told = Arc::clone(&board);
+    handovers.on_refusal(Box::new(move |dest, reason| {
+        told.refused(dest, reason, Instant::now());
+    }));
+    let directory: Directory = Arc::new(move || board.nodes(Instant::now()));
     let allow = config.control.rpc_allow.clone();
     let Sockets {
         rpc,
         admin,
         metrics: listener,
     } = sockets;
-    let rpc = RpcServer::start(rpc, allow, Arc::clone(&handovers), Arc::clone(&metrics.rpc))
-        .context("RPC server")?;
+    let rpc = RpcServer::start(
+        rpc,
+        allow,
+        Arc::clone(&handovers),
+        directory,
+        Arc::clone(&metrics.rpc),
+    )
+    .context("RPC server")?;
     let api = Arc::new(Api {
         started,
         source,
@@ -249,12 +282,33 @@ fn serve_on_twins(
     tracing::info!("stopping");
     drop(rpc);
     handovers.stop(rpc_server::patience(handover.deadline));
+    drop(checks);
+    drop(reports);
     drop(members);
     drop(life);
     drop(admin);
     match ended.context("admin and metrics")? {
         Some(failure) => Err(anyhow::Error::msg(failure).into()),
         None => Ok(()),
+    }
+}
+
+/// Who is told of the node's own applications: proxies by the board, and the other members,
+/// so that a node without a working application owns no new connection of the service.
+struct Told {
+    board: Arc<Board>,
+    members: Option<Handle>,
+    /// Names of the services in the order of the configuration.
+    services: Vec<String>,
+}
+
+impl HealthSink for Told {
+    fn set(&self, service: &str, healthy: bool) {
+        self.board.set(service, healthy);
+        let index = self.services.iter().position(|s| s == service);
+        if let (Some(members), Some(index)) = (&self.members, index) {
+            members.set_health(index, healthy);
+        }
     }
 }
 
@@ -311,6 +365,30 @@ fn start_members(
         publisher,
     );
     Ok(Some(members.context("thread")?))
+}
+
+/// As [`start_members`]: without an address nothing is told and nothing is heard.
+fn start_reports(
+    config: &Config,
+    base: &Base,
+    board: &Arc<Board>,
+    metrics: &Metrics,
+) -> Result<Option<Reports>, RunError> {
+    let (views, board) = (Arc::clone(&base.views), Arc::clone(board));
+    match Reports::start(&config.reports, views, board, Arc::clone(&metrics.reports)) {
+        Ok(reports) => Ok(Some(reports)),
+        Err(error)
+            if error.kind() == io::ErrorKind::AddrNotAvailable
+                && config.ports.link.host.interface.is_none() =>
+        {
+            Ok(None)
+        }
+        Err(error) => {
+            let link = config.this_member().link;
+            let reason = format!("{link}:{}: {error}", config.reports.port);
+            Err(config.error_at("reports.port", reason).into())
+        }
+    }
 }
 
 struct Signals {

@@ -12,12 +12,12 @@ use arc_swap::ArcSwap;
 use dts_core::command::{Command, Event, Fail, Steps};
 use dts_core::key::Addr;
 use dts_core::view::View;
-use dts_proto::block;
+use dts_proto::block::{self, Reason};
 use dts_proto::rpc::{Answer, Done, FailCode, Replay};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Most handovers under way at this node.
@@ -46,7 +46,11 @@ pub struct Handovers {
     pub history: Arc<History>,
     active: AtomicUsize,
     stopping: AtomicBool,
+    on_refusal: OnceLock<OnRefusal>,
 }
+
+/// Who is told of each refusal: the destination, and why.
+pub type OnRefusal = Box<dyn Fn(SocketAddr, Reason) + Send + Sync>;
 
 /// One of the handovers under way.
 struct Slot<'a>(&'a AtomicUsize);
@@ -64,6 +68,8 @@ struct End {
     reason: String,
     node: u16,
     replay: Option<Replay>,
+    /// The destination's word, where it refused.
+    refusal: Option<Reason>,
 }
 
 impl End {
@@ -74,6 +80,7 @@ impl End {
             reason: reason.into(),
             node: 0,
             replay: None,
+            refusal: None,
         }
     }
 }
@@ -104,7 +111,14 @@ impl Handovers {
             history: Arc::default(),
             active: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            on_refusal: OnceLock::new(),
         }
+    }
+
+    /// Tells `listener` of refusals from now on; the first one that asks for it.
+    pub fn on_refusal(&self, listener: OnRefusal) {
+        // A second one is not heard, as the documentation says.
+        let _ = self.on_refusal.set(listener);
     }
 
     /// Moves the connection of `socket` to `dest`. Blocks until the outcome is
@@ -126,6 +140,9 @@ impl Handovers {
         let mut course = Course::default();
         let end = self.conduct(&socket, client, local, dest, passed, start, &mut course);
         self.record(start, client, local, dest, &course, &end);
+        if let (Some(tell), Some(reason)) = (self.on_refusal.get(), end.refusal) {
+            tell(dest, reason);
+        }
         let micros = course
             .steps
             .accepted_us
@@ -325,6 +342,7 @@ fn settle(
                 reason,
                 node,
                 replay,
+                refusal: None,
             }
         }
         Some(Event::Failed { fail, .. }) => {
@@ -379,7 +397,13 @@ fn ineligible(error: &Ineligible) -> End {
 
 fn failed(fail: Fail) -> End {
     let (outcome, code, reason) = verdict(fail);
-    End::failed(outcome, code, reason)
+    End {
+        refusal: match fail {
+            Fail::Refused(reason) => Some(reason),
+            _ => None,
+        },
+        ..End::failed(outcome, code, reason)
+    }
 }
 
 /// What a failure of the data plane means to a proxy.

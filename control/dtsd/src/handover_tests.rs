@@ -165,6 +165,7 @@ fn code(answer: &Answer) -> Option<FailCode> {
     match answer {
         Answer::Done(_) => None,
         Answer::Failed { code, .. } => Some(*code),
+        Answer::Nodes(_) => panic!("the answer to another question"),
     }
 }
 
@@ -332,8 +333,18 @@ fn every_failure_of_the_data_plane_has_its_code() {
             ..GOOD
         });
         let (_client, proxy, passed) = asked();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let listener = Arc::clone(&told);
+        rig.handovers.on_refusal(Box::new(move |dest, why| {
+            listener.lock().unwrap().push((dest.ip().to_string(), why));
+        }));
         let answer = rig.run(&proxy, passed);
         assert_eq!(code(&answer), Some(expected), "{fail:?}");
+        let refusals = match fail {
+            Fail::Refused(why) => vec![("127.0.0.2".to_owned(), why)],
+            _ => vec![],
+        };
+        assert_eq!(*told.lock().unwrap(), refusals, "{fail:?}");
         // Only after an unknown outcome may the socket not be used again.
         assert_eq!(
             buried(&proxy),

@@ -3,14 +3,17 @@
 //! [`daemon::run`] is its whole life. Handovers come in by [`rpc_server`] and are
 //! conducted by [`handover`], which talks to the workers through [`plane`];
 //! [`members`] speaks with the other nodes, [`publish`] makes views of what they agree on;
-//! [`life`] looks at the kernel's sockets; [`admin`] tells operators and Prometheus.
+//! [`health`] checks applications; [`report`] tells of health and load, which [`board`] keeps for
+//! proxies; [`life`] looks at the kernel's sockets; [`admin`] tells operators and Prometheus.
 
 pub mod admin;
+pub mod board;
 pub mod daemon;
 pub mod drain;
 pub mod drained;
 pub mod fleet_metrics;
 pub mod handover;
+pub mod health;
 pub mod history;
 pub mod life;
 pub mod logging;
@@ -18,6 +21,7 @@ pub mod members;
 pub mod metrics;
 pub mod plane;
 pub mod publish;
+pub mod report;
 pub mod routes;
 pub mod rpc_server;
 pub mod snapshot;

@@ -101,33 +101,55 @@ fn tell(plane: &dyn Plane, set: SocketSet) {
 pub fn look(view: &View) -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
     let mut all = Vec::new();
     // Sockets of a dual-stack listener are of the IPv6 family, whatever their peer is.
-    for family in [AF_INET, AF_INET6] {
-        dump(family, |local, remote| {
-            let vip = local.ip().into();
-            if view.service_of_local(&vip, local.port()).is_some() {
-                all.push((local, remote));
-            }
-        })?;
+    for family in FAMILIES {
+        dump(
+            family,
+            StateFlags::all() - StateFlags::LISTEN,
+            None,
+            |local, remote| {
+                let vip = local.ip().into();
+                if view.service_of_local(&vip, local.port()).is_some() {
+                    all.push((local, remote));
+                }
+            },
+        )?;
     }
     Ok(all)
 }
 
-/// Gives each TCP socket of `family` that is no listener to `found`.
-fn dump(family: u8, mut found: impl FnMut(SocketAddr, SocketAddr)) -> io::Result<()> {
+/// Both families, as the kernel numbers them.
+pub(crate) const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
+/// States of a connection that the application has and has not closed. A replay by Fast
+/// Open is in SYN_RECV until its client has acknowledged something.
+pub(crate) const TALKING: StateFlags = StateFlags::ESTABLISHED
+    .union(StateFlags::SYN_RECV)
+    .union(StateFlags::CLOSE_WAIT);
+
+/// Gives each TCP socket of `family` in one of `states` to `found`, those at local port
+/// `port` alone where one is named.
+pub(crate) fn dump(
+    family: u8,
+    states: StateFlags,
+    port: Option<u16>,
+    mut found: impl FnMut(SocketAddr, SocketAddr),
+) -> io::Result<()> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut socket_id = match family {
+        AF_INET => SocketId::new_v4(),
+        _ => SocketId::new_v6(),
+    };
+    // A dump looks at the ports of this, where they are not 0, and at nothing else.
+    socket_id.source_port = port.unwrap_or(0);
     let request = InetRequest {
         family,
         protocol: IPPROTO_TCP,
         extensions: ExtensionFlags::empty(),
-        states: StateFlags::all() - StateFlags::LISTEN,
-        socket_id: match family {
-            AF_INET => SocketId::new_v4(),
-            _ => SocketId::new_v6(),
-        },
+        states,
+        socket_id,
     };
     let request = SockDiagMessage::InetRequest(request);
     let mut message = NetlinkMessage::new(header, request.into());

@@ -1,5 +1,7 @@
 //! What the control thread counts itself: handovers, RPCs, messages of the membership.
 
+use crate::board::Said;
+use crate::health::HealthMetrics;
 use crate::history::{Outcome, StepTimes};
 use dts_core::histogram::BOUNDS_NS;
 use dts_membership::{Liveness, Refused, Seen};
@@ -24,7 +26,7 @@ pub(crate) fn seconds(ns: u64) -> f64 {
 const RPC: &str = "rpc";
 
 /// Values of the `result` label of `dts_rpc_requests_total`.
-const RPC_RESULTS: [&str; 5] = ["done", "failed", "malformed", "denied", "overload"];
+const RPC_RESULTS: [&str; 6] = ["done", "failed", "malformed", "denied", "overload", "nodes"];
 
 fn counters(
     name: &str,
@@ -238,6 +240,57 @@ impl MemberMetrics {
     }
 }
 
+/// Reports from other nodes, and what this one says in its own.
+#[derive(Debug)]
+pub struct ReportMetrics {
+    results: IntCounterVec,
+    connections: IntGaugeVec,
+}
+
+impl ReportMetrics {
+    fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let results = counters(
+            "dts_peer_reports_total",
+            "Reports of health and load from other nodes, by result.",
+            "result",
+            &crate::report::RESULTS,
+        )?;
+        let connections = IntGaugeVec::new(
+            Opts::new(
+                "dts_application_connections",
+                "Connections of clients that the application at a port has.",
+            ),
+            &["port"],
+        )?;
+        registry.register(Box::new(results.clone()))?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self {
+            results,
+            connections,
+        })
+    }
+
+    /// Counts one report.
+    pub fn count(&self, result: &'static str) {
+        self.results.with_label_values(&[result]).inc();
+    }
+
+    /// The count so far.
+    #[must_use]
+    pub fn get(&self, result: &'static str) -> u64 {
+        self.results.with_label_values(&[result]).get()
+    }
+
+    /// What this node says of itself.
+    pub fn show(&self, said: &[Said]) {
+        for said in said {
+            let port = said.port.to_string();
+            let gauge = self.connections.with_label_values(&[port.as_str()]);
+            gauge.set(said.connections.into());
+        }
+    }
+}
+
 /// The registry and what is counted by hand.
 #[derive(Debug)]
 pub struct Metrics {
@@ -249,6 +302,10 @@ pub struct Metrics {
     pub rpc: Arc<RpcMetrics>,
     /// See [`MemberMetrics`].
     pub members: Arc<MemberMetrics>,
+    /// See [`ReportMetrics`].
+    pub reports: Arc<ReportMetrics>,
+    /// See [`HealthMetrics`].
+    pub health: Arc<HealthMetrics>,
 }
 
 impl Metrics {
@@ -267,6 +324,8 @@ impl Metrics {
         )?;
         registry.register(Box::new(rpc.clone()))?;
         let members = Arc::new(MemberMetrics::new(&registry)?);
+        let reports = Arc::new(ReportMetrics::new(&registry)?);
+        let health = Arc::new(HealthMetrics::new(&registry)?);
         let build = IntGaugeVec::new(
             Opts::new(
                 "dts_build_info",
@@ -284,6 +343,8 @@ impl Metrics {
             handovers,
             rpc,
             members,
+            reports,
+            health,
         })
     }
 

@@ -6,7 +6,7 @@ use crate::metrics::RpcMetrics;
 use crate::threads;
 use dts_config::RpcAllow;
 use dts_proto::rpc::{
-    Answer, Connection, FailCode, PeerCredentials, RecvError, Request, Server, monotonic_ns,
+    Answer, Connection, FailCode, Node, PeerCredentials, RecvError, Request, Server, monotonic_ns,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
@@ -26,6 +26,9 @@ const LOOK: u16 = 100;
 /// How long somebody who may not ask is listened to.
 const DENIED_PATIENCE: u16 = 1000;
 
+/// Who knows the nodes.
+pub type Directory = Arc<dyn Fn() -> Vec<Node> + Send + Sync>;
+
 /// The running server; dropping it removes the socket's file.
 pub struct RpcServer {
     stop: Arc<AtomicBool>,
@@ -34,6 +37,7 @@ pub struct RpcServer {
 
 struct Shared {
     handovers: Arc<Handovers>,
+    directory: Directory,
     allow: RpcAllow,
     metrics: Arc<RpcMetrics>,
     connected: AtomicUsize,
@@ -56,12 +60,14 @@ impl RpcServer {
         server: Server,
         allow: RpcAllow,
         handovers: Arc<Handovers>,
+        directory: Directory,
         metrics: Arc<RpcMetrics>,
     ) -> io::Result<Self> {
         server.set_nonblocking(true)?;
         let connected = AtomicUsize::new(0);
         let shared = Arc::new(Shared {
             handovers,
+            directory,
             allow,
             metrics,
             connected,
@@ -127,12 +133,15 @@ impl Shared {
         }
         loop {
             let answer = match connection.recv() {
-                Ok((message, socket)) => {
-                    let Request::Handover {
+                Ok((Request::Nodes, _)) => Answer::Nodes((self.directory)()),
+                Ok((
+                    Request::Handover {
                         dest,
                         sent_ns,
                         request,
-                    } = message;
+                    },
+                    socket,
+                )) => {
                     let waited = Duration::from_nanos(monotonic_ns().saturating_sub(sent_ns));
                     let answer = self.handovers.run(dest, &request, socket);
                     if matches!(answer, Answer::Done(_)) {
@@ -181,6 +190,7 @@ impl Shared {
 fn result_of(answer: &Answer) -> &'static str {
     match answer {
         Answer::Done(_) => "done",
+        Answer::Nodes(_) => "nodes",
         Answer::Failed { code, .. } => match code {
             FailCode::Malformed => "malformed",
             FailCode::Denied => "denied",

@@ -56,7 +56,15 @@ fn rig(allow: RpcAllow) -> Rig {
         Arc::clone(&metrics.handovers),
     ));
     let server = RpcServer::bind(&dir.path().join("rpc.sock")).unwrap();
-    let server = RpcServer::start(server, allow, handovers, Arc::clone(&metrics.rpc)).unwrap();
+    let node = Node {
+        id: 3,
+        link: [10, 77, 1, 3].into(),
+        state: dts_proto::rpc::NodeState::Standby,
+        services: vec![],
+    };
+    let directory: Directory = Arc::new(move || vec![node.clone()]);
+    let rpc = Arc::clone(&metrics.rpc);
+    let server = RpcServer::start(server, allow, handovers, directory, rpc).unwrap();
     Rig {
         dir,
         metrics,
@@ -112,6 +120,29 @@ fn who_is_listed_may_ask() {
     assert_eq!(by_gid.ask(), FailCode::Busy);
     until(|| by_uid.count("failed") == 1);
     assert_eq!(by_uid.count("denied"), 0);
+}
+
+#[test]
+fn who_may_ask_is_told_of_the_nodes_too() {
+    let rig = rig(own());
+    let mut client = Client::new(rig.dir.path().join("rpc.sock"));
+    for n in 1..=2 {
+        let nodes = client.nodes(Duration::from_secs(10)).unwrap();
+        assert_eq!((nodes.len(), nodes[0].id), (1, 3));
+        until(|| rig.count("nodes") == n);
+    }
+    // Between the two kinds of questions on one connection.
+    let (_client, proxy) = tcp_pair();
+    let dest = ([127, 0, 0, 2], 80).into();
+    let asked = client.handover(proxy.as_fd(), dest, b"", Duration::from_secs(10));
+    assert_eq!(asked.unwrap_err().code(), Some(FailCode::Busy));
+    let denied = self::rig(RpcAllow {
+        uids: vec![geteuid().as_raw() + 1],
+        gids: vec![],
+    });
+    let mut client = Client::new(denied.dir.path().join("rpc.sock"));
+    let asked = client.nodes(Duration::from_secs(10));
+    assert_eq!(asked.unwrap_err().code(), Some(FailCode::Denied));
 }
 
 #[test]

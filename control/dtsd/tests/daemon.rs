@@ -1,6 +1,6 @@
 //! dtsd as a process, on devices in memory: no NIC, no hugepage, no kernel twin.
 
-use dts_proto::rpc::{Client, ClientError, FailCode};
+use dts_proto::rpc::{Client, ClientError, FailCode, NodeState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use std::collections::HashMap;
@@ -34,11 +34,10 @@ impl Place {
 
     /// The configuration, each `(from, to)` of `changes` replaced in it.
     fn config(&self, changes: &[(&str, &str)]) -> PathBuf {
-        let peers = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        // Both are held until both are known, so that they differ.
+        let free = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [peers, reports] = free.each_ref().map(|s| s.local_addr().unwrap().port());
+        drop(free);
         let (dir, metrics, uid) = (self.dir.path().display(), self.metrics, geteuid());
         let mut text = format!(
             r#"node: 1
@@ -61,6 +60,7 @@ ports:
 workers: {{ cores: [0], idle: backoff, idle_sleep_us: 1000 }}
 memory: {{ hugepages: false, megabytes: 64, mbufs: 2048, flows: 1024, half_open: 256, tombstones: 256, hold_kib: 256 }}
 peers: {{ port: {peers} }}
+reports: {{ port: {reports} }}
 control:
   rpc_socket: {dir}/rpc.sock
   rpc_allow: {{ uids: [{uid}] }}
@@ -259,6 +259,18 @@ fn a_whole_life() {
         panic!("{error}")
     };
     assert_eq!(reason, "the data plane has no such connection");
+    let mut nodes = Vec::new();
+    until("this node has said something of itself", || {
+        nodes = rpc.nodes(Duration::from_secs(10)).unwrap();
+        !nodes[0].services.is_empty()
+    });
+    let known: Vec<_> = nodes.iter().map(|n| (n.id, n.state, n.takes(80))).collect();
+    let dead = (2, NodeState::Dead, false);
+    assert_eq!(known, [(1, NodeState::Active, true), dead]);
+    assert_eq!(
+        (nodes[0].services[0].port, nodes[0].services[0].connections),
+        (80, 0)
+    );
     let record = &json(&place, "/v1/handovers")[0];
     assert_eq!(record["outcome"], "not_eligible");
     assert_eq!(record["destination"], 2);

@@ -2,7 +2,7 @@
 
 use dts_proto::rpc::{
     Answer, Client, ClientError, CodecError, Connection, Done, FailCode, MAX_MESSAGE, MAX_REQUEST,
-    RecvError, Replay, Request, Server,
+    Node, NodeState, RecvError, Replay, Request, Server,
 };
 use rustix::fs::fstat;
 use rustix::net::{
@@ -89,7 +89,10 @@ fn request_descriptor_and_answer_arrive() {
             dest: asked,
             request,
             ..
-        } = request;
+        } = request
+        else {
+            panic!("another question");
+        };
         assert_eq!(asked, dest());
         assert_eq!(request, expected);
         assert_eq!(fstat(fd.unwrap()).unwrap().st_ino, inode);
@@ -108,6 +111,44 @@ fn request_descriptor_and_answer_arrive() {
     drop(far);
     assert_eq!(near.read(&mut [0; 1]).unwrap(), 0);
     assert!(!path.exists(), "the server removes its file");
+}
+
+#[test]
+fn nodes_are_told_without_a_descriptor_and_answers_must_fit() {
+    let (_dir, path) = place();
+    let (_near, far) = tcp_pair();
+    let node = Node {
+        id: 2,
+        link: [10, 77, 1, 2].into(),
+        state: NodeState::Active,
+        services: vec![],
+    };
+    let nodes = vec![node; 1000];
+    // The third question of each connection gets the other one's answer, and whoever says
+    // so is not asked again.
+    let serve_mixed = |server: Server| {
+        let (told, mut asked) = (nodes.clone(), 0);
+        serve(server, move |request, fd| {
+            asked += 1;
+            let about_nodes = request == Request::Nodes;
+            assert_eq!(fd.is_none(), about_nodes);
+            match about_nodes == (asked < 3) {
+                true => Answer::Nodes(told.clone()),
+                false => Answer::Done(DONE),
+            }
+        })
+    };
+    let mut client = Client::new(&path);
+    let handover = |client: &mut Client| client.handover(far.as_fd(), dest(), b"x", TIMEOUT);
+    let server = serve_mixed(Server::bind(&path, 0o600).unwrap());
+    assert_eq!(client.nodes(TIMEOUT).unwrap(), nodes);
+    assert_eq!(client.nodes(TIMEOUT).unwrap(), nodes);
+    assert!(matches!(client.nodes(TIMEOUT), Err(ClientError::Lost(_))));
+    let server = serve_mixed(server.join().unwrap());
+    assert_eq!(handover(&mut client).unwrap(), DONE);
+    assert_eq!(client.nodes(TIMEOUT).unwrap(), nodes);
+    assert!(matches!(handover(&mut client), Err(ClientError::Lost(_))));
+    drop(server.join().unwrap());
 }
 
 #[test]

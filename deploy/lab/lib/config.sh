@@ -7,6 +7,8 @@ OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POL
  CORES IDLE IDLE_SLEEP_US HUGEPAGES MEGABYTES MBUFS FLOWS HALF_OPEN TOMBSTONES HOLD_KIB HOLD_FLOW_KIB
  PROBE_MS ANSWER_MS SUSPECT_MS GONE_MS MINORITY_MS DRAIN_S HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
  HEAD_BYTES HEAD_TIMEOUT_MS CONNECTIONS RETRIES POOL_A POOL_B POOL_C POOL_WHO POOL_ALL
+ UNAVAILABLE SPARE ROOM ROOM_FULL ROOM_QUEUE ROOM_QUEUE_MS SLACK LARD_LOW LARD_HIGH LARD_REPLICA_S LARD_ASSIGN
+ REPORT_MS NODES_MS HEALTH HEALTH_MS
  FASTOPEN NICE WIRE_VLAN LINK_VLAN LINK_FAMILY MAC LAYER2 "
 
 overlay_load() { # FILE or ""
@@ -79,6 +81,10 @@ render_service() { # NODE NAME VIP
     [[ $(boolean "$1" L4 0) == true ]] || printf '    proxy_port: %s\n' "$(proxy_port "$1")"
     printf '    application_port: %s\n' "$APP_PORT"
     optional "$1" SERVICE_POLICY "    policy: "
+    local check period
+    check=$(setting "$1" HEALTH "") period=$(setting "$1" HEALTH_MS 200)
+    [[ -n $check ]] || return 0
+    printf '    health: { check: %s, interval_ms: %s, timeout_ms: %s, fall: 2, rise: 2 }\n' "$check" "$period" "$period"
 }
 
 render_dtsd_config() { # NODE
@@ -148,6 +154,7 @@ $(optional "$n" ANSWER_MS "  answer_ms: ")
 $(optional "$n" SUSPECT_MS "  suspect_ms: ")
 $(optional "$n" GONE_MS "  gone_ms: ")
 $(optional "$n" MINORITY_MS "  minority_ms: ")
+reports: { interval_ms: $(setting "$n" REPORT_MS 100), port: 7947 }
 timeouts:
   half_open_s: $(setting "$n" HALF_OPEN_S 10)
   idle_s: $(setting "$n" IDLE_S 3600)
@@ -163,11 +170,12 @@ log: { level: $(setting "$n" LOG_LEVEL info), format: text }
 YAML
 }
 
-render_pool() { # NODE NAME KEY DEFAULT BALANCE
+render_pool() { # NODE NAME KEY DEFAULT BALANCE [SPARE NODES]
     local member weight
-    printf '  - name: %s\n    balance: %s\n    members:\n' "$2" "$5"
+    printf '  - name: %s\n    balance: %s\n    unavailable: %s\n    members:\n' "$2" "$5" "$(setting "$1" UNAVAILABLE close)"
     while read -r member weight; do
-        printf '      - { address: "%s:%s", weight: %s }\n' "$(link_host "$member")" "$APP_PORT" "$weight"
+        printf '      - { address: "%s:%s", name: node%s, weight: %s, backup: %s }\n' "$(link_host "$member")" "$APP_PORT" \
+            "$member" "$weight" "$([[ ",${6:-}," == *",$member,"* ]] && echo true || echo false)"
     done < <(pool_nodes "$1" "$3" "$4")
 }
 
@@ -189,8 +197,34 @@ YAML
     render_pool "$n" c POOL_C $((2 % NODES + 1)) path-hash
     render_pool "$n" who POOL_WHO "$(all_nodes)" weight
     render_pool "$n" all POOL_ALL "$(all_nodes)" path-hash
+    # Members of `spare` that are none but backups, and a pool with room for few.
+    render_pool "$n" spare POOL_ALL "$(all_nodes)" path-hash "$(setting "$n" SPARE "$(seq -s, 2 "$NODES")")"
+    render_pool "$n" room POOL_ALL "$(all_nodes)" path-hash
     cat <<YAML
+    max_connections: $(setting "$n" ROOM 2)
+    full: $(setting "$n" ROOM_FULL next)
+    queue: { length: $(setting "$n" ROOM_QUEUE 1), timeout_ms: $(setting "$n" ROOM_QUEUE_MS 1000) }
+nodes: { interval_ms: $(setting "$n" NODES_MS 100) }
 rules:
+  - { path_prefix: /spare/, pool: spare }
+  - { path_prefix: /room/, pool: room }
+  - { path_prefix: /least/, pool: all, balance: least-connections }
+  - { path_prefix: /random/, pool: all, balance: weight }
+  - { path_prefix: /bounded/, pool: all, balance: bounded-hash, slack_percent: $(setting "$n" SLACK 25) }
+  - { path_prefix: /cookie/, pool: all, balance: sticky, sticky: { cookie: id } }
+  - { path_prefix: /source/, pool: all, balance: sticky, sticky: { source: true } }
+  - path_prefix: /lard/
+    pool: all
+    balance: lard
+    lard: { low: $(setting "$n" LARD_LOW 25), high: $(setting "$n" LARD_HIGH 65), assign: $(setting "$n" LARD_ASSIGN hash) }
+  - path_prefix: /lardr/
+    pool: all
+    balance: lard-replication
+    lard:
+      low: $(setting "$n" LARD_LOW 25)
+      high: $(setting "$n" LARD_HIGH 65)
+      replica_s: $(setting "$n" LARD_REPLICA_S 20)
+      assign: $(setting "$n" LARD_ASSIGN hash)
   - { path_prefix: /a/, pool: a }
   - { path_prefix: /b/, pool: b }
   - { path_prefix: /c/, pool: c }

@@ -12,6 +12,8 @@ ns_create() { # NAME
         net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
         net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2 \
         net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
+    # A node asks its own application at a VIP over loopback.
+    netns "$1" sysctl -q -w net.ipv6.conf.lo.disable_ipv6=0
     ip -n "$PREFIX$1" link set dev lo up
 }
 

@@ -1,6 +1,8 @@
-//! Asking the daemon: connections to it, and who is asked next when it says no.
+//! Asking the daemon: connections to it, who is asked next when it says no, and what it
+//! knows of the nodes.
 
-use dts_proto::rpc::{Client, ClientError, Done, FailCode};
+use crate::gate::{NoMember, Place};
+use dts_proto::rpc::{Client, ClientError, Done, FailCode, Node};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -16,6 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(75);
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// ... and for this long in all.
 const BUSY_FOR: Duration = Duration::from_secs(1);
+
+/// How long the question about nodes waits for its answer.
+const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Idle connections to the daemon. As many are open as there are handovers at
 /// once, which the caller bounds.
@@ -44,24 +49,30 @@ impl Daemon {
         }
     }
 
-    /// Asks to move the connection of `socket` to the first of `candidates`
-    /// that takes it. `request` is every byte read from it. Blocks.
+    /// Asks to move the connection of `socket` to the member of `place`, and as long as
+    /// one does not take it, to the next one by `next`, which is given those that were
+    /// asked. `request` is every byte read from the socket. Blocks.
     ///
     /// # Errors
     /// When none took it, or the last answer forbids to ask another one.
     pub fn handover(
         &self,
         socket: BorrowedFd<'_>,
-        candidates: &[SocketAddr],
+        place: Place,
+        mut next: impl FnMut(&[SocketAddr]) -> Result<Place, NoMember>,
         request: &[u8],
     ) -> Result<(SocketAddr, Done), Failed> {
         let mut client = self.take();
         let mut busy_until = None;
-        let mut tried = 0;
+        let mut tried = Vec::new();
+        let mut place = place;
         let result = loop {
-            let dest = candidates[tried];
+            let dest = place.to;
             match client.handover(socket, dest, request, TIMEOUT) {
-                Ok(done) => break Ok((dest, done)),
+                Ok(done) => {
+                    place.moved();
+                    break Ok((dest, done));
+                }
                 Err(error) => {
                     let now = Instant::now();
                     let code = error.code();
@@ -71,17 +82,36 @@ impl Daemon {
                         thread::sleep(BUSY_PAUSE);
                         continue;
                     }
-                    tried += 1;
-                    let again = code.is_some_and(FailCode::retry_elsewhere);
-                    if !again || tried == candidates.len() {
-                        break Err(Failed { tried, error });
+                    tried.push(dest);
+                    let failed = |error| Failed {
+                        tried: tried.len(),
+                        error,
+                    };
+                    if !code.is_some_and(FailCode::retry_elsewhere) {
+                        break Err(failed(error));
                     }
+                    drop(place);
+                    place = match next(&tried) {
+                        Ok(place) => place,
+                        Err(_) => break Err(failed(error)),
+                    };
                     tracing::debug!(%dest, %error, "next destination");
                 }
             }
         };
         self.give_back(client);
         result
+    }
+
+    /// What the daemon knows of the nodes. Blocks, a second at most.
+    ///
+    /// # Errors
+    /// There is no daemon, or an old one that does not know the question.
+    pub fn nodes(&self) -> Result<Vec<Node>, ClientError> {
+        let mut client = self.take();
+        let nodes = client.nodes(NODES_TIMEOUT);
+        self.give_back(client);
+        nodes
     }
 
     fn take(&self) -> Client {

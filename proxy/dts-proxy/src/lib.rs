@@ -1,15 +1,19 @@
 //! The request inspector of the DTS paper: it accepts connections on a
 //! service's proxy port, reads just enough of each to choose a destination, and
-//! asks the daemon of its node to move the connection there. It never writes to
-//! a client.
+//! asks the daemon of its node to move the connection there. It writes to no client
+//! but one whom nobody takes, and where that is configured.
 //!
 //! This crate is a library so that tests can run the parts; the program is
 //! `dts-proxy`.
 
-pub mod balance;
 pub mod config;
+pub mod gate;
 pub mod handover;
 pub mod http;
+pub mod loads;
+pub mod policy;
+pub mod router;
+pub mod rules;
 pub mod serve;
 pub mod tls;
 

@@ -1,20 +1,23 @@
 //! Connections, from accept to close.
 
-use crate::balance::candidates;
-use crate::config::Config;
+use crate::config::{Config, Unavailable};
+use crate::gate::Gate;
 use crate::handover::{Daemon, Failed};
+use crate::policy::Request;
+use crate::rules::{self, Route};
 use crate::{BadHead, Scanner};
 use dts_proto::rpc::FailCode;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -31,6 +34,12 @@ const CHUNK: usize = 4096;
 /// How long handovers that are under way may still take after a stop.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// What a client gets whom no member takes, where its pool says so.
+const ANSWER_503: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\n";
+/// How long a client may go on sending after it was answered so.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// What became of the connections so far.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -46,8 +55,14 @@ pub struct Counters {
     pub bad: AtomicU64,
     /// Outcome unknown.
     pub unknown: AtomicU64,
+    /// No member was healthy or had room.
+    pub unavailable: AtomicU64,
     /// Not moved for any other reason.
     pub failed: AtomicU64,
+    /// Those that wait for room now.
+    pub waiting: AtomicU64,
+    /// Those that have a member, and whose handover has not ended.
+    pub under_way: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -73,8 +88,9 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 struct Shared {
-    config: Config,
-    daemon: Daemon,
+    config: Arc<Config>,
+    gate: Arc<Gate>,
+    daemon: Arc<Daemon>,
     handovers: Semaphore,
     counters: Arc<Counters>,
     random: RandomState,
@@ -88,9 +104,20 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let limit = config.limits.connections;
+    let config = Arc::new(config);
+    let gate = Arc::new(Gate::new(Arc::clone(&config), Arc::clone(&counters)));
+    let daemon = Arc::new(Daemon::new(config.rpc_socket.clone()));
+    let listening = listen_to_nodes(
+        &config,
+        Arc::clone(&daemon),
+        Arc::clone(&gate),
+        stop.clone(),
+    );
+    let listening = tokio::spawn(listening);
     let places = Arc::new(Semaphore::new(limit as usize));
     let shared = Arc::new(Shared {
-        daemon: Daemon::new(config.rpc_socket.clone()),
+        daemon,
+        gate,
         handovers: Semaphore::new(HANDOVERS),
         random: RandomState::new(),
         counters,
@@ -130,6 +157,41 @@ pub async fn serve(
     if timeout(GRACE, places.acquire_many(limit)).await.is_err() {
         tracing::warn!("handovers still under way at the end");
     }
+    // It ends with the stop; it panicked if this fails, and has said so.
+    let _ = listening.await;
+}
+
+/// Asks the daemon about nodes now and then, until the end.
+fn listen_to_nodes(
+    config: &Config,
+    daemon: Arc<Daemon>,
+    gate: Arc<Gate>,
+    mut stop: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + use<> {
+    let mut ticks = interval(config.nodes.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async move {
+        let mut deaf = false;
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = ticks.tick() => {}
+            }
+            let asked = Arc::clone(&daemon);
+            match tokio::task::spawn_blocking(move || asked.nodes()).await {
+                Ok(Ok(nodes)) => {
+                    deaf = false;
+                    gate.tell(nodes);
+                }
+                Ok(Err(error)) if !deaf => {
+                    deaf = true;
+                    tracing::warn!(%error, "nothing is known of the nodes");
+                }
+                Ok(Err(_)) => {}
+                Err(error) => tracing::error!(%error, "asking about nodes"),
+            }
+        }
+    }
 }
 
 async fn connection(
@@ -144,9 +206,13 @@ async fn connection(
     let draw = shared.random.hash_one(number);
     let head = tokio::select! {
         _ = stop.wait_for(|stop| *stop) => return,
-        head = timeout(limits.head_timeout, read_head(shared, &stream, draw)) => head,
+        head = timeout(limits.head_timeout, read_head(shared, &stream, peer.ip())) => head,
     };
-    let (request, candidates) = match head {
+    let Read {
+        bytes,
+        route,
+        request,
+    } = match head {
         Ok(Ok(head)) => head,
         Ok(Err(HeadError::Io(error))) => {
             count(&counters.gone);
@@ -164,7 +230,15 @@ async fn connection(
             return;
         }
     };
-    let Ok(place) = shared.handovers.acquire().await else {
+    let member = match shared.gate.enter(route, &request, draw).await {
+        Ok(member) => member,
+        Err(error) => {
+            count(&counters.unavailable);
+            tracing::info!(%peer, %error, "not moved");
+            return send_away(shared, route, stream).await;
+        }
+    };
+    let Ok(permit) = shared.handovers.acquire().await else {
         return;
     };
     // Out of this process's epoll set before its descriptor travels.
@@ -173,23 +247,32 @@ async fn connection(
     };
     let asking = Arc::clone(shared);
     let asked = tokio::task::spawn_blocking(move || {
-        let result = asking
-            .daemon
-            .handover(socket.as_fd(), &candidates, &request);
-        // Closed by being dropped, whatever the result: nothing is ever
-        // written, and after an unknown outcome the daemon ends it.
-        drop(socket);
-        result
+        let next = |tried: &[SocketAddr]| asking.gate.again(route, &request, tried, draw);
+        let result = asking.daemon.handover(socket.as_fd(), member, next, &bytes);
+        // Where it was moved, or may have been, nothing is ever written: it is closed by
+        // being dropped, and the daemon ends it.
+        let ours = match &result {
+            Ok(_) => false,
+            Err(failed) => failed.error.code() != Some(FailCode::Unknown),
+        };
+        (result, ours.then_some(socket))
     });
-    let result = asked.await;
-    drop(place);
+    let asked = asked.await;
+    drop(permit);
+    let (result, left) = match asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            count(&counters.failed);
+            return tracing::error!(%peer, %error, "handover");
+        }
+    };
     match result {
-        Ok(Ok((dest, done))) => {
+        Ok((dest, done)) => {
             count(&counters.moved);
             tracing::debug!(%peer, %dest, node = done.node, replay = %done.replay,
                 micros = done.micros, "moved");
         }
-        Ok(Err(Failed { tried, error })) => {
+        Err(Failed { tried, error }) => {
             if error.code() == Some(FailCode::Unknown) {
                 count(&counters.unknown);
             } else {
@@ -197,11 +280,46 @@ async fn connection(
             }
             tracing::info!(%peer, tried, %error, "not moved");
         }
-        Err(error) => {
-            count(&counters.failed);
-            tracing::error!(%peer, %error, "handover");
+    }
+    if let Some(Ok(stream)) = left.map(TcpStream::from_std) {
+        send_away(shared, route, stream).await;
+    }
+}
+
+/// Ends a connection that nobody takes, as its pool says. A client that is gone already
+/// needs no answer.
+async fn send_away(shared: &Shared, route: Route, mut stream: TcpStream) {
+    match shared.config.pools[route.pool].unavailable {
+        Unavailable::Close => {}
+        Unavailable::Reset => {
+            if let Err(error) = stream.set_zero_linger() {
+                tracing::debug!(%error, "no reset");
+            }
+        }
+        Unavailable::Answer503 => {
+            let answer = async {
+                stream.write_all(ANSWER_503).await?;
+                stream.shutdown().await?;
+                // What is unread when a socket is closed makes it send a RST, which may
+                // reach the client before it has read the answer (RFC 9112, section 9.6).
+                let mut rest = [0; CHUNK];
+                while stream.read(&mut rest).await? > 0 {}
+                io::Result::Ok(())
+            };
+            match timeout(LINGER, answer).await {
+                Ok(Err(error)) => tracing::debug!(%error, "answering 503"),
+                Ok(Ok(())) | Err(_) => {}
+            }
         }
     }
+}
+
+/// A complete head.
+struct Read {
+    /// All bytes read.
+    bytes: Vec<u8>,
+    route: Route,
+    request: Request,
 }
 
 enum HeadError {
@@ -209,13 +327,9 @@ enum HeadError {
     Bad(BadHead),
 }
 
-/// Reads until the head is complete: all bytes read, and where to go.
-async fn read_head(
-    shared: &Shared,
-    stream: &TcpStream,
-    draw: u64,
-) -> Result<(Vec<u8>, Vec<SocketAddr>), HeadError> {
-    let config = &shared.config;
+/// Reads until the head is complete.
+async fn read_head(shared: &Shared, stream: &TcpStream, source: IpAddr) -> Result<Read, HeadError> {
+    let config = &*shared.config;
     let mut scanner = Scanner::new(config.protocol);
     let mut buffer = Vec::new();
     loop {
@@ -235,8 +349,13 @@ async fn read_head(
         buffer.truncate(len + got);
         if scanner.advance(&buffer).map_err(HeadError::Bad)? {
             let head = scanner.head(&buffer).map_err(HeadError::Bad)?;
-            let candidates = candidates(config, &head, draw);
-            return Ok((buffer, candidates));
+            let route = rules::route(config, &head);
+            let request = rules::request(&config.policies[route.policy], &head, source);
+            return Ok(Read {
+                bytes: buffer,
+                route,
+                request,
+            });
         }
     }
 }

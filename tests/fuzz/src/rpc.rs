@@ -2,8 +2,9 @@
 
 use crate::input::Input;
 use dts_proto::rpc::{
-    Answer, Done, FailCode, MAX_MESSAGE, MAX_REASON, Replay, Request, decode_answer,
-    decode_request, encode_answer, encode_request,
+    Answer, Done, FailCode, MAX_MESSAGE, MAX_REASON, Node, NodeState, Replay, Request,
+    ServiceState, decode_answer, decode_request, encode_answer, encode_nodes_request,
+    encode_request,
 };
 use std::net::SocketAddr;
 
@@ -21,12 +22,15 @@ pub fn run(data: &[u8]) {
 /// What is understood means the same when it is said again.
 fn request_bytes(bytes: &[u8]) {
     if let Ok(r) = decode_request(bytes) {
-        let Request::Handover {
-            dest,
-            sent_ns,
-            request,
-        } = &r;
-        let again = encode_request(*dest, *sent_ns, request).expect("it fitted before");
+        let again = match &r {
+            Request::Handover {
+                dest,
+                sent_ns,
+                request,
+            } => encode_request(*dest, *sent_ns, request),
+            Request::Nodes => encode_nodes_request(),
+        };
+        let again = again.expect("it fitted before");
         assert!(again.len() <= bytes.len(), "the shortest form");
         assert_eq!(decode_request(&again), Ok(r));
     }
@@ -68,17 +72,17 @@ fn request(u: &mut Input<'_>) {
 }
 
 fn answer(u: &mut Input<'_>) {
-    let a = if u.next::<bool>() {
-        Answer::Done(Done {
+    let a = match u.next::<u8>() {
+        first if first & 2 != 0 => Answer::Nodes(nodes(u)),
+        first if first & 1 != 0 => Answer::Done(Done {
             node: u.next(),
             replay: u.pick(&[Replay::FastOpen, Replay::Handshake]),
             micros: u.next(),
-        })
-    } else {
-        Answer::Failed {
+        }),
+        _ => Answer::Failed {
             code: u.pick(&FailCode::ALL),
             reason: String::from_utf8_lossy(u.rest()).repeat(1 + u.below(9)),
-        }
+        },
     };
     let bytes = encode_answer(&a).expect("an answer always fits");
     assert!(bytes.len() <= MAX_MESSAGE);
@@ -90,4 +94,31 @@ fn answer(u: &mut Input<'_>) {
         }
         _ => assert_eq!(a, b),
     }
+}
+
+fn nodes(u: &mut Input<'_>) -> Vec<Node> {
+    let states = [
+        NodeState::Active,
+        NodeState::Draining,
+        NodeState::Standby,
+        NodeState::Dead,
+    ];
+    let service = |u: &mut Input<'_>| ServiceState {
+        port: u.next(),
+        healthy: u.next(),
+        connections: u.next(),
+        age_ms: u.next(),
+    };
+    let count = u.below(20);
+    (0..count)
+        .map(|_| {
+            let services = u.below(4);
+            Node {
+                id: u.next(),
+                link: u.next::<[u8; 4]>().into(),
+                state: u.pick(&states),
+                services: (0..services).map(|_| service(u)).collect(),
+            }
+        })
+        .collect()
 }

@@ -2,6 +2,8 @@
 //! JSON line per connection. Arguments are KEY=VALUE, see [`Plan`].
 
 use dts_tests::client::{Connection, Outcome, pattern};
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::ExitCode;
@@ -44,6 +46,43 @@ struct Plan {
     timeout: Duration,
     /// `gap_us`: pause of a thread between two connections.
     gap: Duration,
+    /// `zipf=FILES:EXPONENT`: `{}` in the path is a file's rank, drawn by Zipf's law and
+    /// the connection's number.
+    zipf: Option<Zipf>,
+    /// `hold_ms`: how long a connection stays open after its answer.
+    hold: Duration,
+}
+
+/// Files of which the one of rank r is asked for in proportion to 1 / r^exponent.
+#[derive(Clone, Debug)]
+struct Zipf {
+    /// For each rank: the chance of it and of those before.
+    up_to: Vec<f64>,
+}
+
+impl Zipf {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (files, exponent) = text.split_once(':').ok_or("not FILES:EXPONENT")?;
+        let files: u32 = files.parse().map_err(|e| format!("{files}: {e}"))?;
+        let exponent: f64 = exponent.parse().map_err(|e| format!("{exponent}: {e}"))?;
+        let mut sum = 0.0;
+        let mut up_to = Vec::new();
+        for rank in 1..=files {
+            sum += f64::from(rank).powf(-exponent);
+            up_to.push(sum);
+        }
+        up_to.iter_mut().for_each(|chance| *chance /= sum);
+        Ok(Self { up_to })
+    }
+
+    /// The rank, from 1, for the connection of this number: the same in every run.
+    fn rank(&self, number: u64) -> usize {
+        let mut hasher = SipHasher13::new_with_key(b"labclient's zipf");
+        hasher.write_u64(number);
+        // 53 bits fill the mantissa.
+        let uniform = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
+        1 + self.up_to.partition_point(|chance| *chance <= uniform)
+    }
 }
 
 impl Plan {
@@ -66,6 +105,8 @@ impl Plan {
             server_closes: false,
             timeout: Duration::from_secs(10),
             gap: Duration::ZERO,
+            hold: Duration::ZERO,
+            zipf: None,
         };
         for argument in arguments {
             let (key, value) = argument
@@ -90,6 +131,8 @@ impl Plan {
                 "half_close" => plan.half_close = value == "1",
                 "close" => plan.server_closes = value == "server",
                 "timeout" => plan.timeout = Duration::from_millis(number()?),
+                "zipf" => plan.zipf = Some(Zipf::parse(value).map_err(|e| bad(&e))?),
+                "hold_ms" => plan.hold = Duration::from_millis(number()?),
                 "gap_us" => plan.gap = Duration::from_micros(number()?),
                 _ => return Err(format!("{key}: unknown key")),
             }
@@ -218,8 +261,12 @@ fn receive(
 
 fn connection(plan: &Plan, number: u64, body: &[u8]) -> Connection {
     let start = Instant::now();
+    let name = match &plan.zipf {
+        Some(zipf) => zipf.rank(number) as u64,
+        None => number,
+    };
     let mut result = Connection {
-        path: plan.path.replace("{}", &number.to_string()),
+        path: plan.path.replace("{}", &name.to_string()),
         port: 0,
         outcome: Outcome::Answered,
         status: 0,
@@ -241,7 +288,9 @@ fn connection(plan: &Plan, number: u64, body: &[u8]) -> Connection {
                 stream.set_read_timeout(Some(plan.timeout))?;
                 stream.set_write_timeout(Some(plan.timeout))?;
                 send(plan, &mut stream, &path, body)?;
-                receive(plan, &mut stream, Instant::now(), &mut result)
+                receive(plan, &mut stream, Instant::now(), &mut result)?;
+                thread::sleep(plan.hold);
+                io::Result::Ok(())
             };
             if let Err(error) = talk() {
                 result.note = error.to_string();

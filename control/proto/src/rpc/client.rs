@@ -1,7 +1,8 @@
 //! The asking side: what a proxy or `libdts` uses.
 
 use super::{
-    Answer, CodecError, Done, FailCode, MAX_MESSAGE, decode_answer, encode_request, monotonic_ns,
+    Answer, CodecError, Done, FailCode, MAX_MESSAGE, Node, decode_answer, encode_nodes_request,
+    encode_request, monotonic_ns,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 /// How long [`Client::connect`] waits for room in the daemon's backlog.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why [`Client::handover`] did not succeed.
+/// Why [`Client::handover`] or [`Client::nodes`] did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No daemon could be asked; nothing happened to the connection.
@@ -66,7 +67,7 @@ impl ClientError {
     }
 }
 
-/// A connection to the daemon; one handover at a time.
+/// A connection to the daemon; one question at a time.
 ///
 /// It connects again by itself when the daemon was restarted since the last
 /// call, which is safe because the kernel tells a request that no daemon read
@@ -126,17 +127,52 @@ impl Client {
     ) -> Result<Done, ClientError> {
         let message =
             encode_request(dest, monotonic_ns(), request).map_err(ClientError::Request)?;
+        match self.ask(Some(socket), &message, timeout)? {
+            Answer::Done(done) => Ok(done),
+            Answer::Failed { code, reason } => Err(ClientError::Failed { code, reason }),
+            Answer::Nodes(_) => Err(self.beside_the_point()),
+        }
+    }
+
+    /// Asks what the daemon knows of the nodes. Blocks until the answer or `timeout`.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; whatever it is, the question may be asked again.
+    pub fn nodes(&mut self, timeout: Duration) -> Result<Vec<Node>, ClientError> {
+        let message = encode_nodes_request().map_err(ClientError::Request)?;
+        match self.ask(None, &message, timeout)? {
+            Answer::Nodes(nodes) => Ok(nodes),
+            Answer::Failed { code, reason } => Err(ClientError::Failed { code, reason }),
+            Answer::Done(_) => Err(self.beside_the_point()),
+        }
+    }
+
+    /// An answer to another question: who says so is not to be listened to further.
+    fn beside_the_point(&mut self) -> ClientError {
+        self.socket = None;
+        ClientError::Lost(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the answer to another question",
+        ))
+    }
+
+    fn ask(
+        &mut self,
+        socket: Option<BorrowedFd<'_>>,
+        message: &[u8],
+        timeout: Duration,
+    ) -> Result<Answer, ClientError> {
         let deadline = Instant::now() + timeout;
         if let Some(daemon) = self.socket.take() {
-            match self.attempt(daemon, socket, &message, deadline) {
-                Ok(answer) => return settle(answer),
+            match self.attempt(daemon, socket, message, deadline) {
+                Ok(answer) => return Ok(answer),
                 Err(Broken::Final(error)) => return Err(error),
                 Err(Broken::Unread(_)) => {}
             }
         }
         let daemon = self.open(deadline.saturating_duration_since(Instant::now()))?;
-        match self.attempt(daemon, socket, &message, deadline) {
-            Ok(answer) => settle(answer),
+        match self.attempt(daemon, socket, message, deadline) {
+            Ok(answer) => Ok(answer),
             Err(Broken::Final(error)) => Err(error),
             Err(Broken::Unread(source)) => Err(self.unavailable(source)),
         }
@@ -147,7 +183,7 @@ impl Client {
     fn attempt(
         &mut self,
         daemon: OwnedFd,
-        socket: BorrowedFd<'_>,
+        socket: Option<BorrowedFd<'_>>,
         message: &[u8],
         deadline: Instant,
     ) -> Result<Answer, Broken> {
@@ -191,29 +227,24 @@ impl Client {
     }
 }
 
-fn settle(answer: Answer) -> Result<Done, ClientError> {
-    match answer {
-        Answer::Done(done) => Ok(done),
-        Answer::Failed { code, reason } => Err(ClientError::Failed { code, reason }),
-    }
-}
-
 fn lost(error: io::Error) -> Broken {
     Broken::Final(ClientError::Lost(error))
 }
 
 fn send(
     daemon: &OwnedFd,
-    socket: BorrowedFd<'_>,
+    socket: Option<BorrowedFd<'_>>,
     message: &[u8],
     deadline: Instant,
 ) -> Result<(), Broken> {
-    let descriptors = [socket];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     loop {
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fits = control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        debug_assert!(fits, "space is sized for one descriptor");
+        if let Some(socket) = &socket {
+            let descriptors = std::slice::from_ref(socket);
+            let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
+            debug_assert!(fits, "space is sized for one descriptor");
+        }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         match sendmsg(daemon, &[IoSlice::new(message)], &mut control, flags) {
             Ok(_) => return Ok(()),

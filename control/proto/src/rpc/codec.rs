@@ -39,6 +39,7 @@ enum RequestRef<'a> {
         #[serde(with = "serde_bytes")]
         request: &'a [u8],
     },
+    Nodes,
 }
 
 /// [`Answer::Failed`] with its reason borrowed; variant order as in [`Answer`].
@@ -46,6 +47,7 @@ enum RequestRef<'a> {
 enum AnswerRef<'a> {
     Done(super::Done),
     Failed { code: FailCode, reason: &'a str },
+    Nodes(&'a [super::Node]),
 }
 
 /// Encodes a [`Request::Handover`].
@@ -71,12 +73,20 @@ pub fn encode_request(
     encode(&value, request.len() + 48)
 }
 
+/// Encodes a [`Request::Nodes`].
+///
+/// # Errors
+/// None is reachable; the signature passes on what the serializer reports.
+pub fn encode_nodes_request() -> Result<Vec<u8>, CodecError> {
+    encode(&RequestRef::Nodes, 2)
+}
+
 /// Encodes an answer. A reason longer than [`MAX_REASON`] is cut at a character
 /// boundary, so that what a daemon has to say always fits.
 ///
 /// # Errors
-/// None is reachable for a value of this type; the signature passes on what
-/// the serializer reports.
+/// [`CodecError::Oversize`] for more nodes than fit, some thousands; none for other
+/// values.
 pub fn encode_answer(answer: &Answer) -> Result<Vec<u8>, CodecError> {
     let value = match answer {
         Answer::Done(done) => AnswerRef::Done(*done),
@@ -84,6 +94,7 @@ pub fn encode_answer(answer: &Answer) -> Result<Vec<u8>, CodecError> {
             code: *code,
             reason: cut(reason),
         },
+        Answer::Nodes(nodes) => AnswerRef::Nodes(nodes),
     };
     encode(&value, 64)
 }
@@ -94,14 +105,15 @@ pub fn encode_answer(answer: &Answer) -> Result<Vec<u8>, CodecError> {
 /// Any [`CodecError`]; never panics, whatever the bytes.
 pub fn decode_request(bytes: &[u8]) -> Result<Request, CodecError> {
     let request: Request = decode(bytes)?;
-    let Request::Handover { request: body, .. } = &request;
-    if body.len() > MAX_REQUEST {
-        return Err(CodecError::Oversize {
-            len: body.len(),
-            max: MAX_REQUEST,
-        });
+    match &request {
+        Request::Handover { request: body, .. } if body.len() > MAX_REQUEST => {
+            Err(CodecError::Oversize {
+                len: body.len(),
+                max: MAX_REQUEST,
+            })
+        }
+        Request::Handover { .. } | Request::Nodes => Ok(request),
     }
-    Ok(request)
 }
 
 /// Decodes an answer, strictly as [`decode_request`].
@@ -154,7 +166,7 @@ fn check_len(len: usize) -> Result<(), CodecError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Done, Replay};
+    use super::super::{Done, Node, NodeState, Replay, ServiceState};
     use super::*;
     use proptest::prelude::*;
 
@@ -165,8 +177,39 @@ mod tests {
         ]
     }
 
+    fn node() -> impl Strategy<Value = Node> {
+        let states = [
+            NodeState::Active,
+            NodeState::Draining,
+            NodeState::Standby,
+            NodeState::Dead,
+        ];
+        let service =
+            any::<(u16, bool, u32, u32)>().prop_map(|(port, healthy, connections, age_ms)| {
+                ServiceState {
+                    port,
+                    healthy,
+                    connections,
+                    age_ms,
+                }
+            });
+        (
+            any::<u16>(),
+            addr(),
+            0..4usize,
+            prop::collection::vec(service, 0..4),
+        )
+            .prop_map(move |(id, link, state, services)| Node {
+                id,
+                link: link.ip(),
+                state: states[state],
+                services,
+            })
+    }
+
     fn answer() -> impl Strategy<Value = Answer> {
         prop_oneof![
+            prop::collection::vec(node(), 0..20).prop_map(Answer::Nodes),
             (any::<u16>(), 0..4usize, any::<u64>()).prop_map(|(node, replay, micros)| {
                 let all = [
                     Replay::FastOpen,
@@ -241,6 +284,47 @@ mod tests {
             reason: "x".into(),
         };
         assert_eq!(encode_answer(&failed).unwrap(), [2, 1, 3, 1, b'x']);
+        assert_eq!(encode_nodes_request().unwrap(), [2, 1]);
+        assert_eq!(decode_request(&[2, 1]), Ok(Request::Nodes));
+        let nodes = Answer::Nodes(vec![Node {
+            id: 3,
+            link: [10, 77, 1, 3].into(),
+            state: NodeState::Draining,
+            services: vec![ServiceState {
+                port: 80,
+                healthy: true,
+                connections: 300,
+                age_ms: 7,
+            }],
+        }]);
+        assert_eq!(
+            encode_answer(&nodes).unwrap(),
+            [2, 2, 1, 3, 0, 10, 77, 1, 3, 1, 1, 80, 1, 0xac, 0x02, 7]
+        );
+    }
+
+    #[test]
+    fn who_takes_connections() {
+        let node = |state, healthy| Node {
+            id: 1,
+            link: [10, 77, 1, 1].into(),
+            state,
+            services: vec![ServiceState {
+                port: 80,
+                healthy,
+                connections: 0,
+                age_ms: 0,
+            }],
+        };
+        assert!(node(NodeState::Active, true).takes(80));
+        assert!(!node(NodeState::Active, false).takes(80));
+        assert!(
+            node(NodeState::Active, false).takes(81),
+            "nothing is said of it"
+        );
+        for state in [NodeState::Draining, NodeState::Standby, NodeState::Dead] {
+            assert!(!node(state, true).takes(80));
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The handover RPC: a proxy asks the daemon of its own node to move a live
-//! TCP connection to another node.
+//! TCP connection to another node, and which nodes there are.
 //!
 //! The transport is a Unix `SOCK_SEQPACKET` socket: the kernel keeps message
 //! boundaries, so a bad message never costs the connection its framing. One
@@ -22,12 +22,14 @@ mod codec;
 mod server;
 
 pub use client::{Client, ClientError};
-pub use codec::{CodecError, decode_answer, decode_request, encode_answer, encode_request};
+pub use codec::{
+    CodecError, decode_answer, decode_request, encode_answer, encode_nodes_request, encode_request,
+};
 pub use server::{Connection, PeerCredentials, RecvError, Server};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// First byte of every message. Another value is refused with
 /// [`CodecError::Version`].
@@ -71,6 +73,8 @@ pub enum Request {
         #[serde(with = "serde_bytes")]
         request: Vec<u8>,
     },
+    /// Tell what is known of the nodes. No descriptor.
+    Nodes,
 }
 
 /// Shows the length of the client's bytes, never the bytes.
@@ -82,6 +86,7 @@ impl fmt::Debug for Request {
                 .field("dest", dest)
                 .field("request_bytes", &request.len())
                 .finish(),
+            Self::Nodes => f.write_str("Nodes"),
         }
     }
 }
@@ -98,6 +103,57 @@ pub enum Answer {
         /// For a log, at most [`MAX_REASON`] bytes.
         reason: String,
     },
+    /// The answer to [`Request::Nodes`]: every member, this node included.
+    Nodes(Vec<Node>),
+}
+
+/// A node as the daemon that is asked knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id, 1..=65535.
+    pub id: u16,
+    /// Its address on the link, as destinations name it.
+    pub link: IpAddr,
+    /// Whether it is there, and wants connections.
+    pub state: NodeState,
+    /// What it says of its application ports; empty until it has said something.
+    pub services: Vec<ServiceState>,
+}
+
+/// Whether a node takes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NodeState {
+    /// It is heard and takes connections.
+    Active,
+    /// It is heard, and takes no new ones: it is to be emptied.
+    Draining,
+    /// It is heard, and takes none unless it is asked for.
+    Standby,
+    /// It has not been heard for too long, or not yet.
+    Dead,
+}
+
+/// What a node says of one application port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// The application port, 1..=65535.
+    pub port: u16,
+    /// No check and no handover says that the application is down.
+    pub healthy: bool,
+    /// Connections of clients that the application has now.
+    pub connections: u32,
+    /// How long ago they were counted, milliseconds.
+    pub age_ms: u32,
+}
+
+impl Node {
+    /// Whether connections may go to the application at `port`: the node is active,
+    /// and does not call that application unhealthy.
+    #[must_use]
+    pub fn takes(&self, port: u16) -> bool {
+        let unhealthy = |s: &ServiceState| s.port == port && !s.healthy;
+        self.state == NodeState::Active && !self.services.iter().any(unhealthy)
+    }
 }
 
 /// Facts about a handover that succeeded.

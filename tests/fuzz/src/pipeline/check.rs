@@ -115,7 +115,8 @@ fn from_host(v: &View, p: &Permits<'_>, t: &frames::Tcp) {
     assert!(
         permitted || orphan,
         "no FCB permits {t:?}: {:?}, {:?}",
-        p.before, p.after
+        p.before,
+        p.after
     );
 }
 

@@ -1,9 +1,14 @@
 //! The configuration file: `examples/dts-proxy.yaml` explains every key. A
 //! mistake is one line, `FILE:LINE: reason`.
 
+mod pool;
+
+pub use pool::{Full, Member, Pool, Unavailable};
+
+use crate::policy::Policy;
+use pool::{BalanceFile, BalanceName, LardFile, PoolFile, StickyFile};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
-use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -25,13 +30,17 @@ pub struct Config {
     pub limits: Limits,
     /// This node's own link address.
     pub local: Option<IpAddr>,
+    /// How the daemon is asked about nodes.
+    pub nodes: Nodes,
     /// At least one; each has a member that takes connections.
     pub pools: Vec<Pool>,
+    /// Of pools, and of rules that have one of their own. Each has a memory of its own.
+    pub policies: Vec<Policy>,
     /// In order; the first that matches wins.
     pub rules: Vec<Rule>,
     /// Index into `pools`, for connections that no rule matches.
     pub default_pool: usize,
-    /// Other members to ask when one does not take a connection, 0..=16.
+    /// Other members to ask when one refuses a connection, 0..=16.
     pub retries: usize,
 }
 
@@ -57,37 +66,15 @@ pub struct Limits {
     pub connections: u32,
 }
 
-/// Destinations that can answer the same requests.
-#[derive(Clone, Debug)]
-pub struct Pool {
-    /// As rules name it.
-    pub name: String,
-    /// At least one has a weight above 0.
-    pub members: Vec<Member>,
-    /// How one is chosen.
-    pub balance: Balance,
-}
-
-/// One destination.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Member {
-    /// Link address of a node, and the application port there.
-    pub address: SocketAddr,
-    /// Share of connections, 0..=100; 0 takes none.
-    #[serde(default = "full_weight")]
-    pub weight: u8,
-}
-
-/// How a pool chooses among its members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balance {
-    /// By hash of the path (TLS: of the server name): the same on every node.
-    #[default]
-    PathHash,
-    /// At random, by weight.
-    Weight,
+/// How the daemon is asked about nodes: their state, health and load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nodes {
+    /// How often, 10 ms to 10 s.
+    pub interval: Duration,
+    /// How old the last answer may be before all nodes count as healthy and nothing is
+    /// known of their load but what was given to them; at least two intervals, at most
+    /// 1 min.
+    pub stale: Duration,
 }
 
 /// A choice of pool; all conditions that are there must hold.
@@ -103,6 +90,8 @@ pub struct Rule {
     pub sni: Option<String>,
     /// Index into the pools.
     pub pool: usize,
+    /// Index into the policies: its pool's, or one of its own.
+    pub policy: usize,
 }
 
 /// A header field with exactly this value.
@@ -149,6 +138,8 @@ struct File {
     #[serde(default)]
     limits: LimitsFile,
     local: Option<IpAddr>,
+    #[serde(default)]
+    nodes: NodesFile,
     pools: Spanned<Vec<Spanned<PoolFile>>>,
     #[serde(default)]
     rules: Vec<Spanned<RuleFile>>,
@@ -164,13 +155,11 @@ struct LimitsFile {
     connections: Option<Spanned<u64>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PoolFile {
-    name: Spanned<String>,
-    members: Spanned<Vec<Spanned<Member>>>,
-    #[serde(default)]
-    balance: Balance,
+struct NodesFile {
+    interval_ms: Option<Spanned<u64>>,
+    stale_ms: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -181,14 +170,14 @@ struct RuleFile {
     header: Option<Spanned<HeaderRule>>,
     sni: Option<Spanned<String>>,
     pool: Spanned<String>,
+    balance: Option<Spanned<BalanceName>>,
+    slack_percent: Option<Spanned<u64>>,
+    lard: Option<Spanned<LardFile>>,
+    sticky: Option<Spanned<StickyFile>>,
 }
 
 fn default_socket() -> PathBuf {
     dts_proto::rpc::DEFAULT_SOCKET.into()
-}
-
-fn full_weight() -> u8 {
-    100
 }
 
 /// Reads and checks a configuration file.
@@ -284,7 +273,9 @@ fn check(file: File) -> Result<Config, Mistake> {
         )? as u32,
     };
     let retries = number(file.retries.as_ref(), "retries", 0..=16, 2)? as usize;
-    let pools = check_pools(&file.pools)?;
+    let nodes = check_nodes(&file.nodes)?;
+    let mut policies = Vec::new();
+    let pools = pool::check(&file.pools, file.protocol, &mut policies)?;
     let find = |name: &Spanned<String>, key: &str| {
         pools
             .iter()
@@ -295,7 +286,12 @@ fn check(file: File) -> Result<Config, Mistake> {
     let mut rules = Vec::new();
     for rule in file.rules {
         let pool = find(&rule.value.pool, "pool")?;
-        rules.push(check_rule(rule, file.protocol, pool)?);
+        let mut policy = pools[pool].policy;
+        if let Some(own) = own_policy(&rule.value, file.protocol)? {
+            policy = policies.len();
+            policies.push(own);
+        }
+        rules.push(check_rule(rule, file.protocol, pool, policy)?);
     }
     Ok(Config {
         listen: file.listen.value,
@@ -304,57 +300,67 @@ fn check(file: File) -> Result<Config, Mistake> {
         protocol: file.protocol,
         limits,
         local: file.local,
+        nodes,
         pools,
+        policies,
         rules,
         default_pool,
         retries,
     })
 }
 
-fn check_pools(files: &Spanned<Vec<Spanned<PoolFile>>>) -> Result<Vec<Pool>, Mistake> {
-    if files.value.is_empty() {
-        return Err(at(files, "pools: at least one is needed"));
+fn check_nodes(file: &NodesFile) -> Result<Nodes, Mistake> {
+    let interval = number(
+        file.interval_ms.as_ref(),
+        "nodes.interval_ms",
+        10..=10_000,
+        100,
+    )?;
+    let default = 1_000.max(2 * interval);
+    let stale = number(
+        file.stale_ms.as_ref(),
+        "nodes.stale_ms",
+        20..=60_000,
+        default,
+    )?;
+    if let Some(key) = file.stale_ms.as_ref().filter(|_| stale < 2 * interval) {
+        let reason = format!("nodes.stale_ms: {stale} is less than two intervals of {interval}");
+        return Err(at(key, reason));
     }
-    let mut names = HashSet::new();
-    let mut pools = Vec::new();
-    for file in &files.value {
-        let PoolFile {
-            name,
-            members,
-            balance,
-        } = &file.value;
-        if !names.insert(&name.value) {
-            return Err(at(name, format!("name: a second pool {:?}", name.value)));
-        }
-        let mut addresses = HashSet::new();
-        for member in &members.value {
-            let Member { address, weight } = member.value;
-            if address.port() == 0 {
-                return Err(at(member, format!("address: {address}: port 0")));
-            }
-            if weight > 100 {
-                return Err(at(member, format!("weight: {weight} is not in 0..100")));
-            }
-            if !addresses.insert(address) {
-                return Err(at(member, format!("address: {address} is there twice")));
-            }
-        }
-        if members.value.iter().all(|member| member.value.weight == 0) {
-            return Err(at(
-                members,
-                format!("members: none of pool {:?} has a weight", name.value),
-            ));
-        }
-        pools.push(Pool {
-            name: name.value.clone(),
-            members: members.value.iter().map(|m| m.value.clone()).collect(),
-            balance: *balance,
-        });
-    }
-    Ok(pools)
+    Ok(Nodes {
+        interval: Duration::from_millis(interval),
+        stale: Duration::from_millis(stale),
+    })
 }
 
-fn check_rule(rule: Spanned<RuleFile>, protocol: Protocol, pool: usize) -> Result<Rule, Mistake> {
+/// The policy of a rule that has one of its own.
+fn own_policy(rule: &RuleFile, protocol: Protocol) -> Result<Option<Policy>, Mistake> {
+    let keys = BalanceFile {
+        balance: rule.balance.as_ref(),
+        slack_percent: rule.slack_percent.as_ref(),
+        lard: rule.lard.as_ref(),
+        sticky: rule.sticky.as_ref(),
+    };
+    if rule.balance.is_some() {
+        return pool::policy(&keys, protocol).map(Some);
+    }
+    let stray = [
+        rule.slack_percent.as_ref().map(|k| at(k, "slack_percent")),
+        rule.lard.as_ref().map(|k| at(k, "lard")),
+        rule.sticky.as_ref().map(|k| at(k, "sticky")),
+    ];
+    match stray.into_iter().flatten().next() {
+        Some((line, key)) => Err((line, format!("{key}: the rule has no balance of its own"))),
+        None => Ok(None),
+    }
+}
+
+fn check_rule(
+    rule: Spanned<RuleFile>,
+    protocol: Protocol,
+    pool: usize,
+    policy: usize,
+) -> Result<Rule, Mistake> {
     let nothing = at(&rule, "rule: no condition; see default_pool");
     let RuleFile {
         path_prefix,
@@ -399,5 +405,6 @@ fn check_rule(rule: Spanned<RuleFile>, protocol: Protocol, pool: usize) -> Resul
         header: header.map(|header| header.value),
         sni: sni.map(lower),
         pool,
+        policy,
     })
 }
