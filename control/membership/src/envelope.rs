@@ -322,7 +322,10 @@ mod tests {
         let good = seal(&OUTSIDE, b"x", &key(2));
         let other = LinkKey::new(2, b"another cluster.");
         assert_eq!(open(&good, &[key(1)]), Err(Refused::Key));
-        assert_eq!(open(&good, std::slice::from_ref(&other)), Err(Refused::Forged));
+        assert_eq!(
+            open(&good, std::slice::from_ref(&other)),
+            Err(Refused::Forged)
+        );
         assert!(open(&good, &[other, key(2)]).is_ok());
         let mut later = good.clone();
         later[4] = 2;
