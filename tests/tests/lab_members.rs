@@ -13,7 +13,7 @@ const NODES: u16 = 4;
 const SETUP: Setup = Setup {
     prefix: "dtsc",
     nodes: NODES,
-    overlay: "MEGABYTES=128\nDRAIN_S=20\n",
+    overlay: "MEGABYTES=128\nDRAIN_S=20\nCLOSING_S=1\n",
     client: env!("CARGO_BIN_EXE_labclient"),
     scratch: env!("CARGO_TARGET_TMPDIR"),
 };
@@ -369,8 +369,9 @@ fn a_daemon_that_is_to_end_drains_itself(lab: &Lab) {
     };
     until("the daemon ends", Duration::from_secs(10), ended);
     let others = nodes(lab, 1 + node % NODES).expect("it runs");
+    let log = std::fs::read_to_string(lab.dir(node).join("dtsd.log")).expect("a log");
     lab.lab(&["start", &node.to_string(), "dtsd"]);
-    assert_eq!(others[usize::from(node) - 1]["member"], "left");
+    assert_eq!(others[usize::from(node) - 1]["member"], "left", "{log}");
     assert_eq!(downloaded, Some(0));
     let silent: Vec<f64> = syns.iter().filter(|a| !a.1).map(|a| a.0 - at).collect();
     assert!(
@@ -445,8 +446,8 @@ fn every_node_is_drained_under_load(lab: &Lab) {
 
 fn two_halves_go_on_and_heal(lab: &Lab) {
     settle(lab);
-    let mac = |n: u16| lab.fact(&format!("NODE{n}_LINK_MAC")).to_owned();
-    let to = |a: u16, b: u16| format!("ether daddr {{ {}, {} }}", mac(a), mac(b));
+    let at = |n: u16| lab.fact(&format!("NODE{n}_LINK")).to_owned();
+    let to = |a: u16, b: u16| format!("ip daddr {{ {}, {} }}", at(a), at(b));
     let (upper, lower) = (to(3, 4), to(1, 2));
     let running = download(lab, "/big/100M", "20M");
     holder(lab);
@@ -457,12 +458,17 @@ fn two_halves_go_on_and_heal(lab: &Lab) {
         lab.lose("l3", &lower),
         lab.lose("l4", &lower),
     ];
+    // As the workers see it, who decide on handovers.
     let sees = |node: u16, others: &[u16]| {
-        nodes(lab, node).is_some_and(|seen| {
-            let alive = |id: &u16| seen[usize::from(*id) - 1]["member"] == "alive";
-            let count = seen.iter().filter(|n| n["member"] == "alive").count();
-            count == others.len() && others.iter().all(alive)
-        })
+        let out = dtsctl(lab, node, &["status", "--json"]);
+        let status: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        let alive = members.iter().filter(|m| m["alive"] == true);
+        let alive: Vec<u64> = alive.filter_map(|m| m["id"].as_u64()).collect();
+        alive
+            .iter()
+            .copied()
+            .eq(others.iter().map(|o| u64::from(*o)))
     };
     let parted = || sees(1, &[1, 2]) && sees(2, &[1, 2]) && sees(3, &[3, 4]) && sees(4, &[3, 4]);
     until("two halves", Duration::from_secs(3), parted);
