@@ -11,7 +11,7 @@ use crate::life::Life;
 use crate::members::{Handle, Members};
 use crate::metrics::Metrics;
 use crate::plane::{Dispatcher, Plane};
-use crate::publish::Publisher;
+use crate::publish::{OVERLAP, Publisher};
 use crate::report::Reports;
 use crate::rpc_server::{self, Directory, RpcServer};
 use crate::snapshot::{self, Boot, Plan};
@@ -429,15 +429,14 @@ impl End<'_> {
     async fn wait(&self, signals: &mut Signals) -> Option<String> {
         let mut look = tokio::time::interval(LOOK);
         let mut watch = Watch::default();
-        let mut deadline = None;
+        let mut drains: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = signals.next() => {
-                    if deadline.is_some() || self.patience.is_zero() || !self.drain().await {
+                    if drains.is_some() || self.patience.is_zero() || !self.drain().await {
                         return None;
                     }
-                    deadline = Some(Instant::now() + self.patience);
-                    look.reset_immediately();
+                    drains = Some(Instant::now());
                 }
                 _ = look.tick() => {
                     let (failure, flows) = self.look()?;
@@ -445,11 +444,12 @@ impl End<'_> {
                         return failure;
                     }
                     let over = self.tell(flows, &mut watch).await;
-                    let Some(deadline) = deadline else { continue };
-                    if over || flows.entries == 0 {
+                    let Some(since) = drains.map(|d| d.elapsed()) else { continue };
+                    // Whoever has nothing waits only until the others know.
+                    if over || (flows.entries == 0 && since >= OVERLAP) {
                         return None;
                     }
-                    if Instant::now() >= deadline {
+                    if since >= self.patience {
                         tracing::warn!(connections = flows.connections, "connections remain");
                         return None;
                     }

@@ -4,12 +4,18 @@
 use crate::snapshot::{self, Plan};
 use crate::threads;
 use arc_swap::ArcSwap;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use dts_core::ownership::BucketTable;
 use dts_core::view::View;
 use dts_membership::{Agreed, Seen};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a node goes on answering for buckets that it gives away: until the new owners
+/// know. Two answers are harmless, none costs the client a second.
+pub const OVERLAP: Duration = Duration::from_millis(300);
 
 /// What is to be published: members, view, and whether owners follow it.
 type News = (Vec<Seen>, Agreed, bool);
@@ -63,16 +69,48 @@ impl Drop for Publisher {
     }
 }
 
-fn run(plan: &Plan, views: &ArcSwap<View>, desk: &Desk, bell: &Receiver<()>) {
-    let mut owners_of: Option<Agreed> = None;
-    let publish = |owners_of: &mut Option<Agreed>| {
-        let news = desk.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((members, agreed, owners)) = news else {
-            return;
-        };
-        let before = views.load_full();
-        let new_owners = owners && owners_of.as_ref() != Some(&agreed);
-        let view = snapshot::next(&before, plan, &members, &agreed, new_owners);
+/// The tables of a view: the general one and each service's.
+type Tables = (Arc<BucketTable>, Vec<Arc<BucketTable>>);
+
+fn tables(view: &View) -> Tables {
+    let services = view.services.iter().map(|s| Arc::clone(&s.buckets));
+    (Arc::clone(&view.general), services.collect())
+}
+
+fn put_tables(view: &mut View, (general, services): Tables) {
+    view.general = general;
+    for (service, buckets) in view.services.iter_mut().zip(services) {
+        service.buckets = buckets;
+    }
+}
+
+/// The tables of `view`, with what this node owned `before`.
+fn overlapping(view: &View, before: &View) -> Tables {
+    let keep = |new: &Arc<BucketTable>, old: &Arc<BucketTable>| {
+        if Arc::ptr_eq(new, old) {
+            return Arc::clone(new);
+        }
+        Arc::new(new.keeping(view.node, old))
+    };
+    let services = view.services.iter().zip(&before.services);
+    let services = services.map(|(new, old)| keep(&new.buckets, &old.buckets));
+    (keep(&view.general, &before.general), services.collect())
+}
+
+/// What the thread knows.
+struct Desktop<'a> {
+    plan: &'a Plan,
+    views: &'a ArcSwap<View>,
+    owners_of: Option<Agreed>,
+    /// The tables without what was kept, and when they hold.
+    later: Option<(Tables, Instant)>,
+}
+
+impl Desktop<'_> {
+    fn publish(&mut self, (members, agreed, owners): News) {
+        let before = self.views.load_full();
+        let new_owners = owners && self.owners_of.as_ref() != Some(&agreed);
+        let mut view = snapshot::next(&before, self.plan, &members, &agreed, new_owners);
         for m in view.members.iter().filter(|m| !before.members.contains(m)) {
             let state = crate::fleet_metrics::peer_state(m);
             tracing::info!(node = m.id, state, "member");
@@ -83,12 +121,42 @@ fn run(plan: &Plan, views: &ArcSwap<View>, desk: &Desk, bell: &Receiver<()>) {
                 minority = agreed.minority,
                 "owners"
             );
-            *owners_of = Some(agreed);
+            self.owners_of = Some(agreed);
+            self.later = Some((tables(&view), Instant::now() + OVERLAP));
+            let overlap = overlapping(&view, &before);
+            put_tables(&mut view, overlap);
         }
-        views.store(Arc::new(view));
-    };
-    while bell.recv().is_ok() {
-        publish(&mut owners_of);
+        self.views.store(Arc::new(view));
     }
-    publish(&mut owners_of);
+
+    /// Gives away what was kept, when it is time.
+    fn let_go(&mut self) {
+        let due = |(_, at): &mut (Tables, Instant)| Instant::now() >= *at;
+        if let Some((tables, _)) = self.later.take_if(due) {
+            let mut view = View::clone(&self.views.load());
+            put_tables(&mut view, tables);
+            self.views.store(Arc::new(view));
+        }
+    }
+}
+
+fn run(plan: &Plan, views: &ArcSwap<View>, desk: &Desk, bell: &Receiver<()>) {
+    let mut top = Desktop {
+        plan,
+        views,
+        owners_of: None,
+        later: None,
+    };
+    let mut open = true;
+    while open {
+        open = match &top.later {
+            None => bell.recv().is_ok(),
+            Some((_, at)) => bell.recv_deadline(*at) != Err(RecvTimeoutError::Disconnected),
+        };
+        let news = desk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(news) = news {
+            top.publish(news);
+        }
+        top.let_go();
+    }
 }

@@ -69,6 +69,18 @@ impl BucketTable {
         }
     }
 
+    /// The same table, but what `node` owns in `before` it owns here too: for the moment in
+    /// which others may not know yet that they own it.
+    #[must_use]
+    pub fn keeping(&self, node: u16, before: &Self) -> Self {
+        let both = self.owner.iter().zip(before.owner.iter());
+        let owner = both.map(|(&new, &old)| if old == node { node } else { new });
+        Self {
+            owner: owner.collect(),
+            ..self.clone()
+        }
+    }
+
     /// The bucket of a new connection.
     #[inline]
     pub fn bucket(&self, k: &FlowKey) -> usize {

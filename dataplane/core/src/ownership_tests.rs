@@ -139,3 +139,24 @@ fn a_network_is_24_bits_or_64() {
     assert_eq!(six("192.0.2.77").net(), six("192.0.2.0"));
     assert_eq!(six("2001:db8:1:2:3:4:5:6").net(), six("2001:db8:1:2::"));
 }
+
+#[test]
+fn what_a_node_gives_away_it_keeps_for_a_moment() {
+    let members = |weights: &[(u16, u32)]| -> Vec<Share> {
+        let share = |&(node, weight)| Share { node, weight };
+        weights.iter().map(share).collect()
+    };
+    let before = table(Policy::FlowHash, &members(&[(1, 100), (2, 100)]));
+    let after = table(Policy::FlowHash, &members(&[(1, 100), (2, 100), (3, 100)]));
+    let moment = after.keeping(1, &before);
+    let all = before
+        .owners()
+        .iter()
+        .zip(after.owners())
+        .zip(moment.owners());
+    for ((old, new), now) in all {
+        assert_eq!(*now, if *old == 1 { 1 } else { *new });
+    }
+    assert!(moment.share(1) >= before.share(1));
+    assert!(moment.share(3) > 0 && moment.share(3) < after.share(3));
+}
