@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test instructions test-vm demo matrix rtt-table bench bench-micro sim ownership fuzz coverage lint clean
+.PHONY: help deps build test instructions test-vm demo matrix rtt-table failover bench bench-micro sim ownership fuzz coverage lint clean
 
 CARGO ?= cargo
 SHELL_SCRIPTS := deploy/lab/lab deploy/lab/demo deploy/lab/selftest deploy/deps.sh .ci/run deploy/lab/vm/run tests/fuzz/run tests/coverage/run tests/coverage/rustc benches/lard/run
@@ -46,6 +46,9 @@ matrix: build ## client stacks x impairments x a handover, beside direct connect
 
 rtt-table: build ## what a server's stack measures after a replay, beside direct connections (root, about 6 minutes)
 	$(MATRIX) what=rtt out=$(MATRIX_OUT)
+
+failover: build ## how soon a dead node's share is answered by others, fault by fault (root, a quiet machine; DTS_ROUNDS=20)
+	DTS_FAILOVER=1 $(CARGO) test --release -p dts-tests --test lab_members -- --test-threads=1 --nocapture
 
 SIM_SEEDS ?= 0..20000
 
