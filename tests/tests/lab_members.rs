@@ -6,6 +6,7 @@ use dts_tests::lab::{Lab, Running, Setup, bin_dir};
 use dts_tests::suite::{self, Group};
 use serde_json::Value;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -143,7 +144,24 @@ fn attempts(out: &Output) -> Vec<(f64, bool)> {
         .collect()
 }
 
+/// The next port of the client's that no probe has used.
+static PORT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+/// Below the kernel's own choice for a client (`ip_local_port_range`).
+const FIRST_PORT: u16 = 2000;
+const LAST_PORT: u16 = 31_000;
+/// Ports of one probe, which makes fewer connections.
+const PORTS: u16 = 600;
+
 fn probe(lab: &Lab, seconds: &str) -> Child {
+    let next = |p: u16| {
+        Some(if p >= LAST_PORT {
+            FIRST_PORT
+        } else {
+            p + PORTS
+        })
+    };
+    let first = PORT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    let first = format!("first={}", first.unwrap_or(FIRST_PORT));
     let mut command = Command::new("ip");
     let (to, seconds) = (
         format!("to={}", lab.service()),
@@ -158,7 +176,7 @@ fn probe(lab: &Lab, seconds: &str) -> Child {
             &to,
             &seconds,
         ])
-        .args(["gap_us=5000", "timeout=400"])
+        .args(["gap_us=5000", "timeout=400", &first])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     command.spawn().unwrap_or_else(|e| panic!("synprobe: {e}"))

@@ -1,6 +1,6 @@
 //! Opens connections at a steady pace from the lab's client namespace and tells of each
 //! when it was begun and how long its SYN-ACK took. Arguments are KEY=VALUE: `to` (address
-//! and port), `seconds`, `gap_us` between two beginnings, `timeout` in milliseconds: less than
+//! and port), `seconds`, `gap_us` between two beginnings, `first`, the first one's own port, `timeout` in milliseconds: less than
 //! a second, so that no SYN is sent twice.
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,9 +26,18 @@ fn number(arguments: &[String], key: &str, default: f64) -> Result<f64, String> 
     })
 }
 
-fn begin(to: &SockAddr) -> io::Result<Begun> {
+fn begin(to: &SockAddr, port: u16) -> io::Result<Begun> {
     let socket = Socket::new(Domain::from(i32::from(to.family())), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    // Ports are not left to the kernel, which takes one again long before the cluster has
+    // forgotten what it was used for.
+    let any = if to.is_ipv4() {
+        SocketAddr::from(([0, 0, 0, 0], port))
+    } else {
+        SocketAddr::from(([0; 16], port))
+    };
+    socket.set_reuse_address(true)?;
+    socket.bind(&any.into())?;
     // No TIME_WAIT: a port that comes again is a new connection.
     socket.set_linger(Some(Duration::ZERO))?;
     let since = SystemTime::now()
@@ -56,12 +65,14 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let seconds = Duration::from_secs_f64(number(arguments, "seconds=", 1.0)?);
     let gap = Duration::from_secs_f64(number(arguments, "gap_us=", 5000.0)? / 1e6);
     let timeout = Duration::from_secs_f64(number(arguments, "timeout=", 400.0)? / 1e3);
+    let mut port = number(arguments, "first=", 1024.0)? as u16;
     let start = Instant::now();
     let (mut next, mut open) = (start, Vec::<Begun>::new());
     while start.elapsed() < seconds || !open.is_empty() {
         let now = Instant::now();
         if now >= next && start.elapsed() < seconds {
-            open.push(begin(&to).map_err(|e| format!("socket: {e}"))?);
+            open.push(begin(&to, port).map_err(|e| format!("socket: {e}"))?);
+            port += 1;
             next += gap;
         }
         let mut fds: Vec<PollFd> = open
