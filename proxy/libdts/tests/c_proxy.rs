@@ -122,7 +122,9 @@ fn proxy_is_served(pkg_config: &[&str], host: &str) {
     daemon.set_nonblocking(true).unwrap();
     let mut ask = |answer: Option<Answer>| {
         let (request, fd) = recv(&mut daemon);
-        let Request::Handover { dest, request, .. } = request;
+        let Request::Handover { dest, request, .. } = request else {
+            panic!("another question");
+        };
         assert_eq!(request, head);
         if let Some(answer) = answer {
             daemon.send(&answer).unwrap();
