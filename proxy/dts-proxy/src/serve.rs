@@ -306,9 +306,9 @@ async fn send_away(shared: &Shared, route: Route, mut stream: TcpStream) {
                 while stream.read(&mut rest).await? > 0 {}
                 io::Result::Ok(())
             };
-            match timeout(LINGER, answer).await {
-                Ok(Err(error)) => tracing::debug!(%error, "answering 503"),
-                Ok(Ok(())) | Err(_) => {}
+            // After its time it is closed in any case.
+            if let Ok(Err(error)) = timeout(LINGER, answer).await {
+                tracing::debug!(%error, "answering 503");
             }
         }
     }

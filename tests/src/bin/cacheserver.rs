@@ -1,9 +1,11 @@
 //! A server with a small cache before a slow disk, run in a node's namespace in place of
-//! nginx: what is in the cache is answered at once, all else waits for its turn at the
-//! one disk. The cache forgets what was asked for least recently.
+//! nginx: each request takes its turn at the one processor, and what is not in the cache
+//! also at the one disk. Both are slept through, so that three such servers fit on a
+//! small machine. The cache forgets what was asked for least recently.
 //!
 //! Arguments are KEY=VALUE: `listen` (address and port), `node` (for `X-Node`), `entries`
-//! (of the cache), `miss_us` (that the disk takes), `bytes` (of each answer). `GET /stats`
+//! (of the cache), `hit_us` (that the processor takes), `miss_us` (that the disk takes),
+//! `bytes` (of each answer). `GET /stats`
 //! gives hits and misses so far as JSON.
 
 use lru::LruCache;
@@ -27,6 +29,9 @@ struct Server {
     /// Held while something is read from the disk.
     disk: Mutex<()>,
     miss: Duration,
+    /// Held while a request is worked on.
+    processor: Mutex<()>,
+    hit: Duration,
     hits: AtomicU64,
     misses: AtomicU64,
     /// Of each answer, the part that is always the same.
@@ -70,6 +75,9 @@ impl Server {
             return format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}").into();
         }
         let found = if self.fetch(path) { "hit" } else { "miss" };
+        let turn = self.processor.lock();
+        thread::sleep(self.hit);
+        drop(turn);
         let mut bytes = format!("{}X-Cache: {found}\r\n\r\n", self.head).into_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
@@ -103,7 +111,8 @@ impl Server {
 
 fn run() -> Result<(), String> {
     let mut listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80));
-    let (mut node, mut entries, mut miss_us, mut length) = (String::new(), 100, 5_000, 1_000);
+    let (mut node, mut entries, mut length) = (String::new(), 100, 1_000);
+    let (mut hit_us, mut miss_us) = (0, 5_000);
     for argument in std::env::args().skip(1) {
         let (key, value) = argument.split_once('=').ok_or("not KEY=VALUE")?;
         let number = || {
@@ -115,6 +124,7 @@ fn run() -> Result<(), String> {
             "listen" => listen = value.parse().map_err(|e| format!("{argument}: {e}"))?,
             "node" => node = value.into(),
             "entries" => entries = number()?,
+            "hit_us" => hit_us = number()?,
             "miss_us" => miss_us = number()?,
             "bytes" => length = number()?,
             _ => return Err(format!("{key}: unknown key")),
@@ -125,6 +135,8 @@ fn run() -> Result<(), String> {
         cache: Mutex::new(LruCache::new(entries)),
         disk: Mutex::default(),
         miss: Duration::from_micros(miss_us as u64),
+        processor: Mutex::default(),
+        hit: Duration::from_micros(hit_us as u64),
         hits: AtomicU64::new(0),
         misses: AtomicU64::new(0),
         head: format!("HTTP/1.1 200 OK\r\nX-Node: {node}\r\nContent-Length: {length}\r\n"),

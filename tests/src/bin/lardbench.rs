@@ -7,6 +7,7 @@
 
 use dts_tests::client::{Connection, Outcome};
 use dts_tests::lab::{Lab, Running, Setup, bin_dir};
+use dts_tests::stacks::ahead_of_others;
 use serde::Deserialize;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -24,14 +25,19 @@ const POLICIES: [(&str, &str); 6] = [
 const NODES: u16 = 3;
 
 struct Plan {
-    /// `seconds`: of each policy's measurement; a third of it goes before, unmeasured.
+    /// `seconds`: of each policy's measurement; half of it goes before, unmeasured.
     seconds: f64,
     /// `files` that are asked for, and `zipf`: the exponent.
     files: usize,
     zipf: f64,
-    /// `entries` of each server's cache, and `miss_us`: what the disk takes.
+    /// `entries` of each server's cache, `hit_us`: what its processor takes for a request,
+    /// and `miss_us`: what its disk takes for one that is not in the cache.
     entries: usize,
+    hit_us: usize,
     miss_us: usize,
+    /// `low` and `high`: LARD's thresholds.
+    low: usize,
+    high: usize,
     /// `clients` at once, each with one request after the other.
     clients: usize,
     /// `intakes=one|all`: whether one node reads all requests, as the paper's front end, or
@@ -44,11 +50,14 @@ struct Plan {
 impl Plan {
     fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut plan = Self {
-            seconds: 9.0,
+            seconds: 12.0,
             files: 900,
-            zipf: 0.9,
+            zipf: 1.0,
             entries: 300,
-            miss_us: 4_000,
+            hit_us: 6_000,
+            miss_us: 50_000,
+            low: 12,
+            high: 32,
             clients: 48,
             one_intake: false,
             only: String::new(),
@@ -62,7 +71,10 @@ impl Plan {
                 "files" => plan.files = number()?,
                 "zipf" => plan.zipf = value.parse().map_err(|e| bad(&e))?,
                 "entries" => plan.entries = number()?,
+                "hit_us" => plan.hit_us = number()?,
                 "miss_us" => plan.miss_us = number()?,
+                "low" => plan.low = number()?,
+                "high" => plan.high = number()?,
                 "clients" => plan.clients = number()?,
                 "intakes" => plan.one_intake = value == "one",
                 "only" => plan.only = value.into(),
@@ -99,6 +111,7 @@ fn servers(lab: &Lab, plan: &Plan) -> Vec<Running> {
             program.to_string(),
             format!("node=node{node}"),
             format!("entries={}", plan.entries),
+            format!("hit_us={}", plan.hit_us),
             format!("miss_us={}", plan.miss_us),
         ];
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -153,7 +166,7 @@ fn measure(lab: &Lab, plan: &Plan, policy: (&str, &'static str)) -> Result<Row, 
     // Each begins with cold caches, and warms them up for itself.
     let servers = servers(lab, plan);
     ready(lab)?;
-    load(lab, plan, policy.0, plan.seconds / 3.0);
+    load(lab, plan, policy.0, plan.seconds / 2.0);
     let all = || {
         (1..=NODES)
             .map(|node| stats(lab, node))
@@ -192,14 +205,17 @@ fn measure(lab: &Lab, plan: &Plan, policy: (&str, &'static str)) -> Result<Row, 
 
 fn table(plan: &Plan, rows: &[Row]) -> String {
     let mut text = format!(
-        "{} files by Zipf's law ({}), caches of {} each, {} ms for a miss, {} clients, {}\n\n\
+        "{} files by Zipf's law ({}), caches of {} each, {} ms for a request, {} more for a miss, {} clients, LARD {} to {}, {}\n\n\
          | Policy | Requests/s | Hits | Busiest server's share | Median, ms | 99 %, ms | Failed |\n\
          | --- | --- | --- | --- | --- | --- | --- |\n",
         plan.files,
         plan.zipf,
         plan.entries,
+        plan.hit_us as f64 / 1e3,
         plan.miss_us as f64 / 1e3,
         plan.clients,
+        plan.low,
+        plan.high,
         if plan.one_intake {
             "one intake"
         } else {
@@ -227,13 +243,17 @@ fn table(plan: &Plan, rows: &[Row]) -> String {
 
 fn run() -> Result<(), String> {
     let plan = Plan::parse(std::env::args().skip(1))?;
+    ahead_of_others()?;
     let intakes = match plan.one_intake {
         true => "POLICY=designated\nDESIGNATED=1\n",
         false => "",
     };
     // Live for as long as the program.
-    let overlay: &'static str =
-        format!("{intakes}REPORT_MS=20\nNODES_MS=20\nLARD_LOW=12\nLARD_HIGH=24\n").leak();
+    let overlay: &'static str = format!(
+        "{intakes}REPORT_MS=20\nNODES_MS=20\nLARD_LOW={}\nLARD_HIGH={}\n",
+        plan.low, plan.high
+    )
+    .leak();
     let client: &'static str = bin_dir()
         .join("labclient")
         .to_string_lossy()
@@ -248,6 +268,13 @@ fn run() -> Result<(), String> {
         client,
         scratch,
     })?;
+    // The client closes first: without this its ports would be used up within seconds.
+    for setting in [
+        "net.ipv4.tcp_tw_reuse=1",
+        "net.ipv4.ip_local_port_range=1024 65535",
+    ] {
+        lab.exec("client", &["sysctl", "-q", "-w", setting]);
+    }
     let nginx: Vec<_> = (1..=NODES).map(|node| lab.without(node, "nginx")).collect();
     let mut rows = Vec::new();
     for policy in POLICIES {
