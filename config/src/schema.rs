@@ -351,7 +351,7 @@ fn peers(root: &Section<'_>) -> Result<Peers> {
         ],
     )?;
     Ok(Peers {
-        probe: s.millis("probe_ms", 10..=60_000, 50)?,
+        probe: s.millis("probe_ms", 10..=60_000, 100)?,
         answer: s.millis("answer_ms", 2..=30_000, 20)?,
         suspect: s.millis("suspect_ms", 20..=600_000, 120)?,
         gone: s.millis("gone_ms", 100..=3_600_000, 3_000)?,
@@ -363,7 +363,7 @@ fn peers(root: &Section<'_>) -> Result<Peers> {
 fn reports(root: &Section<'_>) -> Result<Reports> {
     let s = root.section("reports", &["interval_ms", "port"])?;
     Ok(Reports {
-        interval: s.millis("interval_ms", 10..=10_000, 100)?,
+        interval: s.millis("interval_ms", 10..=10_000, 500)?,
         port: s.number("port", 1..=u16::MAX, 7_947)?,
     })
 }

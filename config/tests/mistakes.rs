@@ -125,7 +125,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("first: 61000", "first: 8001", "t.yaml:43: handover.splice_ports: 8001 to 64999 contains 8001, the proxy port of service web"),
     ("first: 61000", "first: 20", "t.yaml:43: handover.splice_ports: 20 to 64999 contains 80, the port of service web"),
     ("first: 61000", "first: 64999", "t.yaml:43: handover.splice_ports: 1 ports are too few for 2 workers"),
-    ("answer_ms: 20", "answer_ms: 26", "t.yaml:45: peers.answer_ms: 26 is more than half of peers.probe_ms, 50"),
+    ("answer_ms: 20", "answer_ms: 51", "t.yaml:45: peers.answer_ms: 51 is more than half of peers.probe_ms, 100"),
     ("answer_ms: 20", "probe_ms: 9", "t.yaml:45: peers.probe_ms: expected a whole number from 10 to 60000, found \"9\""),
     ("answer_ms: 20", "dead_after_ms: 1000", "t.yaml:45: peers.dead_after_ms: unknown key"),
     ("idle_s: 3600", "idle_s: 604801", "t.yaml:47: timeouts.idle_s: expected a whole number from 1 to 604800, found \"604801\""),

@@ -154,7 +154,7 @@ $(optional "$n" ANSWER_MS "  answer_ms: ")
 $(optional "$n" SUSPECT_MS "  suspect_ms: ")
 $(optional "$n" GONE_MS "  gone_ms: ")
 $(optional "$n" MINORITY_MS "  minority_ms: ")
-reports: { interval_ms: $(setting "$n" REPORT_MS 100), port: 7947 }
+reports: { interval_ms: $(setting "$n" REPORT_MS 500), port: 7947 }
 timeouts:
   half_open_s: $(setting "$n" HALF_OPEN_S 10)
   idle_s: $(setting "$n" IDLE_S 3600)
@@ -204,7 +204,7 @@ YAML
     max_connections: $(setting "$n" ROOM 2)
     full: $(setting "$n" ROOM_FULL next)
     queue: { length: $(setting "$n" ROOM_QUEUE 1), timeout_ms: $(setting "$n" ROOM_QUEUE_MS 1000) }
-nodes: { interval_ms: $(setting "$n" NODES_MS 100) }
+nodes: { interval_ms: $(setting "$n" NODES_MS 250) }
 rules:
   - { path_prefix: /spare/, pool: spare }
   - { path_prefix: /room/, pool: room }
