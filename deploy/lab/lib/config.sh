@@ -204,7 +204,7 @@ YAML
     max_connections: $(setting "$n" ROOM 2)
     full: $(setting "$n" ROOM_FULL next)
     queue: { length: $(setting "$n" ROOM_QUEUE 1), timeout_ms: $(setting "$n" ROOM_QUEUE_MS 1000) }
-nodes: { interval_ms: $(setting "$n" NODES_MS 250) }
+nodes: { interval_ms: $(setting "$n" NODES_MS 100) }
 rules:
   - { path_prefix: /spare/, pool: spare }
   - { path_prefix: /room/, pool: room }

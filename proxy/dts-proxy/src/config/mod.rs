@@ -314,7 +314,7 @@ fn check_nodes(file: &NodesFile) -> Result<Nodes, Mistake> {
         file.interval_ms.as_ref(),
         "nodes.interval_ms",
         10..=10_000,
-        250,
+        100,
     )?;
     let default = 1_000.max(2 * interval);
     let stale = number(
