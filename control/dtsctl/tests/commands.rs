@@ -27,19 +27,22 @@ fn daemon(
     body: &'static str,
 ) -> std::thread::JoinHandle<String> {
     let listener = UnixListener::bind(socket).unwrap();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            request.push(byte[0]);
-        }
-        let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
-        stream.write_all(answer.as_bytes()).unwrap();
-        text(&request).lines().next().unwrap().to_owned()
-    })
+    std::thread::spawn(move || answer(&listener, status, body))
+}
+
+/// Answers the next request, and gives back its first line.
+fn answer(listener: &UnixListener, status: &str, body: &str) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        request.push(byte[0]);
+    }
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(answer.as_bytes()).unwrap();
+    text(&request).lines().next().unwrap().to_owned()
 }
 
 #[test]
@@ -145,20 +148,8 @@ fn a_daemons_complaint_is_passed_on() {
 /// Answers requests one after the other with these bodies; gives back their first lines.
 fn daemon_of_many(socket: &Path, bodies: Vec<String>) -> std::thread::JoinHandle<Vec<String>> {
     let listener = UnixListener::bind(socket).unwrap();
-    let answer = move |body: String| {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            request.push(byte[0]);
-        }
-        let length = body.len();
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
-        stream.write_all(answer.as_bytes()).unwrap();
-        text(&request).lines().next().unwrap().to_owned()
-    };
-    std::thread::spawn(move || bodies.into_iter().map(answer).collect())
+    let each = move |body: String| answer(&listener, "200 OK", &body);
+    std::thread::spawn(move || bodies.into_iter().map(each).collect())
 }
 
 fn node_2(drained: bool) -> String {

@@ -398,6 +398,13 @@ impl LinkKey {
         h.write(message);
         h.finish128().as_bytes()
     }
+
+    /// Whether `tag` is [`Self::tag`] of these bytes.
+    pub fn is_tag(&self, tag: &[u8], context: &[u8], message: &[u8]) -> bool {
+        let right = self.tag(context, message);
+        tag.first_chunk()
+            .is_some_and(|t| tag.len() == MAC_LEN && equal(t, &right))
+    }
 }
 
 /// Looks at every byte, so that its time does not tell how many are right.

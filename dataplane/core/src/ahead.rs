@@ -1,10 +1,11 @@
 //! A look at the frames of a burst before their turn, so that the memory which each
 //! one needs is on its way when its turn comes.
 //!
-//! [`Looked::read`] reads the tuples of a burst, [`Shard::look`] hashes them and finds their slots, and [`Shard::ask_for`] asks for an FCB. All are hints:
-//! they decide nothing, with one exception. A frame of which nothing but its flow decides
-//! whether it is dropped, and whose flow is known not to be here, is what most frames are
-//! at a node of a broadcast cluster: another node's. It ends there.
+//! [`Looked::read`] reads the tuples of a burst, [`Shard::look`] hashes them and finds their
+//! slots, and [`Shard::ask_for`] asks for an FCB. All are hints: they decide nothing, with
+//! one exception. A frame of which nothing but its flow decides whether it is dropped, and
+//! whose flow is known not to be here, is what most frames are at a node of a broadcast
+//! cluster: another node's. It ends there, but for a few that may be an orphan's.
 //!
 //! When its turn comes, [`Shard::ingress_seen`] takes the frame in one piece where it is
 //! what most are of a served flow.
@@ -306,7 +307,7 @@ impl Looked {
             {
                 let plain = port == Port::Wire && h[47] & SYN == 0;
                 let usual = h[47] & !PSH == ACK;
-                mark.kind |= u8::from(plain) * PLAIN | u8::from(usual) * USUAL;
+                mark.kind |= (u8::from(plain) * PLAIN) | (u8::from(usual) * USUAL);
                 mark.blocks = blocks;
             }
         }

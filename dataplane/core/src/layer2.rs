@@ -32,19 +32,23 @@ pub(crate) struct Layer2 {
     first_reports: u8,
     /// When the next report is due; `None` before the first tick.
     next_report: Option<Instant>,
-    /// What members there were; `None` before the first tick.
-    members: Option<u64>,
 }
 
 impl Shard {
-    /// What is due of announcements and reports. One worker speaks for the node.
-    pub(crate) fn layer2_tick<O: Output>(&mut self, v: &View, now: Instant, out: &mut O) {
+    /// What is due of announcements and reports; `news`: this is the first tick, or the members
+    /// changed since the last one. One worker speaks for the node.
+    pub(crate) fn layer2_tick<O: Output>(
+        &mut self,
+        v: &View,
+        news: bool,
+        now: Instant,
+        out: &mut O,
+    ) {
         if self.worker != 0 {
             return;
         }
-        let members = v.members_digest();
         let l = &mut self.layer2;
-        if l.members.replace(members) != Some(members) && v.params.announce {
+        if news && v.params.announce {
             (l.announcements, l.next_announcement) = (ANNOUNCEMENTS, now);
         }
         if l.announcements > 0 && now >= l.next_announcement {

@@ -7,7 +7,7 @@
 //! says no, and no member may live unheard, the owner resets the client.
 
 use crate::drops::Drop;
-use crate::frame::Output;
+use crate::frame::{Output, Port};
 use crate::handover::message::{Head, Message, Peer};
 use crate::key::FlowKey;
 use crate::mutation::{Mutation, broken};
@@ -81,8 +81,6 @@ pub(crate) struct Orphans {
     credit: u64,
     ticked: Instant,
     swept: Instant,
-    /// What members there were; `None` before the first look.
-    members: Option<u64>,
     alert_until: Instant,
 }
 
@@ -282,11 +280,17 @@ impl Shard {
             opts: Build::default(),
             payload: &[],
         };
-        self.emit(crate::frame::Port::Wire, &rst.frame(), out);
+        self.emit(Port::Wire, &rst.frame(), out);
     }
 
-    /// What is due of searches.
-    pub(crate) fn orphans_tick<O: Output>(&mut self, v: &View, now: Instant, out: &mut O) {
+    /// What is due of searches; `members_changed` since the last tick.
+    pub(crate) fn orphans_tick<O: Output>(
+        &mut self,
+        v: &View,
+        members_changed: bool,
+        now: Instant,
+        out: &mut O,
+    ) {
         let Some(per_second) = v.params.orphan_resets else {
             if !self.orphans.all.is_empty() || self.orphans.looks > 0 {
                 self.orphans = Orphans::default();
@@ -298,8 +302,7 @@ impl Shard {
         let per_second = u64::from(per_second);
         o.credit = (o.credit.saturating_add(micros.saturating_mul(per_second)))
             .min(per_second * 1_000_000);
-        let before = o.members.replace(v.members_digest());
-        if before.is_some() && before != o.members {
+        if members_changed {
             o.alert_until = now + ALERT;
         }
         o.looks = if now < o.alert_until {

@@ -102,6 +102,8 @@ pub struct Shard {
     pub(crate) heard: Heard,
     pub(crate) orphans: Orphans,
     pub(crate) layer2: Layer2,
+    /// What members there were at the last tick ([`View::members_digest`]).
+    pub(crate) members: Option<u64>,
     pub(crate) message_counter: u64,
     pub(crate) handover_number: u32,
     pub(crate) fragment_id: u32,
@@ -157,6 +159,7 @@ impl Shard {
             heard: Heard::default(),
             orphans: Orphans::default(),
             layer2: Layer2::default(),
+            members: None,
             message_counter: 0,
             handover_number: 0,
             fragment_id: 0,

@@ -85,7 +85,7 @@ impl Table {
     #[inline]
     fn home(&self, hash: u64) -> usize {
         // As even as a modulus, without a division.
-        ((hash & 0xffff_ffff) * self.buckets.len() as u64 >> 32) as usize
+        (((hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize
     }
 
     #[inline]

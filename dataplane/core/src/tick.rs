@@ -55,8 +55,11 @@ impl Shard {
         self.sweep(v, now, out);
         self.ports.rest(v.params.paper_form, now);
         self.answers.purge(now);
-        self.orphans_tick(v, now, out);
-        self.layer2_tick(v, now, out);
+        let members = v.members_digest();
+        let before = self.members.replace(members);
+        let changed = before.is_some_and(|b| b != members);
+        self.orphans_tick(v, changed, now, out);
+        self.layer2_tick(v, changed || before.is_none(), now, out);
         self.drain_loopback(v, now, out);
     }
 
