@@ -598,6 +598,7 @@ cluster:
   name: golden
   key: "000102030405060708090a0b0c0d0e0f"
   mac: "02:00:5e:00:00:64"
+  announce: false
   members:
     - {{ id: 1, name: node1, link: "{}" }}
     - {{ id: 2, name: node2, link: "{}" }}
