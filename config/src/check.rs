@@ -6,6 +6,9 @@ use crate::error::ConfigError;
 use crate::scalar::Layer2;
 use crate::types::{Config, PortConfig};
 
+/// Highest node id of hellos on the wire (`dts_core::wire::hello::ID_MOST`).
+const HELLO_ID_MOST: u16 = 8_191;
+
 type Result = std::result::Result<(), ConfigError>;
 
 /// Checks a configuration each of whose keys is valid by itself.
@@ -326,6 +329,11 @@ fn sizes_and_times(config: &Config) -> Result {
             peers.probe.as_millis()
         );
         return Err(config.error_at("peers.answer_ms", reason));
+    }
+    let ids = config.cluster.members.iter().map(|m| m.id.0);
+    if peers.hello.is_some() && ids.max() > Some(HELLO_ID_MOST) {
+        let reason = format!("hellos take node ids up to {HELLO_ID_MOST} only: 0 for none");
+        return Err(config.error_at("peers.hello_ms", reason));
     }
     for (i, service) in config.services.iter().enumerate() {
         if let Some(health) = service.health.as_ref().filter(|h| h.timeout > h.interval) {

@@ -347,10 +347,16 @@ fn peers(root: &Section<'_>) -> Result<Peers> {
             "suspect_ms",
             "gone_ms",
             "minority_ms",
+            "hello_ms",
             "port",
         ],
     )?;
+    let hello = s.millis("hello_ms", 0..=10_000, 100)?;
+    if !hello.is_zero() && hello < Duration::from_millis(10) {
+        return Err(s.error("hello_ms", "expected 0, or 10 to 10000"));
+    }
     Ok(Peers {
+        hello: Some(hello).filter(|h| !h.is_zero()),
         probe: s.millis("probe_ms", 10..=60_000, 100)?,
         answer: s.millis("answer_ms", 2..=30_000, 20)?,
         suspect: s.millis("suspect_ms", 20..=600_000, 120)?,

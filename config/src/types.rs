@@ -285,6 +285,9 @@ pub struct Peers {
     /// How long a node that lost most others at once owns nothing, before it takes them
     /// for dead; 0 (not at all) to 1 h.
     pub minority: Duration,
+    /// Time between two hellos on the wire, 10 ms to 10 s; `None` (0): nobody looks who is
+    /// heard there.
+    pub hello: Option<Duration>,
     /// UDP port.
     pub port: u16,
 }

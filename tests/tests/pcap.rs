@@ -614,6 +614,7 @@ ports:
 workers: {{ cores: [0], idle_sleep_us: 1000 }}
 memory: {{ hugepages: false, megabytes: 64, mbufs: 2048, flows: 1024, half_open: 256, tombstones: 256 }}
 timeouts: {{ half_open_s: 3600 }}
+peers: {{ hello_ms: 0 }}
 control:
   rpc_socket: {dir}/rpc.sock
   admin_socket: {dir}/admin.sock

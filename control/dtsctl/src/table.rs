@@ -60,6 +60,7 @@ pub fn nodes(answer: &Value) -> String {
         ("NODE", "id"),
         ("LINK", "link"),
         ("MEMBER", "member"),
+        ("ON WIRE", "on_wire"),
         ("FOR MS", "since_ms"),
         ("STATE", "state"),
         ("WEIGHT", "weight"),

@@ -114,6 +114,7 @@ async fn nodes(State(api): State<Arc<Api>>) -> Response {
             "link": m.peer.link,
             "member": m.liveness.name(),
             "since_ms": now.saturating_sub(m.since).as_millis() as u64,
+            "on_wire": agreed.part(m.peer.node).map(|p| p.on_wire),
             "gone": m.gone,
             "generation": m.generation,
             "incarnation": r.map(|r| r.incarnation),

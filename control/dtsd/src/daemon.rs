@@ -116,6 +116,9 @@ impl Base {
         let blame = |e: dts_worker::StartError| config.error_at(&e.path, e.reason);
         let opened = dts_worker::start::open(config).map_err(blame)?;
         threads::unpin();
+        if let Err(error) = threads::keep_in_memory() {
+            tracing::info!(%error, "the process may be moved out of memory");
+        }
         let boot = Boot::now(opened.steer_key)?;
         let view = snapshot::build(config, boot, opened.wire_mac, opened.link_mac);
         let views = Arc::new(ArcSwap::from_pointee(view));
@@ -209,6 +212,17 @@ fn serve_on_twins(
     let life = Arc::new(life);
     let members = start_members(config, base, &metrics)?;
     let handle = members.as_ref().map(Members::handle);
+    match handle.clone() {
+        Some(handle) => base.dispatcher.on_wire(move |m| handle.set_on_wire(m)),
+        // A node that knows only itself has nobody to say hello to.
+        None => {
+            base.views.rcu(|view| {
+                let mut view = View::clone(view);
+                view.params.hello = None;
+                view
+            });
+        }
+    }
     let board = Arc::new(Board::new(Arc::clone(&base.views)));
     let reports = start_reports(config, base, &board, &metrics)?;
     let sink: Arc<dyn HealthSink> = Arc::new(Told {
@@ -337,7 +351,7 @@ fn start_members(
     );
     metrics
         .members
-        .show(&core.members(), core.own_record().epoch, false);
+        .show(&core.members(), core.own_record().epoch, core.agreed());
     let port = config.peers.port;
     let link = config.this_member().link;
     let socket = match UdpSocket::bind((link, port)) {

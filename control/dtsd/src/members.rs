@@ -52,6 +52,7 @@ enum Request {
         service: usize,
         well: bool,
     },
+    OnWire(Option<Vec<u16>>),
     Leave,
     /// To stand still until the other end is gone.
     #[cfg(test)]
@@ -118,6 +119,11 @@ impl Handle {
             connections,
             drained,
         });
+    }
+
+    /// Says which other members are on the wire; `None`: all, as far as anybody knows.
+    pub fn set_on_wire(&self, members: Option<Vec<u16>>) {
+        self.ask(Request::OnWire(members));
     }
 
     /// Says whether this node's application of `service`, by its index in the
@@ -282,6 +288,7 @@ impl Speaker {
                         r.health & !bit
                     };
                 }),
+                Request::OnWire(members) => self.core.set_on_wire(members),
                 Request::Leave => {
                     self.core.leave(now);
                     return false;
@@ -316,7 +323,7 @@ impl Speaker {
         if self.core.take_changed() || joins {
             let (members, agreed) = (self.core.members(), self.core.agreed().clone());
             let epoch = self.core.own_record().epoch;
-            self.metrics.show(&members, epoch, agreed.minority);
+            self.metrics.show(&members, epoch, &agreed);
             for m in &members {
                 let before = self.liveness.insert(m.peer.node, m.liveness);
                 if before.is_some_and(|b| b != m.liveness) {

@@ -4,7 +4,7 @@ use crate::board::Said;
 use crate::health::HealthMetrics;
 use crate::history::{Outcome, StepTimes};
 use dts_core::histogram::BOUNDS_NS;
-use dts_membership::{Liveness, Refused, Seen};
+use dts_membership::{Agreed, Liveness, Refused, Seen};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -141,6 +141,7 @@ const EPOCH_MASK: u64 = (1 << 48) - 1;
 pub struct MemberMetrics {
     messages: IntCounterVec,
     members: IntGaugeVec,
+    on_wire: IntGauge,
     changes: IntCounterVec,
     epoch: IntGauge,
     minority: IntGauge,
@@ -164,6 +165,11 @@ impl MemberMetrics {
             ),
             &["state"],
         )?;
+        let on_wire = IntGauge::new(
+            "dts_members_on_wire",
+            "Members that are there and hear this node on the wire as it hears them, this node included.",
+        )?;
+        registry.register(Box::new(on_wire.clone()))?;
         let names = Liveness::ALL.map(Liveness::name);
         for name in names {
             members.with_label_values(&[name]);
@@ -195,6 +201,7 @@ impl MemberMetrics {
         Ok(Self {
             messages,
             members,
+            on_wire,
             changes,
             epoch,
             minority,
@@ -213,14 +220,16 @@ impl MemberMetrics {
     }
 
     /// Shows who is there.
-    pub fn show(&self, members: &[Seen], epoch: u64, minority: bool) {
+    pub fn show(&self, members: &[Seen], epoch: u64, agreed: &Agreed) {
         for liveness in Liveness::ALL {
             let count = members.iter().filter(|m| m.liveness == liveness).count();
             let gauge = self.members.with_label_values(&[liveness.name()]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.epoch.set((epoch & EPOCH_MASK) as i64);
-        self.minority.set(minority.into());
+        self.minority.set(agreed.minority.into());
+        let on_wire = agreed.parts.iter().filter(|p| p.on_wire).count();
+        self.on_wire.set(i64::try_from(on_wire).unwrap_or(i64::MAX));
     }
 
     /// Counts a member that was found to be in another state than before.

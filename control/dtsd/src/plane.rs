@@ -47,11 +47,22 @@ impl Place {
     }
 }
 
+/// Who wants to know who is on the wire.
+type Ear = Box<dyn Fn(Option<Vec<u16>>) + Send>;
+
+/// Who is on the wire, by the last word of it, and who wants to know.
+#[derive(Default)]
+struct Wire {
+    last: Option<Option<Vec<u16>>>,
+    ear: Option<Ear>,
+}
+
 /// Brings events to the threads that wait for them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Dispatcher {
     waiting: Mutex<HashMap<u64, Arc<Place>>>,
     last_ticket: AtomicU64,
+    wire: Mutex<Wire>,
 }
 
 impl Dispatcher {
@@ -73,6 +84,15 @@ impl Dispatcher {
         }
     }
 
+    /// Tells `ear` who is on the wire, from the last word on; it must not block.
+    pub fn on_wire(&self, ear: impl Fn(Option<Vec<u16>>) + Send + 'static) {
+        let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = wire.last.take() {
+            ear(last);
+        }
+        wire.ear = Some(Box::new(ear));
+    }
+
     /// Serves until every sender of `events` is gone.
     pub fn run(&self, events: &Receiver<(usize, Event)>) {
         for (_, event) in events {
@@ -83,7 +103,20 @@ impl Dispatcher {
     /// An event that nobody waits for any more is dropped: its handover has
     /// been answered.
     pub fn deliver(&self, event: Event) {
-        let place = self.lock().get(&ticket_of(&event)).cloned();
+        let ticket = match event {
+            Event::Frozen { ticket, .. }
+            | Event::Done { ticket, .. }
+            | Event::Failed { ticket, .. }
+            | Event::Flows { ticket, .. } => ticket,
+            Event::OnWire { members } => {
+                let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+                return match &wire.ear {
+                    Some(ear) => ear(members),
+                    None => wire.last = Some(members),
+                };
+            }
+        };
+        let place = self.lock().get(&ticket).cloned();
         if let Some(place) = place {
             place.put(event);
         }
@@ -94,17 +127,7 @@ impl Dispatcher {
     }
 }
 
-fn ticket_of(event: &Event) -> u64 {
-    match event {
-        Event::Frozen { ticket, .. }
-        | Event::Done { ticket, .. }
-        | Event::Failed { ticket, .. }
-        | Event::Flows { ticket, .. } => *ticket,
-    }
-}
-
 /// The end of one ticket; dropping it ends the ticket.
-#[derive(Debug)]
 pub struct Waiter {
     /// What commands name this by.
     pub ticket: u64,
@@ -191,6 +214,22 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn the_last_word_of_the_wire_waits_for_who_wants_to_know() {
+        let dispatcher = Dispatcher::default();
+        let say = |members: &[u16]| {
+            let members = Some(members.to_vec());
+            dispatcher.deliver(Event::OnWire { members });
+        };
+        say(&[2]);
+        say(&[2, 3]);
+        let (heard, hears) = std::sync::mpsc::channel();
+        dispatcher.on_wire(move |members| heard.send(members).unwrap());
+        say(&[]);
+        let all: Vec<_> = hears.try_iter().collect();
+        assert_eq!(all, [Some(vec![2, 3]), Some(vec![])]);
     }
 
     #[test]

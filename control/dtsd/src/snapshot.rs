@@ -188,6 +188,7 @@ fn configured(config: &Config) -> Agreed {
         state: State::Active,
         weight: m.weight,
         health: u64::MAX,
+        on_wire: true,
     };
     let mut parts: Vec<_> = config.cluster.members.iter().map(part).collect();
     parts.sort_unstable_by_key(|p| p.node);
@@ -305,6 +306,7 @@ fn params(config: &Config) -> Params {
         half_open_max: memory.half_open as usize,
         tombstones_max: memory.tombstones as usize,
         announce: config.cluster.announce,
+        hello: config.peers.hello.map(span),
         orphan_resets: config.orphans.reset.then_some(config.orphans.resets_per_s),
         hold_flow_max: memory.hold_flow_kib as usize * 1024,
     }

@@ -2,6 +2,7 @@
 //! deaf to the real-time signals by which `net_tap` wakes its workers.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::unistd::Pid;
 use std::io;
 use std::sync::OnceLock;
@@ -25,6 +26,17 @@ pub fn prepare_process() -> anyhow::Result<()> {
     let _ = CORES.set(cores);
     dpdk::signals::block_realtime()?;
     Ok(())
+}
+
+/// Keeps in memory what the process has and will have of it, from its first use on: a file
+/// that somebody copies would drive program and heap out, and a worker or the membership
+/// wait for a disk. Called when the EAL has its memory: what is reserved and unused stays so.
+///
+/// # Errors
+/// The process may not (CAP_IPC_LOCK, or RLIMIT_MEMLOCK).
+pub fn keep_in_memory() -> nix::Result<()> {
+    let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)
 }
 
 /// Lets the calling thread run on every core that the process was started on.

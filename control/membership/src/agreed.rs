@@ -20,6 +20,8 @@ pub struct Part {
     pub weight: u8,
     /// Bit `i`: its application of service `i` is well.
     pub health: u64,
+    /// This node and it hear each other on the wire, where the clients are.
+    pub on_wire: bool,
 }
 
 /// A member's share of new connections.
@@ -44,7 +46,7 @@ pub struct Agreed {
 impl Part {
     /// Whether it may be given something new of service `i`, other things being equal.
     fn fits(&self, i: Option<usize>) -> bool {
-        self.weight > 0 && i.is_none_or(|i| self.health >> i.min(LAST) & 1 != 0)
+        self.on_wire && self.weight > 0 && i.is_none_or(|i| self.health >> i.min(LAST) & 1 != 0)
     }
 }
 
@@ -114,6 +116,7 @@ impl Agreed {
             h.write_u8(p.state as u8);
             h.write_u8(p.weight);
             h.write_u64(p.health);
+            h.write_u8(p.on_wire.into());
         }
         h.finish()
     }
@@ -130,6 +133,7 @@ mod tests {
             state,
             weight,
             health: u64::MAX,
+            on_wire: true,
         }
     }
 
@@ -189,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn who_is_off_the_wire_takes_nothing_whatever_its_state() {
+        let off = Part {
+            on_wire: false,
+            ..part(1, State::Active, 100)
+        };
+        let a = view(&[off, part(2, State::Standby, 100)]);
+        assert_eq!((owners(&a, 0), a.general().len()), (vec![2], 1));
+        assert_eq!((a.takes(1), a.takes(2)), (0, u64::MAX));
+    }
+
+    #[test]
     fn a_minority_owns_nothing_and_serves_itself() {
         let a = Agreed {
             minority: true,
@@ -209,6 +224,7 @@ mod tests {
             |a: &mut Agreed| a.parts[1].weight = 49,
             |a: &mut Agreed| a.parts[1].state = State::Draining,
             |a: &mut Agreed| a.parts[1].health = 1,
+            |a: &mut Agreed| a.parts[1].on_wire = false,
             |a: &mut Agreed| a.parts[1].node = 3,
             |a: &mut Agreed| a.minority = true,
             |a: &mut Agreed| a.parts.truncate(1),

@@ -77,6 +77,8 @@ pub struct Membership {
     outcomes: Vec<Outcome>,
     outbox: Vec<Datagram>,
     agreed: Agreed,
+    /// Which others are on the wire with this node; `None`: nobody looks.
+    on_wire: Option<Vec<u16>>,
     changed: bool,
     next_announce: Time,
     /// Announcements to every member that are still to be made.
@@ -145,6 +147,7 @@ impl Membership {
             outcomes: Vec::new(),
             outbox: Vec::new(),
             agreed: Agreed::default(),
+            on_wire: None,
             changed: true,
             next_announce: now,
             introductions: 0,
@@ -278,6 +281,14 @@ impl Membership {
             self.look(now);
             self.push();
         }
+    }
+
+    /// Says which other members are heard on the wire and hear this node there; `None`:
+    /// nobody looks, and all count as such. Each node sees that for itself, so that where
+    /// the wire is broken each side answers the clients that it hears.
+    pub fn set_on_wire(&mut self, members: Option<Vec<u16>>) {
+        self.on_wire = members;
+        self.agree();
     }
 
     /// What this node says of itself.
@@ -710,6 +721,8 @@ impl Membership {
                 state: r.state,
                 weight: r.weight,
                 health: r.health,
+                on_wire: *node == self.own
+                    || (self.on_wire.as_ref()).is_none_or(|on| on.contains(node)),
             })
         };
         let parts: Vec<Part> = self.status.iter().filter_map(part).collect();

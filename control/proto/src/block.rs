@@ -30,7 +30,8 @@ pub const VERSION: u8 = 1;
 /// Bytes before the first field.
 pub const FIXED_LEN: usize = 116;
 const MAC_AT: usize = 8;
-const MAC_LEN: usize = 16;
+/// Bytes of an authenticator.
+pub const MAC_LEN: usize = 16;
 
 /// What a link message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

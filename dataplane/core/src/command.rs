@@ -132,6 +132,11 @@ pub enum Event {
         /// Why.
         fail: Fail,
     },
+    /// Who is on the wire has changed.
+    OnWire {
+        /// Their ids, in order, without this node's; `None`: nobody looks any more.
+        members: Option<Vec<u16>>,
+    },
     /// The answer to [`Command::Flows`].
     Flows {
         /// The ticket.

@@ -118,6 +118,10 @@ drops! {
     VlanOther = "vlan_other",
     /// A frame above the port's MTU that is nothing to be cut into segments.
     TooLong = "too_long",
+    /// A hello of another member on the wire, taken in.
+    HelloConsumed = "hello_consumed",
+    /// A hello on the wire that is not authentic, was heard before, or is of no member.
+    HelloRefused = "hello_refused",
     /// A frame that was to be finished before it is sent, and is neither TCP nor UDP.
     Unfinished = "unfinished",
     /// TCP-MD5 or TCP-AO on a service port.

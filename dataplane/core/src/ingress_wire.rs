@@ -14,6 +14,7 @@ use crate::translate;
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::{self, Edit};
+use crate::wire::hello::Hello;
 use crate::wire::icmp::Quote;
 use crate::wire::nd::{self, Advert, Solicit};
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, RST, SYN, Segment};
@@ -46,6 +47,7 @@ impl Shard {
         match wire::l3_of(&frame) {
             Err(bad) => self.drop_frame(bad.into()),
             Ok(L3::Arp) => self.wire_arp(v, frame, out),
+            Ok(L3::Other) if Hello::is_one(frame.head()) => self.hello_in(v, frame.head(), now),
             Ok(L3::Other) => out.send(Port::WireHost, frame),
             Ok(L3::Ip(ip)) if nd::kind(frame.head(), &ip).is_some() => {
                 self.wire_nd(v, frame, &ip, now, out)

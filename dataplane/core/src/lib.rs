@@ -15,6 +15,7 @@ pub mod drops;
 pub mod fcb;
 pub mod frame;
 pub mod handover;
+mod hello;
 pub mod histogram;
 pub mod hold;
 mod ingress_host;

@@ -7,6 +7,7 @@
 //! says no, and no member may live unheard, the owner resets the client.
 
 use crate::drops::Drop;
+use crate::fcb::State;
 use crate::frame::{Output, Port};
 use crate::handover::message::{Head, Message, Peer};
 use crate::key::FlowKey;
@@ -215,12 +216,17 @@ impl Shard {
         self.say(v, to, kind, flow, &Fields::default(), head, &[], out);
     }
 
-    /// Another node asks who has a flow.
+    /// Another node asks who has a flow. One that is alone on the wire cannot serve what it
+    /// has; and whom a tombstone points to speaks for itself.
     pub(crate) fn who_has<O: Output>(&mut self, v: &View, m: &Message<'_>, out: &mut O) {
         let key = FlowKey::new(m.header.flow.client, m.header.flow.vip);
+        let serves = |slot: u32| {
+            let f = &self.slots[slot as usize];
+            f.state != State::Tombstone || f.source.is_some()
+        };
         let kind = match self.find(v, &key) {
-            Some(_) => Kind::Mine,
-            None => Kind::NotMine,
+            Some(slot) if serves(slot) && !self.hellos.alone() => Kind::Mine,
+            _ => Kind::NotMine,
         };
         self.say_of(v, &m.peer, kind, &key, out);
     }

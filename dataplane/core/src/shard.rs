@@ -9,6 +9,7 @@ use crate::handover::answers::Answers;
 use crate::handover::paper::{Aliases, Heard};
 use crate::handover::ports::SplicePorts;
 use crate::handover::source::Request;
+use crate::hello::Hellos;
 use crate::histogram::Histogram;
 use crate::hold;
 use crate::key::{FlowKey, HashKey};
@@ -102,6 +103,7 @@ pub struct Shard {
     pub(crate) heard: Heard,
     pub(crate) orphans: Orphans,
     pub(crate) layer2: Layer2,
+    pub(crate) hellos: Hellos,
     /// What members there were at the last tick ([`View::members_digest`]).
     pub(crate) members: Option<u64>,
     pub(crate) message_counter: u64,
@@ -159,6 +161,7 @@ impl Shard {
             heard: Heard::default(),
             orphans: Orphans::default(),
             layer2: Layer2::default(),
+            hellos: Hellos::default(),
             members: None,
             message_counter: 0,
             handover_number: 0,

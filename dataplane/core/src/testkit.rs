@@ -200,6 +200,7 @@ pub fn params() -> Params {
         half_open_max: 64,
         tombstones_max: 64,
         announce: false,
+        hello: None,
         orphan_resets: Some(1_000),
         hold_flow_max: 128 << 10,
     }

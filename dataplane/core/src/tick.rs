@@ -60,6 +60,7 @@ impl Shard {
         let changed = before.is_some_and(|b| b != members);
         self.orphans_tick(v, changed, now, out);
         self.layer2_tick(v, changed || before.is_none(), now, out);
+        self.hello_tick(v, now, out);
         self.drain_loopback(v, now, out);
     }
 

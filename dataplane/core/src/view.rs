@@ -95,6 +95,8 @@ pub struct Params {
     pub tombstones_max: usize,
     /// VIPs are announced at the start, and when members come or go.
     pub announce: bool,
+    /// Time between two hellos on the wire; `None`: there are none.
+    pub hello: Option<Span>,
     /// RSTs per second to the clients of flows that nobody has; `None` for none at all.
     pub orphan_resets: Option<u32>,
     /// Most held bytes of one flow.

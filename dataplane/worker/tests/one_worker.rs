@@ -101,7 +101,8 @@ fn frames_go_their_ways() {
 
     wait_for("counters", || {
         let s = &fleet.stats()[0];
-        s.ports.iter().map(|p| p.tx_packets).sum::<u64>() == 6 && s.mbufs_used == 0
+        let sent: u64 = s.ports.iter().map(|p| p.tx_packets).sum();
+        sent == 6 && s.mbufs_used == 0 && s.sleeps > 0
     });
     let s = fleet.stats().remove(0);
     assert_eq!((s.flows, s.ring, s.tx_waiting), (1, 0, 0));

@@ -19,6 +19,14 @@ hugepages_reserve() {
     before=$(<"$NR_HUGEPAGES")
     echo $((before + pages)) >"$NR_HUGEPAGES"
     after=$(<"$NR_HUGEPAGES")
+    if ((after < before + pages)); then
+        # Files that were read lately take the memory, and lie all over it.
+        sync
+        echo 3 >/proc/sys/vm/drop_caches
+        echo 1 >/proc/sys/vm/compact_memory
+        echo $((before + pages)) >"$NR_HUGEPAGES"
+        after=$(<"$NR_HUGEPAGES")
+    fi
     echo $((after - before)) >"$STATE/hugepages"
     exec 9>&-
     if ((after < before + pages)); then

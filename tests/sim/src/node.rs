@@ -177,6 +177,7 @@ fn params(plan: &Plan) -> Params {
         half_open_max: 16,
         tombstones_max: 16,
         announce: false,
+        hello: None,
         orphan_resets: Some(1_000),
         hold_flow_max: plan.hold_flow,
     }

@@ -24,6 +24,7 @@ mod keys;
 mod layer2;
 mod leaks;
 mod noise;
+mod on_wire;
 mod options;
 mod orphans;
 mod out_of_place;

@@ -4,6 +4,7 @@ pub mod arp;
 pub mod build;
 pub mod checksum;
 pub mod edit;
+pub mod hello;
 pub mod icmp;
 pub mod igmp;
 pub mod ipv6;

@@ -177,6 +177,7 @@ pub fn view(opened: &Opened) -> View {
             tombstones_max: 64,
             announce: false,
             orphan_resets: Some(1_000),
+            hello: None,
             hold_flow_max: 128 << 10,
         },
     }

@@ -144,6 +144,7 @@ impl Settings {
                 half_open_max: if self.small { 2 } else { 64 },
                 tombstones_max: if self.small { 1 } else { 64 },
                 announce: false,
+                hello: None,
                 orphan_resets: Some(1_000),
                 hold_flow_max: if self.small { 8 << 10 } else { 128 << 10 },
             },
