@@ -48,7 +48,7 @@ rtt-table: build ## what a server's stack measures after a replay, beside direct
 	$(MATRIX) what=rtt out=$(MATRIX_OUT)
 
 failover: build ## how soon a dead node's share is answered by others, fault by fault (root, a quiet machine; DTS_ROUNDS=20)
-	DTS_FAILOVER=1 $(CARGO) test --release -p dts-tests --test lab_members -- --test-threads=1 --nocapture
+	DTS_FAILOVER=$${DTS_ROUNDS:-6} $(CARGO) test --release -p dts-tests --test lab_failover -- --test-threads=1 --nocapture
 
 SIM_SEEDS ?= 0..20000
 

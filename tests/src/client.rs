@@ -25,6 +25,8 @@ pub enum Outcome {
 pub struct Connection {
     /// The request's path.
     pub path: String,
+    /// When it was begun, seconds since the epoch.
+    pub begun: f64,
     /// The client's port, 0 where there was no connection.
     pub port: u16,
     /// How it ended.

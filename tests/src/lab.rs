@@ -580,9 +580,18 @@ impl Lab {
     /// # Panics
     /// nftables refused.
     pub fn lose(&self, port: &'static str, matching: &str) -> Losing<'_> {
+        self.lose_at(port, "ingress", matching)
+    }
+
+    /// The same of frames that the switch takes in there (`ingress`), or would send out
+    /// there (`egress`).
+    ///
+    /// # Panics
+    /// nftables refused.
+    pub fn lose_at(&self, port: &'static str, hook: &str, matching: &str) -> Losing<'_> {
         let rules = format!(
-            "add table netdev lose_{port}; add chain netdev lose_{port} in {{ type filter hook ingress device \"{port}\" \
-             priority 0; }}; add rule netdev lose_{port} in {matching} drop"
+            "add table netdev lose_{port}; add chain netdev lose_{port} c {{ type filter hook {hook} device \"{port}\" \
+             priority 0; }}; add rule netdev lose_{port} c {matching} drop"
         );
         let losing = Losing { lab: self, port };
         self.exec("sw", &["nft", &rules]);

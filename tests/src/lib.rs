@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod capture_file;
 pub mod client;
+pub mod cluster;
 pub mod daemon;
 pub mod impair;
 pub mod lab;

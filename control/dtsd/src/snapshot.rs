@@ -208,6 +208,7 @@ pub fn next(before: &View, plan: &Plan, seen: &[Seen], agreed: &Agreed, owners: 
         Member {
             known: record.map(|r| (r.link_mac, r.incarnation)).or(m.known),
             alive: agreed.part(m.id).is_some(),
+            on_wire: agreed.part(m.id).is_some_and(|p| p.on_wire),
             gone: seen.is_some_and(|s| s.gone),
             takes: agreed.takes(m.id),
             ..*m
@@ -253,6 +254,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             link: m.link.into(),
             known: own.then_some((link_mac, boot.incarnation)),
             alive: own,
+            on_wire: own,
             gone: false,
             takes: agreed.takes(m.id.0),
         }

@@ -269,6 +269,8 @@ impl Shard {
                 f.observe_client(s, now);
                 if f.reset && !s.has(RST) {
                     self.send_reset(v, slot, out);
+                } else if self.is_left_behind(v, slot) {
+                    self.stray(v, s, &key, service, next_hop, now, out);
                 }
                 self.drop_frame(Drop::HandedOver);
             }

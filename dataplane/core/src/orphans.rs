@@ -99,6 +99,16 @@ fn may_live_unheard(m: &Member) -> bool {
 }
 
 impl Shard {
+    /// A tombstone of a flow whose node is dead, or does not reach its client.
+    pub(crate) fn is_left_behind(&self, v: &View, slot: u32) -> bool {
+        let f = &self.slots[slot as usize];
+        let reaches = |node| v.member(node).is_some_and(|m| m.alive && m.on_wire);
+        f.state == State::Tombstone
+            && f.source.is_none()
+            && !f.reset
+            && f.peer.is_some_and(|(node, _)| !reaches(node))
+    }
+
     /// A segment of a flow that is not here.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn stray<O: Output>(
@@ -175,7 +185,7 @@ impl Shard {
             false => others.collect(),
         };
         if others.is_empty() {
-            return self.reset_orphan(v, key, out);
+            return self.reset_orphan(v, key, now, out);
         }
         let port = v.services[search.service].app_port;
         let waits = others.iter().map(|m| m.id).collect();
@@ -253,17 +263,18 @@ impl Shard {
         };
         waits.retain(|id| *id != m.header.sender);
         if waits.is_empty() {
-            self.reset_orphan(v, &key, out);
+            self.reset_orphan(v, &key, now, out);
         }
     }
 
     /// A RST with the number that the client expects next, if the rate allows it. The
     /// client's segment says which number that is (RFC 9293, section 3.5.2).
-    fn reset_orphan<O: Output>(&mut self, v: &View, key: &FlowKey, out: &mut O) {
+    fn reset_orphan<O: Output>(&mut self, v: &View, key: &FlowKey, now: Instant, out: &mut O) {
         let Some(search) = self.orphans.all.remove(key) else {
             return;
         };
-        if self.find_in(search.service, key).is_some() {
+        let slot = self.find_in(search.service, key);
+        if slot.is_some_and(|slot| !self.is_left_behind(v, slot)) {
             // It came here meanwhile.
             return;
         }
@@ -272,6 +283,9 @@ impl Shard {
         };
         self.orphans.credit = credit;
         self.counters.orphan_resets += 1;
+        if let Some(slot) = slot {
+            return self.reset_client(v, slot, now, out);
+        }
         let rst = Tcp {
             eth_dst: search.next_hop,
             eth_src: v.wire_mac,

@@ -252,6 +252,7 @@ pub fn view(node: u16, owner: u16) -> View {
                 known: Some(([2, 0, 0, 0, 1, id as u8], 1000 + u64::from(id))),
                 alive: true,
                 gone: false,
+                on_wire: true,
                 takes: u64::MAX,
             })
             .collect(),

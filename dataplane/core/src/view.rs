@@ -46,6 +46,8 @@ pub struct Member {
     pub known: Option<(Mac, u64)>,
     /// It is there. A dead member is no destination.
     pub alive: bool,
+    /// This node and it hear each other on the wire.
+    pub on_wire: bool,
     /// It has been dead so long that its flows count as orphans, or has left.
     pub gone: bool,
     /// Bit `i`: it may be handed flows of the service with index `i`. Services from 63 on

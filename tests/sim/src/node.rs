@@ -239,6 +239,7 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
                 known: Some((link_mac(m), incarnation(m, 0))),
                 alive: true,
                 gone: false,
+                on_wire: true,
                 takes: u64::MAX,
             })
             .collect(),

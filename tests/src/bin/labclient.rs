@@ -267,6 +267,7 @@ fn connection(plan: &Plan, number: u64, body: &[u8]) -> Connection {
     };
     let mut result = Connection {
         path: plan.path.replace("{}", &name.to_string()),
+        begun: dts_tests::cluster::epoch_now(),
         port: 0,
         outcome: Outcome::Answered,
         status: 0,

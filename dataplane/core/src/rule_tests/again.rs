@@ -31,6 +31,7 @@ fn wider(mut v: View) -> View {
         known: Some(([2, 0, 0, 0, 1, 3], 1003)),
         alive: true,
         gone: false,
+        on_wire: true,
         takes: u64::MAX,
     });
     v

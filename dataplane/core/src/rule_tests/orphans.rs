@@ -231,3 +231,52 @@ fn an_answer_that_nobody_waits_for_is_stale() {
     assert!(c.silent());
     assert_eq!(c.s.drops.get(Drop::LinkStale), 1);
 }
+
+/// A client of node 2's, whose intake was node 1, waits for an answer.
+fn served_by_two() -> (Pair, Vec<u8>) {
+    let mut p = Pair::served(1000, 9000, 50);
+    p.a.pass(10);
+    p.b.tx(Port::WireHost);
+    let waits = client(p.k(), p.s1(), ACK | PSH, ts(900, 777), REQUEST);
+    (p, waits)
+}
+
+fn again(p: &mut Pair, waits: &[u8]) {
+    p.a.rx(Port::Wire, waits.to_vec());
+    p.a.pass(210);
+    p.a.rx(Port::Wire, waits.to_vec());
+}
+
+#[test]
+fn a_client_of_a_node_that_died_is_reset_by_its_intake_before_that_node_counts_as_gone() {
+    let (mut p, waits) = served_by_two();
+    again(&mut p, &waits);
+    assert!(p.a.silent(), "node 2 is there");
+    p.a.v.members[1].alive = false;
+    again(&mut p, &waits);
+    let r = p.a.one(Port::Wire).seg;
+    assert_eq!((r.flags & RST, r.seq), (RST, p.s1()));
+    assert_eq!(p.a.s.counters.orphan_resets, 1);
+}
+
+#[test]
+fn a_client_whose_node_is_off_the_wire_is_reset_if_that_node_knows_it() {
+    for alone in [false, true] {
+        let (mut p, waits) = served_by_two();
+        if alone {
+            p.b.v.params.hello = Some(crate::time::Span::millis(100));
+            p.b.pass(400);
+            p.b.tx(Port::Wire);
+        }
+        p.a.v.members[1].on_wire = false;
+        again(&mut p, &waits);
+        let question = p.a.tx(Port::Link).remove(0);
+        p.b.tx(Port::Link);
+        p.b.rx(Port::Link, question);
+        let answer = p.b.tx(Port::Link).remove(0);
+        p.a.rx(Port::Link, answer);
+        let resets = u64::from(alone);
+        assert_eq!(p.a.tx(Port::Wire).len() as u64, resets);
+        assert_eq!(p.a.s.counters.orphan_resets, resets);
+    }
+}

@@ -155,6 +155,7 @@ pub fn view(opened: &Opened) -> View {
             known: Some((opened.link_mac, 1001)),
             alive: true,
             gone: false,
+            on_wire: true,
             takes: u64::MAX,
         }],
         keys: vec![dts_proto::block::LinkKey::new(1, &[3; 16])],

@@ -122,6 +122,7 @@ impl Settings {
                     known: Some((link_mac(id), 1000 + u64::from(id))),
                     alive: true,
                     gone: false,
+                    on_wire: true,
                     takes: u64::MAX,
                 })
                 .collect(),

@@ -499,6 +499,7 @@ impl World {
                     known: Some((link_mac(other as u16 + 1), 0)),
                     alive: true,
                     gone: false,
+                    on_wire: true,
                     takes: u64::MAX,
                     ..*m
                 };
