@@ -404,6 +404,20 @@ impl Lab {
         flows.into_iter().map(|f| (f.client, f.vip)).collect()
     }
 
+    /// All that a node says of the flows of a client's port, with its number.
+    ///
+    /// # Panics
+    /// It does not answer, or something else than a list.
+    #[must_use]
+    pub fn flows_of_port(&self, node: u16, port: u16) -> Vec<(u16, serde_json::Value)> {
+        let text = self.admin(node, "/v1/flows?limit=10000");
+        let flows: Vec<serde_json::Value> =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("/v1/flows: {e}: {text}"));
+        let end = format!(":{port}");
+        let of = |f: &serde_json::Value| f["client"].as_str().is_some_and(|c| c.ends_with(&end));
+        flows.into_iter().filter(of).map(|f| (node, f)).collect()
+    }
+
     fn admin(&self, node: u16, path: &str) -> String {
         let socket = self.dir(node).join("admin.sock");
         let socket = socket.to_str().expect("a lab path is ASCII");

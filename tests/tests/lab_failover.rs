@@ -216,13 +216,8 @@ fn of_others(lab: &Lab, capture: &Capture, load: &[Connection], node: u16) -> (u
         // What nodes have of those that nobody answered.
         let silent = capture.streams.values().filter(|s| s.owners.is_empty());
         for s in silent.take(20) {
-            let end = format!(":{}", s.port);
-            for n in lab.nodes() {
-                let of = |(client, state): &(String, String)| {
-                    client.ends_with(&end) && !state.is_empty()
-                };
-                let flows: Vec<_> = lab.flows(n).into_iter().filter(of).collect();
-                println!("port {}, node {n}: {flows:?}", s.port);
+            for (n, flow) in lab.nodes().flat_map(|n| lab.flows_of_port(n, s.port)) {
+                println!("port {}, node {n}: {flow}", s.port);
             }
         }
     }

@@ -9,14 +9,18 @@ use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
 use crate::storm::{Bare, Side};
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use crate::translate::{self, Outgoing};
 use crate::view::View;
 use crate::wire::arp::{self, Arp};
 use crate::wire::edit::Edit;
 use crate::wire::nd;
+use crate::wire::options::Build;
 use crate::wire::tcp::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment};
 use crate::wire::{self, Ip, L3};
+
+/// An old socket that is reset is not reset again for so long, in case it cannot be.
+const OLD_SOCKET_REST: Span = Span::millis(500);
 
 /// Whether the host may say this about neighbours. Of a VIP it may not speak: the
 /// data plane does. It may ask for others in a VIP's name, for a kernel asks with
@@ -243,7 +247,45 @@ impl Shard {
             // A refusal (nobody listens), or a challenge.
             return self.send_to_client(v, slot, frame, s, now, out);
         }
+        if s.has(ACK) {
+            self.reset_old_socket(v, slot, s, now, out);
+        }
         self.drop_frame(Drop::HostForbidden);
+    }
+
+    /// The stack challenges the SYN of a half-open flow (RFC 5961, section 4): it still has a
+    /// socket of this 4-tuple, which no FCB knows, as after a restart of the data plane. Nobody
+    /// else speaks to it; it gets the client's answer, a RST that it cannot refuse, and the
+    /// SYN again.
+    fn reset_old_socket<O: Output>(
+        &mut self,
+        v: &View,
+        slot: u32,
+        s: &Segment,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let f = &mut self.slots[slot as usize];
+        if s.ack == f.c_nxt || f.challenged_until.is_some_and(|t| now < t) {
+            return;
+        }
+        f.challenged_until = Some(now + OLD_SOCKET_REST);
+        let (port, a) = (f.local_port, f.agreed);
+        let syn = ClientSegment {
+            seq: f.c_isn,
+            ack: 0,
+            flags: SYN,
+            window: f.client_window,
+            opts: Build {
+                mss: Some(a.mss),
+                sack_permitted: a.sack,
+                timestamps: a.ts.then_some((f.ts_in_order, 0)),
+                wscale: a.wscale.then_some(a.client_shift),
+                splice: None,
+            },
+        };
+        self.play_to(v, slot, port, ClientSegment::reset(s.ack), &[], out);
+        self.play_to(v, slot, port, syn, &[], out);
     }
 
     fn host_served<O: Output>(

@@ -184,3 +184,36 @@ fn an_intake_keeps_the_round_trip_when_its_socket_is_found() {
     look(&mut n, 2, &[8001]);
     assert_eq!(rtt(&n), Span::millis(20));
 }
+
+/// A data plane that was started anew, over a stack that still has a socket of the 4-tuple.
+#[test]
+fn an_old_socket_is_reset_and_gets_the_syn_again() {
+    let mut n = Node::new(view(1, 1));
+    let syn = client(1_000, 0, SYN, syn_opts(700), b"");
+    n.rx(Port::Wire, syn.clone());
+    let given = n.one(Port::WireHost);
+    // RFC 5961, section 4: "send an ACK ... regardless of the sequence number".
+    let challenge = || host(8001, 77_000, 55_000, ACK, 500, ts(1, 2), b"");
+    n.rx(Port::WireHost, challenge());
+    let told: Vec<_> = n.tx(Port::WireHost).iter().map(|f| seen(f)).collect();
+    let [rst, again] = &told[..] else {
+        panic!("{} frames", told.len())
+    };
+    assert_eq!((rst.seg.flags, rst.seg.seq), (RST, 55_000));
+    let of = |s: &Segment| (s.flags, s.seq, s.window, s.sport, s.dport);
+    assert_eq!(of(&again.seg), of(&given.seg));
+    let opts = |s: &Segment| (s.opts.mss, s.opts.wscale, s.opts.sack_permitted);
+    assert_eq!(opts(&again.seg), opts(&given.seg));
+    assert_eq!(again.seg.ts_val(), given.seg.ts_val());
+    // One that cannot be reset is left in peace.
+    n.rx(Port::WireHost, challenge());
+    assert!(n.silent());
+    // The stack's answer opens the connection.
+    let synack = host(8001, 9_000, 1_001, SYN | ACK, 500, synack_opts(5, 700), b"");
+    n.rx(Port::WireHost, synack);
+    assert_eq!(n.one(Port::Wire).seg.flags, SYN | ACK);
+    // From then on what the stack challenges is the client's to answer.
+    n.pass(1_000);
+    n.rx(Port::WireHost, challenge());
+    assert_eq!(n.one(Port::Wire).seg.flags, ACK);
+}
