@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Messages that are taken before the clock is looked at again.
 const BATCH: usize = 64;
+/// What the last messages may take from the socket to the link.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 /// Longest sleep, so that times in the listing are fresh.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -214,6 +216,8 @@ impl Speaker {
             self.speak();
             self.tell();
         }
+        // The goodbyes pass through this node's own workers, which are stopped next.
+        std::thread::sleep(LAST_WORDS);
     }
 
     /// Sleeps until a message, a request or the next deadline.

@@ -8,11 +8,13 @@ use dts_core::wire::arp::Arp;
 use dts_core::wire::build::{self, Tcp};
 use dts_core::wire::checksum;
 use dts_core::wire::edit::{self, Edit};
+use dts_core::wire::hello::Hello;
 use dts_core::wire::icmp::{PROTO_ICMP, Quote};
 use dts_core::wire::nd::{self, Solicit};
 use dts_core::wire::options::Build;
 use dts_core::wire::tcp::{self, Segment};
 use dts_core::wire::{self, Ip, L3};
+use dts_proto::block::LinkKey;
 use etherparse::{
     ArpPacketSlice, EtherType, Ethernet2Header, Ipv4HeaderSlice, Ipv6Slice, TcpHeaderSlice,
 };
@@ -47,6 +49,11 @@ fn frame(f: &[u8]) {
         }
     }
     let _ = Arp::parse(f);
+    if Hello::is_one(f) {
+        // Nobody can sign without the key.
+        let key = LinkKey::of(b"of the fuzzer");
+        assert!(Hello::parse(f, &[key]).is_err());
+    }
     // What etherparse takes for IPv4 is no accident to us.
     if let Ok((eth, rest)) = Ethernet2Header::from_slice(f)
         && eth.ether_type == EtherType::IPV4

@@ -412,7 +412,7 @@ impl Node {
                 Event::Failed { ticket, .. } => {
                     self.open.remove(&ticket);
                 }
-                Event::Flows { .. } => {}
+                Event::Flows { .. } | Event::OnWire { .. } => {}
             }
         }
         let now_there = self.list(now);
