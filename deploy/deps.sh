@@ -5,7 +5,7 @@ set -euo pipefail
 PACKAGES=(
     build-essential pkg-config clang libclang-dev libdpdk-dev dpdk dpdk-dev
     iproute2 iputils-ping ethtool nftables procps
-    tcpdump tshark curl wrk nginx haproxy jq openssl python3 valgrind
+    tcpdump tshark curl wrk nginx haproxy jq openssl python3 valgrind prometheus
 )
 
 installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || true) == installed ]]; }
@@ -26,11 +26,11 @@ if ((${#missing[@]})); then
     if command -v debconf-set-selections >/dev/null; then
         echo "wireshark-common wireshark-common/install-setuid boolean false" | debconf-set-selections
     fi
-    # The lab and the benches start their own nginx and haproxy in namespaces. The packaged services must not start on this machine, so for the
+    # The lab, the tests and the benches start their own nginx, haproxy and Prometheus in namespaces. The packaged services must not start on this machine, so for the
     # time of the installation the packages' scripts are told to start nothing, as policy-rc.d(8) describes.
     policy=/usr/sbin/policy-rc.d
     new_services=()
-    for service in nginx haproxy; do installed "$service" || new_services+=("$service"); done
+    for service in nginx haproxy prometheus; do installed "$service" || new_services+=("$service"); done
     if [[ ! -e $policy ]]; then
         trap 'rm -f "$policy"' EXIT
         printf '#!/bin/sh\nexit 101\n' >"$policy"

@@ -365,8 +365,17 @@ impl Lab {
     /// It does not answer.
     #[must_use]
     pub fn metrics(&self, node: u16) -> Metrics {
+        Metrics::parse(&self.metrics_text(node))
+    }
+
+    /// The same as it is told.
+    ///
+    /// # Panics
+    /// It does not answer.
+    #[must_use]
+    pub fn metrics_text(&self, node: u16) -> String {
         let url = "http://127.0.0.1:9464/metrics";
-        Metrics::parse(&self.exec(&format!("node{node}"), &["curl", "-sf", "-m", "5", url]))
+        self.exec(&format!("node{node}"), &["curl", "-sf", "-m", "5", url])
     }
 
     /// The sum of a counter over all nodes.

@@ -114,6 +114,7 @@ families! {
     sockets_gone: IntCounterVec, "dts_sockets_gone_total",
         "Flows that ended because the kernel no longer had their socket.", ["worker"];
     flows: IntGaugeVec, "dts_flows", "Flow entries in use, by state.", ["state", "worker"];
+    flows_capacity: IntGaugeVec, "dts_flows_capacity", "Flow entries in all.", ["worker"];
     ring_used: IntGaugeVec, "dts_ring_used", "Frames that wait in the ring from other workers.", ["worker"];
     ring_capacity: IntGaugeVec, "dts_ring_capacity", "Frames that fit into that ring.", ["worker"];
     mbufs_used: IntGaugeVec, "dts_mempool_used", "Packet buffers in use.", ["worker"];
@@ -246,6 +247,7 @@ impl Families {
         for (state, count) in State::ALL.iter().zip(w.states) {
             set(&self.flows, &[state.name(), number], count);
         }
+        set(&self.flows_capacity, &[number], w.flows_capacity);
         set(&self.ring_used, &[number], w.ring);
         set(&self.ring_capacity, &[number], w.ring_capacity);
         set(&self.mbufs_used, &[number], w.mbufs_used);

@@ -264,6 +264,11 @@ impl Shard {
         self.table.len()
     }
 
+    /// FCBs that there is room for.
+    pub fn flows_most(&self) -> usize {
+        self.slots.len()
+    }
+
     fn list(&self, v: &View, now: Instant, limit: usize) -> Vec<FlowInfo> {
         let used = self.slots.iter().zip(0..);
         used.filter(|(f, _)| f.state != State::Free)

@@ -116,6 +116,8 @@ pub struct WorkerSnapshot {
     pub cycles: [u64; 5],
     /// FCBs in use.
     pub flows: u64,
+    /// FCBs in all.
+    pub flows_capacity: u64,
     /// Buffers for held frames that are in use.
     pub hold_used: u64,
     /// Buffers for held frames in all.
@@ -233,6 +235,7 @@ macro_rules! block {
 
 block!(
     flows,
+    flows_capacity,
     hold_used,
     hold_capacity,
     ring,
@@ -324,6 +327,7 @@ mod tests {
         s.cycles.fill_with(&mut n);
         for field in [
             &mut s.flows,
+            &mut s.flows_capacity,
             &mut s.hold_used,
             &mut s.hold_capacity,
             &mut s.ring,

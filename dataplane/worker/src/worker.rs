@@ -330,6 +330,7 @@ impl Worker {
         c.replays = self.shard.replays;
         c.cycles = self.laps.cycles;
         c.flows = self.shard.flows() as u64;
+        c.flows_capacity = self.shard.flows_most() as u64;
         if census {
             c.states = self.shard.count_states();
         }
