@@ -160,10 +160,16 @@ fn each_alert_is_tried_out(_: &Lab) {
         text("deploy/prometheus/dts-rules.yaml"),
         text("deploy/prometheus/dts-rules-test.yaml"),
     );
-    let alerts = rules
-        .lines()
-        .filter_map(|l| l.trim().strip_prefix("- alert: "));
-    let untried: Vec<&str> = alerts
+    let runbook = text("docs/runbook.md");
+    let alerts = || {
+        rules
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("- alert: "))
+    };
+    for alert in alerts() {
+        assert!(runbook.contains(&format!("\n## {alert}\n")), "{alert}");
+    }
+    let untried: Vec<&str> = alerts()
         .filter(|a| tests.matches(&format!("alertname: {a}\n")).count() == 0)
         .collect();
     assert!(untried.is_empty(), "no test: {untried:?}");
