@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use dpdk::wait::Waiter;
 use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
-use dts_core::ahead::{BURST, Looked};
+use dts_core::ahead::{BURST, Looked, lowest};
 use dts_core::command::{Command, Event};
 use dts_core::drops::{Drop, Drops};
 use dts_core::frame::Port;
@@ -83,14 +83,6 @@ fn look_ahead(
     let gone = shard.look(view, looked);
     burst.discard(gone);
     all.unwrap_or(0) & !gone
-}
-
-/// The lowest of these bits, which is then no longer one of them.
-#[inline(always)]
-fn take_lowest(bits: &mut u64) -> Option<usize> {
-    let lowest = bits.trailing_zeros();
-    *bits &= bits.wrapping_sub(1);
-    (lowest < u64::BITS).then_some(lowest as usize)
 }
 
 /// What comes in by this port is the own stack's.
@@ -222,18 +214,18 @@ impl Worker {
         let mut turns = look_ahead(&mut self.shard, view, port, burst, &mut self.looked);
         self.laps.lap(Stage::Look);
         let mut asked = turns;
-        for i in std::iter::from_fn(|| take_lowest(&mut asked)).take(LEAD) {
+        for i in std::iter::from_fn(|| lowest(&mut asked)).take(LEAD) {
             self.shard.ask_for(&self.looked, i);
         }
         let own_stack = is_own_stack(port);
         for (n, mut mbuf) in burst.drain().enumerate() {
             if n % TOGETHER == TOGETHER - 1 {
-                for i in std::iter::from_fn(|| take_lowest(&mut asked)).take(TOGETHER) {
+                for i in std::iter::from_fn(|| lowest(&mut asked)).take(TOGETHER) {
                     self.shard.ask_for(&self.looked, i);
                 }
             }
             // As many as there are frames.
-            let Some(i) = take_lowest(&mut turns) else {
+            let Some(i) = lowest(&mut turns) else {
                 break;
             };
             let ahead = self.looked.ahead(i);
