@@ -186,11 +186,11 @@ impl Ahead {
     #[inline]
     pub(crate) fn is_of(&self, f: &Fcb) -> bool {
         // An IPv4-mapped address, in two halves of which one is 0.
-        let client = (self.addrs << 32 | 0xffff_0000).to_le_bytes();
-        f.client.0[..8] == [0; 8]
-            && f.client.0[8..] == client
-            && f.client_port == self.client_port()
-            && f.service == self.service
+        let [a, b, c, d, e, f_, g, h, i @ ..] = f.client.0;
+        let low = u64::from_le_bytes([a, b, c, d, e, f_, g, h]);
+        let other = u64::from_le_bytes(i) ^ (self.addrs << 32 | 0xffff_0000);
+        let ports = f.client_port ^ self.client_port() | f.service ^ self.service;
+        low | other | u64::from(ports) == 0
     }
 
     #[inline]
@@ -238,7 +238,7 @@ fn is_tcp4(h: &[u8; FIXED]) -> bool {
 }
 
 /// Bytes of headers with timestamps.
-pub(crate) const WITH_TS: usize = FIXED + 12;
+const WITH_TS: usize = FIXED + 12;
 
 /// The number of SACK blocks in the options of a frame whose lengths agree, where it bears
 /// none others but timestamps before them, aligned (RFC 7323, appendix A).

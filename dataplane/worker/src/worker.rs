@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use dpdk::wait::Waiter;
 use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
-use dts_core::ahead::{BURST, Looked, lowest};
+use dts_core::ahead::{Ahead, BURST, Looked, lowest};
 use dts_core::command::{Command, Event};
 use dts_core::drops::{Drop, Drops};
 use dts_core::frame::Port;
@@ -110,6 +110,41 @@ fn prepare(mbuf: &mut Mbuf) -> Result<(), Drop> {
         offload::complete_received(mbuf);
     }
     Ok(())
+}
+
+/// A frame that is not what most are: processed by the `number`-th of the workers, or handed
+/// on to the one whose it is.
+#[allow(clippy::too_many_arguments)]
+#[inline(never)]
+fn rest(
+    shard: &mut Shard,
+    out: &mut Egress,
+    view: &View,
+    port: Port,
+    ahead: Ahead,
+    mut mbuf: Mbuf,
+    now: Instant,
+    [number, workers]: [usize; 2],
+) {
+    if !is_own_stack(port)
+        && !ahead.is_usual()
+        && let Err(why) = prepare(&mut mbuf)
+    {
+        return out.drops.count(why);
+    }
+    let Some(packet) = Packet::new(mbuf) else {
+        return out.drops.count(Drop::Malformed);
+    };
+    let worker = if ahead.is_mine() {
+        number
+    } else {
+        steer::worker_of_frame(view, port, &packet, workers)
+    };
+    if worker == number {
+        shard.ingress_rest(view, port, &ahead, packet, now, out);
+    } else {
+        out.pass(worker, Passage::In(port), packet.into_mbuf());
+    }
 }
 
 /// All that one worker owns.
@@ -217,8 +252,7 @@ impl Worker {
         for i in std::iter::from_fn(|| lowest(&mut asked)).take(LEAD) {
             self.shard.ask_for(&self.looked, i);
         }
-        let own_stack = is_own_stack(port);
-        for (n, mut mbuf) in burst.drain().enumerate() {
+        for (n, mbuf) in burst.drain().enumerate() {
             if n % TOGETHER == TOGETHER - 1 {
                 for i in std::iter::from_fn(|| lowest(&mut asked)).take(TOGETHER) {
                     self.shard.ask_for(&self.looked, i);
@@ -229,28 +263,26 @@ impl Worker {
                 break;
             };
             let ahead = self.looked.ahead(i);
-            if !own_stack
-                && !ahead.is_usual()
-                && let Err(why) = prepare(&mut mbuf)
-            {
-                self.egress.drops.count(why);
-                continue;
-            }
-            let Some(packet) = Packet::new(mbuf) else {
-                self.egress.drops.count(Drop::Malformed);
-                continue;
+            let (shard, out) = (&mut self.shard, &mut self.egress);
+            let left = match Packet::in_one(mbuf) {
+                // Usual frames are this worker's.
+                Ok(packet) if ahead.is_usual() => shard
+                    .usual(view, port, &ahead, packet, now, out)
+                    .map(Packet::into_mbuf),
+                Ok(packet) => Some(packet.into_mbuf()),
+                Err(mbuf) => Some(mbuf),
             };
-            let worker = if ahead.is_mine() {
-                self.number
-            } else {
-                steer::worker_of_frame(view, port, &packet, self.workers)
-            };
-            if worker == self.number {
-                self.shard
-                    .ingress_seen(view, port, &ahead, packet, now, &mut self.egress);
-            } else {
-                self.egress
-                    .pass(worker, Passage::In(port), packet.into_mbuf());
+            if let Some(mbuf) = left {
+                rest(
+                    shard,
+                    out,
+                    view,
+                    port,
+                    ahead,
+                    mbuf,
+                    now,
+                    [self.number, self.workers],
+                );
             }
         }
         self.laps.lap(Stage::Act);
