@@ -261,6 +261,24 @@ fn usual_options(header: usize, head: &[u8]) -> Option<u8> {
     (header == 36 + 8 * blocks && blocks > 0 && *sack == right).then_some(blocks as u8)
 }
 
+/// What [`Looked`] has as bits of all frames, as bits of one.
+const KNOWN: u8 = 1;
+const PLAIN: u8 = 2;
+const USUAL: u8 = 4;
+
+/// Which of the bytes have the bit `kind`: the i-th is bit i.
+#[inline(always)]
+fn bits(kinds: &[u8; BURST], kind: u8) -> u64 {
+    const LOWEST: u64 = u64::MAX / 0xff;
+    // Bit 8 i comes to lie at 56 + i.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let eights = kinds.as_chunks::<8>().0.iter().enumerate();
+    eights.fold(0, |all, (i, eight)| {
+        let each = u64::from_le_bytes(*eight) >> kind.trailing_zeros() & LOWEST;
+        all | each.wrapping_mul(GATHER) >> 56 << (8 * i)
+    })
+}
+
 /// The lowest of these bits, which is then no longer one of them.
 #[inline(always)]
 pub fn lowest(bits: &mut u64) -> Option<usize> {
@@ -315,14 +333,16 @@ impl Looked {
         let wire_mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
         // Another view may have other services.
         let mut alike = Alike::NOTHING;
+        // Bytes side by side: bits in registers would make each frame wait for the one before.
+        let mut kinds = [0_u8; BURST];
         let tuples = self.addrs.iter_mut().zip(&mut self.ports);
         let rest = self.services.iter_mut().zip(&mut self.blocks);
-        let mut len = 0_u32;
-        // The last one's bits are the lowest until all have been read.
-        let (mut known, mut plain, mut usual) = (0_u64, 0_u64, 0_u64);
-        for (((addrs, ports), (service, blocks)), (head, intact)) in tuples.zip(rest).zip(frames) {
+        let rest = rest.zip(&mut kinds);
+        let mut len = 0;
+        for (((addrs, ports), ((service, blocks), kind)), (head, intact)) in
+            tuples.zip(rest).zip(frames)
+        {
             len += 1;
-            (known, plain, usual) = (known << 1, plain << 1, usual << 1);
             let Some(h) = head.first_chunk::<FIXED>() else {
                 continue;
             };
@@ -335,8 +355,7 @@ impl Looked {
                 *addrs = raw::<8>(h, 26).rotate_left(32);
                 *ports = raw::<2>(h, 36) as u32 | u32::from(alike.port) << 16;
             }
-            *service = alike.service;
-            known |= 1;
+            (*service, *kind) = (alike.service, KNOWN);
             let header = usize::from(h[46] >> 4) * 4;
             let total = usize::from((raw::<2>(h, 16) as u16).swap_bytes());
             // The lengths of the headers and of the frame agree, and it is no echo.
@@ -346,15 +365,14 @@ impl Looked {
                 & (intact & !(WIRE & (raw::<8>(h, 4) >> 16 == wire_mac)));
             if whole && let Some(n) = usual_options(header, head) {
                 *blocks = n;
-                plain |= u64::from(WIRE & (h[47] & SYN == 0));
-                usual |= u64::from(h[47] & !PSH == ACK);
+                let plain = u8::from(WIRE & (h[47] & SYN == 0)) * PLAIN;
+                *kind = KNOWN | plain | u8::from(h[47] & !PSH == ACK) * USUAL;
             }
         }
-        let in_order = |bits: u64| bits.reverse_bits().checked_shr(BURST as u32 - len);
-        self.known = in_order(known).unwrap_or(0);
-        self.plain = in_order(plain).unwrap_or(0);
-        self.usual = in_order(usual).unwrap_or(0);
-        len as usize
+        self.known = bits(&kinds, KNOWN);
+        self.plain = bits(&kinds, PLAIN);
+        self.usual = bits(&kinds, USUAL);
+        len
     }
 }
 
