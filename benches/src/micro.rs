@@ -6,7 +6,8 @@
 //! the key in the slot, as the data plane does; the others have keys of their own.
 
 use anyhow::{Result, ensure};
-use dts_core::table::Table;
+use dts_core::ahead::lowest;
+use dts_core::table::{Places, Table};
 use hashbrown::HashTable;
 use hostmem::{prefetch, vec};
 use siphasher::sip::SipHasher13;
@@ -80,6 +81,7 @@ pub trait Find {
 pub struct Staged {
     table: Table,
     slots: Vec<Slot>,
+    places: Places,
     hash: Hash,
 }
 
@@ -102,7 +104,13 @@ impl Staged {
             let slot = table.insert(hash.of(&key)).expect("room for all");
             slots[slot as usize] = Slot { key, value: 1 };
         }
-        Self { table, slots, hash }
+        let places = Places::default();
+        Self {
+            table,
+            slots,
+            places,
+            hash,
+        }
     }
 
     #[inline]
@@ -122,18 +130,17 @@ impl Find for Staged {
         let mut hashes = [0; BURST];
         for (key, hash) in keys.iter().zip(&mut hashes) {
             *hash = self.hash.of(key);
-            self.table.prefetch(*hash);
         }
-        let mut missed = [false; BURST];
-        for (hash, missed) in hashes[..keys.len()].iter().zip(&mut missed) {
-            match self.table.guess(*hash) {
-                Some(slot) => prefetch(&self.slots[slot as usize]),
-                None => *missed = true,
-            }
+        self.table.ask(&mut self.places, 0, &hashes);
+        let all = u64::MAX.checked_shr((BURST - keys.len()) as u32);
+        let all = all.unwrap_or(0);
+        let mut found = self.table.guesses(&mut self.places, &hashes, all);
+        let mut ask = found;
+        while let Some(i) = lowest(&mut ask) {
+            prefetch(&self.slots[self.places.slots[i] as usize]);
         }
-        let asked = keys.iter().zip(hashes).zip(missed);
-        let hits = asked.filter(|(_, missed)| !missed);
-        hits.map(|((key, hash), _)| self.value(key, hash)).sum()
+        let hits = std::iter::from_fn(|| lowest(&mut found));
+        hits.map(|i| self.value(&keys[i], hashes[i])).sum()
     }
 }
 

@@ -45,14 +45,21 @@ void dts_pktmbuf_free_burst(struct rte_mbuf **pkts, unsigned int n)
 {
 	/* Most bursts are of one pool, of whole packets that nobody shares: then their headers'
 	 * second lines need not be touched (rte_mbuf_raw_free asks for no more). */
+	const uint64_t one = (uint64_t)1 << 16 | (uint64_t)1 << 32, both = (uint64_t)UINT32_MAX << 16;
 	struct rte_mempool *pool = n > 0 ? pkts[0]->pool : NULL;
-	unsigned int i, strange = 0;
+	uint64_t strange = 0;
+	unsigned int i;
 
+	/* References and segments lie side by side, behind the data's offset. */
+	RTE_BUILD_BUG_ON(offsetof(struct rte_mbuf, refcnt) != offsetof(struct rte_mbuf, data_off) + 2);
+	RTE_BUILD_BUG_ON(offsetof(struct rte_mbuf, nb_segs) != offsetof(struct rte_mbuf, data_off) + 4);
 	for (i = 0; i < n; i++) {
 		const struct rte_mbuf *m = pkts[i];
+		uint64_t counts;
 
-		strange |= (rte_mbuf_refcnt_read(m) != 1) | (m->nb_segs != 1) |
-			!RTE_MBUF_DIRECT(m) | (m->pool != pool);
+		memcpy(&counts, &m->data_off, sizeof(counts));
+		strange |= ((counts ^ one) & both) | (m->ol_flags & DTS_MBUF_KIND) |
+			((uintptr_t)m->pool ^ (uintptr_t)pool);
 	}
 	if (strange)
 		rte_pktmbuf_free_bulk(pkts, n);

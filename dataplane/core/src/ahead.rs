@@ -17,6 +17,7 @@ use crate::key::{Addr, FlowKey};
 use crate::lanes::LANES;
 use crate::shard::Shard;
 use crate::steer::Steer;
+use crate::table::{NO_SLOT, Places};
 use crate::view::View;
 use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, PSH, SYN};
@@ -24,95 +25,106 @@ use crate::wire::tcp::{ACK, PSH, SYN};
 /// Frames of a burst, at most.
 pub const BURST: usize = 64;
 
-/// There are a key and a hash, and the flow is this worker's.
-const KNOWN: u8 = 1;
-/// A whole segment to a service, not a SYN, with no option that is an offence: whether it
-/// is dropped is a question of its flow alone.
-const PLAIN: u8 = 2;
-/// IPv4 without options; the lengths of the headers agree; an ACK, perhaps with PSH, and
-/// nothing else; no options but timestamps and SACK blocks behind them, aligned.
-const USUAL: u8 = 4;
-
-/// No slot at all.
-const NO_SLOT: u32 = u32::MAX;
-
-/// What is known of a frame beside its tuple.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    /// A slot that may be the flow's; [`NO_SLOT`] for none.
-    slot: u32,
-    service: u16,
-    /// [`KNOWN`], [`PLAIN`], [`USUAL`].
-    kind: u8,
-    /// SACK blocks of a usual frame.
-    blocks: u8,
-}
-
-impl Mark {
-    const NONE: Self = Self {
-        slot: NO_SLOT,
-        service: 0,
-        kind: 0,
-        blocks: 0,
-    };
-}
-
-/// The service of the last frame: the next one is most often for it too.
-struct Last {
-    /// Address and port as they lie in the frame.
-    at: u64,
-    service: u16,
-    /// The service port as it lies in a frame.
-    port: u16,
-}
-
-impl Last {
-    const NONE: Self = Self {
-        at: u64::MAX,
-        service: 0,
-        port: 0,
-    };
-
-    /// It is the service at this address and port, or becomes it; false where there is none.
-    #[inline(always)]
-    fn is(&mut self, v: &View, at: u64, find: impl FnOnce(&Addr, u16) -> Option<usize>) -> bool {
-        if self.at == at {
-            return true;
-        }
-        let [a, b, c, d, p, q, ..] = at.to_le_bytes();
-        let found = find(&Addr::v4([a, b, c, d]), u16::from_be_bytes([p, q]));
-        if let Some(service) = found {
-            *self = Self {
-                at,
-                service: service as u16,
-                port: v.services[service].port.to_be(),
-            };
-        }
-        found.is_some()
-    }
-}
-
-/// A burst as it was seen before its turn. What is hashed lies side by side.
+/// A burst as it was seen before its turn. What is asked of all frames lies side by side, and
+/// what is true of some is a bit of each.
 #[derive(Debug)]
 pub struct Looked {
     len: usize,
+    /// There are a key and a hash, and the flow is this worker's.
+    known: u64,
+    /// A whole segment to a service, not a SYN, with no option that is an offence: whether it
+    /// is dropped is a question of its flow alone.
+    plain: u64,
+    /// IPv4 without options; the lengths of the headers agree; an ACK, perhaps with PSH, and
+    /// nothing else; no options but timestamps and SACK blocks behind them, aligned.
+    usual: u64,
     /// Client and VIP, IPv4, as they lie in memory one behind the other.
     addrs: [u64; BURST],
     /// Client's port and service port, likewise.
     ports: [u32; BURST],
     hashes: [u64; BURST],
-    marks: [Mark; BURST],
+    places: Places,
+    services: [u16; BURST],
+    /// SACK blocks of a usual frame.
+    blocks: [u8; BURST],
 }
 
 impl Default for Looked {
     fn default() -> Self {
         Self {
             len: 0,
+            known: 0,
+            plain: 0,
+            usual: 0,
             addrs: [0; BURST],
             ports: [0; BURST],
             hashes: [0; BURST],
-            marks: [Mark::NONE; BURST],
+            places: Places::default(),
+            services: [0; BURST],
+            blocks: [0; BURST],
         }
+    }
+}
+
+/// What segments of one service have in common between the EtherType and the ports: IPv4
+/// without options and TCP, not a fragment, and the service's own address and port.
+struct Alike {
+    mask: [u64; 4],
+    /// With a bit that `mask` has not where nothing is like it.
+    want: [u64; 4],
+    service: u16,
+    /// The service port as it lies in a frame.
+    port: u16,
+}
+
+impl Alike {
+    /// Where it begins in a frame.
+    const AT: usize = 12;
+
+    const NOTHING: Self = Self {
+        mask: [0; 4],
+        want: [1; 4],
+        service: 0,
+        port: 0,
+    };
+
+    #[inline(always)]
+    fn is(&self, h: &[u8; FIXED]) -> bool {
+        let differs = |i| raw::<8>(h, Self::AT + 8 * i) & self.mask[i] ^ self.want[i];
+        differs(0) | differs(1) | differs(2) | differs(3) == 0
+    }
+
+    /// Becomes what this frame is like; false where it is no segment of a service.
+    #[cold]
+    fn learn(&mut self, v: &View, port: Port, h: &[u8; FIXED]) -> bool {
+        // EtherType, version and header length; of fragment, TTL and protocol all but "don't
+        // fragment" and the TTL.
+        let mut mask = [0_u8; 32];
+        mask[..3].fill(0xff);
+        mask[8..12].copy_from_slice(&[0x3f, 0xff, 0, 0xff]);
+        let (addr, at) = match port {
+            Port::Wire => (30, 36),
+            Port::WireHost => (26, 34),
+            Port::Link | Port::LinkHost => return false,
+        };
+        let vip = Addr::v4([h[addr], h[addr + 1], h[addr + 2], h[addr + 3]]);
+        let number = u16::from_be_bytes([h[at], h[at + 1]]);
+        let found = match port {
+            Port::Wire => v.service(&vip, number),
+            _ => v.service_of_local(&vip, number),
+        };
+        let Some(service) = found.filter(|_| is_tcp4(h)) else {
+            return false;
+        };
+        mask[addr - Self::AT..][..4].fill(0xff);
+        mask[at - Self::AT..][..2].fill(0xff);
+        for (i, mask) in mask.as_chunks::<8>().0.iter().enumerate() {
+            self.mask[i] = u64::from_le_bytes(*mask);
+            self.want[i] = raw::<8>(h, Self::AT + 8 * i) & self.mask[i];
+        }
+        self.service = service as u16;
+        self.port = v.services[service].port.to_be();
+        true
     }
 }
 
@@ -121,8 +133,12 @@ impl Default for Looked {
 pub struct Ahead {
     addrs: u64,
     ports: u32,
+    slot: u32,
     hash: u64,
-    mark: Mark,
+    service: u16,
+    blocks: u8,
+    known: bool,
+    usual: bool,
 }
 
 impl Default for Ahead {
@@ -130,8 +146,12 @@ impl Default for Ahead {
         Self {
             addrs: 0,
             ports: 0,
+            slot: NO_SLOT,
             hash: 0,
-            mark: Mark::NONE,
+            service: 0,
+            blocks: 0,
+            known: false,
+            usual: false,
         }
     }
 }
@@ -140,37 +160,37 @@ impl Ahead {
     /// The frame is a segment of a flow that is this worker's.
     #[inline]
     pub fn is_mine(&self) -> bool {
-        self.mark.kind & KNOWN != 0
+        self.known
     }
 
     /// IPv4 without options; the lengths of the headers agree; an ACK, perhaps with PSH,
     /// and nothing else; no options but timestamps and SACK blocks behind them, aligned.
     #[inline]
     pub fn is_usual(&self) -> bool {
-        self.mark.kind & USUAL != 0
+        self.usual
     }
 
     /// A slot that may be the flow's.
     #[inline]
     pub(crate) fn slot(&self) -> Option<u32> {
-        (self.mark.slot != NO_SLOT).then_some(self.mark.slot)
+        (self.slot != NO_SLOT).then_some(self.slot)
     }
 
     /// SACK blocks of a usual frame, of which there are three at most.
     #[inline]
     pub(crate) fn blocks(&self) -> usize {
-        self.mark.blocks.into()
+        self.blocks.into()
     }
 
     /// The frame is of this flow.
     #[inline]
     pub(crate) fn is_of(&self, f: &Fcb) -> bool {
         // An IPv4-mapped address, in two halves of which one is 0.
-        let client = (self.addrs << 32 | 0xffff_0000).to_le_bytes();
-        f.client.0[..8] == [0; 8]
-            && f.client.0[8..] == client
-            && f.client_port == self.client_port()
-            && f.service == self.mark.service
+        let [a, b, c, d, e, f_, g, h, i @ ..] = f.client.0;
+        let low = u64::from_le_bytes([a, b, c, d, e, f_, g, h]);
+        let other = u64::from_le_bytes(i) ^ (self.addrs << 32 | 0xffff_0000);
+        let ports = f.client_port ^ self.client_port() | f.service ^ self.service;
+        low | other | u64::from(ports) == 0
     }
 
     #[inline]
@@ -217,22 +237,13 @@ fn is_tcp4(h: &[u8; FIXED]) -> bool {
     kind | whole == 0
 }
 
-/// The lengths of its headers and of the frame agree.
-#[inline(always)]
-fn lengths_agree(h: &[u8; FIXED], head: &[u8]) -> bool {
-    let total = usize::from((raw::<2>(h, 16) as u16).swap_bytes());
-    let header = usize::from(h[46] >> 4) * 4;
-    header >= 20 && 20 + header <= total && 14 + total <= head.len()
-}
-
 /// Bytes of headers with timestamps.
-pub(crate) const WITH_TS: usize = FIXED + 12;
+const WITH_TS: usize = FIXED + 12;
 
 /// The number of SACK blocks in the options of a frame whose lengths agree, where it bears
 /// none others but timestamps before them, aligned (RFC 7323, appendix A).
 #[inline(always)]
-fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<u8> {
-    let header = usize::from(h[46] >> 4) * 4;
+fn usual_options(header: usize, head: &[u8]) -> Option<u8> {
     if header == 20 {
         return Some(0);
     }
@@ -250,6 +261,32 @@ fn usual_options(h: &[u8; FIXED], head: &[u8]) -> Option<u8> {
     (header == 36 + 8 * blocks && blocks > 0 && *sack == right).then_some(blocks as u8)
 }
 
+/// What [`Looked`] has as bits of all frames, as bits of one.
+const KNOWN: u8 = 1;
+const PLAIN: u8 = 2;
+const USUAL: u8 = 4;
+
+/// Which of the bytes have the bit `kind`: the i-th is bit i.
+#[inline(always)]
+fn bits(kinds: &[u8; BURST], kind: u8) -> u64 {
+    const LOWEST: u64 = u64::MAX / 0xff;
+    // Bit 8 i comes to lie at 56 + i.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let eights = kinds.as_chunks::<8>().0.iter().enumerate();
+    eights.fold(0, |all, (i, eight)| {
+        let each = u64::from_le_bytes(*eight) >> kind.trailing_zeros() & LOWEST;
+        all | each.wrapping_mul(GATHER) >> 56 << (8 * i)
+    })
+}
+
+/// The lowest of these bits, which is then no longer one of them.
+#[inline(always)]
+pub fn lowest(bits: &mut u64) -> Option<usize> {
+    let lowest = bits.trailing_zeros();
+    *bits &= bits.wrapping_sub(1);
+    (lowest < u64::BITS).then_some(lowest as usize)
+}
+
 impl Looked {
     /// What is known of the `i`-th frame.
     #[inline(always)]
@@ -257,8 +294,12 @@ impl Looked {
         Ahead {
             addrs: self.addrs[i],
             ports: self.ports[i],
+            slot: self.places.slots[i],
             hash: self.hashes[i],
-            mark: self.marks[i],
+            service: self.services[i],
+            blocks: self.blocks[i],
+            known: self.known >> i & 1 != 0,
+            usual: self.usual >> i & 1 != 0,
         }
     }
 
@@ -272,46 +313,66 @@ impl Looked {
         port: Port,
         frames: impl Iterator<Item = (&'a [u8], bool)>,
     ) {
-        let marks = self.marks.iter_mut();
-        let tuples = marks.zip(&mut self.addrs).zip(&mut self.ports);
+        (self.known, self.plain, self.usual) = (0, 0, 0);
+        self.len = match port {
+            Port::Wire => self.read_some::<true>(v, frames),
+            Port::WireHost => self.read_some::<false>(v, frames),
+            Port::Link | Port::LinkHost => frames.take(BURST).count(),
+        };
+    }
+
+    /// Reads frames from the wire, or from the own stack. Returns how many.
+    #[inline(always)]
+    fn read_some<'a, const WIRE: bool>(
+        &mut self,
+        v: &View,
+        frames: impl Iterator<Item = (&'a [u8], bool)>,
+    ) -> usize {
+        let port = if WIRE { Port::Wire } else { Port::WireHost };
+        let [a, b, c, d, e, f] = v.wire_mac;
+        let wire_mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
         // Another view may have other services.
-        let (mut len, mut last) = (0, Last::NONE);
-        for (((mark, addrs), ports), (head, intact)) in tuples.zip(frames) {
+        let mut alike = Alike::NOTHING;
+        // Bytes side by side: bits in registers would make each frame wait for the one before.
+        let mut kinds = [0_u8; BURST];
+        let tuples = self.addrs.iter_mut().zip(&mut self.ports);
+        let rest = self.services.iter_mut().zip(&mut self.blocks);
+        let rest = rest.zip(&mut kinds);
+        let mut len = 0;
+        for (((addrs, ports), ((service, blocks), kind)), (head, intact)) in
+            tuples.zip(rest).zip(frames)
+        {
             len += 1;
-            *mark = Mark::NONE;
-            let Some(h) = head.first_chunk::<FIXED>().filter(|h| is_tcp4(h)) else {
+            let Some(h) = head.first_chunk::<FIXED>() else {
                 continue;
             };
-            if port == Port::Wire {
-                let at = raw::<4>(h, 30) | raw::<2>(h, 36) << 32;
-                if !last.is(v, at, |vip, port| v.service(vip, port)) {
-                    continue;
-                }
-                (*addrs, *ports) = (raw::<8>(h, 26), raw::<4>(h, 34) as u32);
-            } else if port == Port::WireHost {
-                let at = raw::<4>(h, 26) | raw::<2>(h, 34) << 32;
-                if !last.is(v, at, |vip, port| v.service_of_local(vip, port)) {
-                    continue;
-                }
-                *addrs = raw::<8>(h, 26).rotate_left(32);
-                *ports = raw::<2>(h, 36) as u32 | u32::from(last.port) << 16;
-            } else {
+            if !alike.is(h) && !alike.learn(v, port, h) {
                 continue;
             }
-            (mark.service, mark.kind) = (last.service, KNOWN);
-            let echo = port == Port::Wire && h[6..12] == v.wire_mac;
-            if intact
-                && !echo
-                && lengths_agree(h, head)
-                && let Some(blocks) = usual_options(h, head)
-            {
-                let plain = port == Port::Wire && h[47] & SYN == 0;
-                let usual = h[47] & !PSH == ACK;
-                mark.kind |= (u8::from(plain) * PLAIN) | (u8::from(usual) * USUAL);
-                mark.blocks = blocks;
+            if WIRE {
+                (*addrs, *ports) = (raw::<8>(h, 26), raw::<4>(h, 34) as u32);
+            } else {
+                *addrs = raw::<8>(h, 26).rotate_left(32);
+                *ports = raw::<2>(h, 36) as u32 | u32::from(alike.port) << 16;
+            }
+            (*service, *kind) = (alike.service, KNOWN);
+            let header = usize::from(h[46] >> 4) * 4;
+            let total = usize::from((raw::<2>(h, 16) as u16).swap_bytes());
+            // The lengths of the headers and of the frame agree, and it is no echo.
+            let whole = (header >= 20)
+                & (20 + header <= total)
+                & (14 + total <= head.len())
+                & (intact & !(WIRE & (raw::<8>(h, 4) >> 16 == wire_mac)));
+            if whole && let Some(n) = usual_options(header, head) {
+                *blocks = n;
+                let plain = u8::from(WIRE & (h[47] & SYN == 0)) * PLAIN;
+                *kind = KNOWN | plain | u8::from(h[47] & !PSH == ACK) * USUAL;
             }
         }
-        self.len = len;
+        self.known = bits(&kinds, KNOWN);
+        self.plain = bits(&kinds, PLAIN);
+        self.usual = bits(&kinds, USUAL);
+        len
     }
 }
 
@@ -323,27 +384,21 @@ impl Shard {
         let lanes = l.addrs.as_chunks::<LANES>().0.iter();
         let lanes = lanes.zip(l.ports.as_chunks::<LANES>().0);
         let lanes = lanes.zip(l.hashes.as_chunks_mut::<LANES>().0);
-        for ((addrs, ports), hashes) in lanes.take(l.len.div_ceil(LANES)) {
+        for (at, ((addrs, ports), hashes)) in lanes.take(l.len.div_ceil(LANES)).enumerate() {
             *hashes = self.hash_key.of_12(addrs, ports);
-            hashes.iter().for_each(|&hash| self.table.prefetch(hash));
+            self.table.ask(&mut l.places, at * LANES, hashes);
         }
         if self.workers > 1 {
             self.forget_others(v, l);
         }
-        let mut gone = 0;
+        let found = self.table.guesses(&mut l.places, &l.hashes, l.known);
+        let mut gone = l.known & !found;
         // Some of the unknown ones have a turn: one may be an orphan's.
         let mut spared = self.orphans.looks();
-        let each = l.marks[..l.len].iter_mut().zip(&l.hashes).enumerate();
-        for (i, (mark, hash)) in each {
-            if mark.kind & KNOWN == 0 {
-                continue;
-            }
-            match self.table.guess(*hash) {
-                Some(slot) => mark.slot = slot,
-                None if spared > 0 => spared -= 1,
-                None => gone |= u64::from(mark.kind & PLAIN != 0) << i,
-            }
+        while spared > 0 && lowest(&mut gone).is_some() {
+            spared -= 1;
         }
+        gone &= l.plain;
         self.drops.add(Drop::NoFlow, u64::from(gone.count_ones()));
         gone
     }
@@ -351,20 +406,23 @@ impl Shard {
     /// Takes out what other workers have to find.
     fn forget_others(&self, v: &View, l: &mut Looked) {
         let tuples = l.addrs.iter().zip(&l.ports);
-        for (mark, (addrs, ports)) in l.marks[..l.len].iter_mut().zip(tuples) {
+        for (i, (addrs, ports)) in tuples.enumerate().take(l.len) {
             // Both are as they lie in the frame.
             let (client, port) = ((*addrs as u32).swap_bytes(), (*ports as u16).swap_bytes());
             let value = v.steer.client_v4(client, port);
             if Steer::part(value, self.workers) != self.worker {
-                mark.kind &= !KNOWN;
+                l.known &= !(1 << i);
             }
         }
+        (l.plain, l.usual) = (l.plain & l.known, l.usual & l.known);
     }
 
     /// Asks for the FCB of a frame that [`Self::look`] has left.
     #[inline(always)]
     pub fn ask_for(&self, l: &Looked, i: usize) {
-        if let Some(f) = self.slots.get(l.marks[i].slot as usize) {
+        if l.known >> i & 1 != 0
+            && let Some(f) = self.slots.get(l.places.slots[i] as usize)
+        {
             f.prefetch();
         }
     }

@@ -9,6 +9,7 @@
 //! removal leaves no tombstones behind. The table knows only hashes and slots; whether
 //! a slot really holds the key is the caller's question to its slab.
 
+use crate::ahead::{BURST, lowest};
 use hostmem::equal_u16;
 
 /// Tags of a bucket.
@@ -21,6 +22,9 @@ struct Bucket([u16; WAYS + 1]);
 
 const EMPTY: u16 = 0;
 
+/// Hashes that are looked for side by side.
+const GROUP: usize = 16;
+
 impl Bucket {
     /// The ways with this tag, one bit each.
     #[inline]
@@ -31,6 +35,29 @@ impl Bucket {
     #[inline]
     fn overflow(&self) -> u16 {
         self.0[WAYS]
+    }
+}
+
+/// No slot at all.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// Where the entries of a burst's hashes are looked for, and what was found.
+#[derive(Debug)]
+pub struct Places {
+    /// The buckets in which they are looked for first.
+    homes: [u32; BURST],
+    tags: [u16; BURST],
+    /// A slot that may have the hash; [`NO_SLOT`] for none.
+    pub slots: [u32; BURST],
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            homes: [0; BURST],
+            tags: [EMPTY; BURST],
+            slots: [NO_SLOT; BURST],
+        }
     }
 }
 
@@ -97,10 +124,76 @@ impl Table {
         }
     }
 
-    /// Asks for what a later [`Self::guess`] or [`Self::find`] begins with.
+    /// Asks for what [`Self::guesses`] begins with of these hashes, the first of which is the
+    /// `at`-th of the burst.
     #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        hostmem::prefetch_nth(&self.buckets, self.home(hash));
+    pub fn ask<const N: usize>(&self, places: &mut Places, at: usize, hashes: &[u64; N]) {
+        let homes = places.homes[at..].iter_mut();
+        for ((home, tag), &hash) in homes.zip(&mut places.tags[at..]).zip(hashes) {
+            (*home, *tag) = (self.home(hash) as u32, Self::tag(hash));
+        }
+        for &home in places.homes[at..].iter().take(N) {
+            hostmem::prefetch_nth(&self.buckets, home as usize);
+        }
+    }
+
+    /// [`Self::guess`] for those of the burst's `hashes` whose bits are set in `which`. Returns
+    /// the bits of those that have a slot.
+    #[inline]
+    pub fn guesses(&self, places: &mut Places, hashes: &[u64; BURST], which: u64) -> u64 {
+        let Places { homes, tags, slots } = places;
+        let (mut found, mut passed) = (0, 0);
+        let groups = homes.as_chunks().0.iter().zip(tags.as_chunks().0);
+        for (at, ((homes, tags), slots)) in groups.zip(slots.as_chunks_mut().0).enumerate() {
+            let at = at * GROUP;
+            if which >> at == 0 {
+                break;
+            }
+            let (here, mut further) = self.guess_first(homes, tags, slots);
+            further &= !here & (which >> at) as u32;
+            (found, passed) = (
+                found | u64::from(here) << at,
+                passed | u64::from(further) << at,
+            );
+            // On their way while the others are looked at.
+            while further != 0 {
+                let home = homes[further.trailing_zeros() as usize];
+                hostmem::prefetch_nth(&self.buckets, home as usize + 1);
+                further &= further - 1;
+            }
+        }
+        while let Some(i) = lowest(&mut passed) {
+            if let Some(slot) = self.guess(hashes[i]) {
+                slots[i] = slot;
+                found |= 1 << i;
+            }
+        }
+        found & which
+    }
+
+    /// What the first buckets tell of some hashes. Returns the bits of those that have a slot
+    /// there, and of those whose bucket was passed over.
+    #[inline(always)]
+    fn guess_first(
+        &self,
+        homes: &[u32; GROUP],
+        tags: &[u16; GROUP],
+        slots: &mut [u32; GROUP],
+    ) -> (u32, u32) {
+        // First all lines, then what follows from them, of which the compiler makes vectors.
+        for ((&home, &tag), ways) in homes.iter().zip(tags).zip(&mut *slots) {
+            let b = &self.buckets[home as usize];
+            *ways = b.matches(tag) | u32::from(b.overflow() != 0) << WAYS;
+        }
+        let (mut found, mut passed) = (0, 0);
+        for (i, (slot, &home)) in slots.iter_mut().zip(homes).enumerate() {
+            let ways = *slot & !(1 << WAYS);
+            found |= u32::from(ways != 0) << i;
+            passed |= (*slot >> WAYS) << i;
+            let at = home * WAYS as u32 + ways.trailing_zeros();
+            *slot = if ways == 0 { NO_SLOT } else { at };
+        }
+        (found, passed)
     }
 
     /// A slot that may have this hash, most often the right one, without a look at it;
@@ -113,8 +206,8 @@ impl Table {
     /// The first slot with this hash for which `is_it` holds.
     #[inline]
     pub fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let tag = Self::tag(hash);
-        let mut at = self.home(hash);
+        let (tag, home) = (Self::tag(hash), self.home(hash));
+        let mut at = home;
         loop {
             let b = &self.buckets[at];
             let mut ways = b.matches(tag);
@@ -129,6 +222,9 @@ impl Table {
                 return None;
             }
             at = self.next(at);
+            if at == home {
+                return None;
+            }
         }
     }
 
@@ -224,6 +320,39 @@ mod tests {
         }
     }
 
+    /// A burst's guesses are those of each hash alone, whatever else there is in its buckets.
+    #[test]
+    fn a_burst_is_guessed_as_each_one() {
+        let mut t = Table::new(1_000);
+        let key = siphasher::sip::SipHasher13::new();
+        let hash = |k: u64| key.hash(&k.to_le_bytes());
+        (0..1_000).for_each(|k| assert!(t.insert(hash(k)).is_some()));
+        assert!(t.buckets.iter().any(|b| b.0[WAYS] != 0));
+        for which in [u64::MAX, 0, 1 << 17, 0x00f0_0f0f_3333_5555] {
+            for from in (0..2_000).step_by(BURST) {
+                let hashes = std::array::from_fn(|i| hash(from + i as u64));
+                let mut p = Places::default();
+                t.ask(&mut p, 0, &hashes);
+                let found = t.guesses(&mut p, &hashes, which);
+                assert_eq!(found & !which, 0);
+                for i in (0..BURST).filter(|i| which >> i & 1 != 0) {
+                    let alone = t.guess(hashes[i]);
+                    assert_eq!(alone.is_some(), found >> i & 1 != 0);
+                    assert_eq!(alone.unwrap_or(NO_SLOT), p.slots[i]);
+                }
+            }
+        }
+    }
+
+    /// Buckets that all were passed over end a search all the same.
+    #[test]
+    fn a_search_ends_where_it_began() {
+        let mut t = Table::new(40);
+        assert_eq!(t.buckets.len(), 2);
+        t.buckets.iter_mut().for_each(|b| b.0[WAYS] = u16::MAX);
+        assert_eq!(t.find(5 << 48, |_| true), None);
+    }
+
     #[test]
     fn full_is_said() {
         let mut t = Table::new(8);
@@ -234,16 +363,20 @@ mod tests {
     }
 
     /// Whatever the hashes, as many entries as were asked for find a slot, and few of them
-    /// stand elsewhere than where they are looked for first.
+    /// stand elsewhere than where they are looked for first. When they are gone nothing is left.
     #[test]
     fn the_last_one_finds_a_slot_too() {
         let mut t = Table::new(100_000);
         let hash = |k: u64| (k + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ k << 48;
-        let elsewhere = (0..100_000).filter(|&k| {
-            let slot = t.insert(hash(k)).expect("room");
-            slot as usize / WAYS != t.home(hash(k))
-        });
+        let slots = (0..100_000).map(|k| t.insert(hash(k)).expect("room"));
+        let slots: Vec<u32> = slots.collect();
+        let elsewhere = (0..).zip(&slots);
+        let elsewhere = elsewhere.filter(|&(k, &slot)| slot as usize / WAYS != t.home(hash(k)));
         assert!(elsewhere.count() < 8_000);
         assert_eq!(t.insert(hash(100_000)), None);
+        for (k, slot) in (0..).zip(slots) {
+            assert!(t.remove(hash(k), slot));
+        }
+        assert!(t.buckets.iter().all(|b| b.0 == [0; WAYS + 1]));
     }
 }

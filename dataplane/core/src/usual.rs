@@ -6,7 +6,7 @@
 //! to be known but its FCB. Whatever else it is takes the long way; a test holds that both
 //! do the same.
 
-use crate::ahead::{Ahead, FIXED, WITH_TS};
+use crate::ahead::{Ahead, FIXED};
 use crate::drops::Drop;
 use crate::fcb::{Fcb, State};
 use crate::frame::{Frame, Output, Port};
@@ -30,10 +30,17 @@ mod at {
     pub(super) const FLAGS: usize = 47;
     pub(super) const WINDOW: usize = 48;
     pub(super) const CHECKSUM: usize = 50;
-    pub(super) const TS_VAL: usize = 58;
-    pub(super) const TS_ECR: usize = 62;
-    pub(super) const SACK: usize = 70;
 }
+
+/// Bytes of timestamps with two NOPs before them, which come first among the options.
+const TS: usize = 12;
+/// Where the timestamps lie in them.
+mod ts {
+    pub(super) const VAL: usize = 4;
+    pub(super) const ECR: usize = 8;
+}
+/// Where SACK blocks lie among the options: behind timestamps, two NOPs, kind and length.
+const SACK: usize = TS + 4;
 
 /// What a usual segment says.
 #[derive(Clone, Copy)]
@@ -51,17 +58,17 @@ struct Usual {
 }
 
 impl Usual {
-    /// Reads a frame that [`Ahead::is_usual`] is said of.
+    /// Reads the headers and options of a frame that [`Ahead::is_usual`] is said of.
     #[inline(always)]
-    fn read(head: &[u8], blocks: usize) -> Option<Self> {
-        let h = head.first_chunk::<FIXED>()?;
+    fn read(h: &[u8; FIXED], options: &[u8], blocks: usize) -> Option<Self> {
         let header = usize::from(h[at::OFF] >> 4) * 4;
         let total = usize::from(u16::from_be_bytes([h[16], h[17]]));
-        let mut ts = None;
-        if header > 20 {
-            let o = head.first_chunk::<WITH_TS>()?;
-            ts = Some((long(o, at::TS_VAL), long(o, at::TS_ECR)));
-        }
+        let ts = if header > 20 {
+            let o = options.first_chunk::<TS>()?;
+            Some((long(o, ts::VAL), long(o, ts::ECR)))
+        } else {
+            None
+        };
         Some(Self {
             seq: long(h, at::SEQ),
             ack: long(h, at::ACK),
@@ -90,72 +97,91 @@ impl Usual {
     }
 }
 
-/// The bytes of a usual frame in one piece, what it says, and whether its checksum is partial.
-#[inline(always)]
-fn usual_head<'a, F: Frame>(
-    frame: &'a mut F,
-    ahead: &Ahead,
-) -> Option<(&'a mut [u8], Usual, bool)> {
-    let (all, partial) = (frame.len(), frame.is_partial());
-    let head = frame.head_mut();
-    let s = Usual::read(head, ahead.blocks()).filter(|_| all == head.len())?;
-    Some((head, s, partial))
-}
-
 #[inline(always)]
 fn long<const N: usize>(h: &[u8; N], i: usize) -> u32 {
     u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]])
 }
 
-/// A frame that is being changed, and what its checksum will have to make up for.
+/// A usual frame in one piece, and what its checksum will have to make up for.
 struct Rewrite<'a> {
-    head: &'a mut [u8],
+    /// The headers without options.
+    h: &'a mut [u8; FIXED],
+    /// What lies behind them.
+    rest: &'a mut [u8],
+    partial: bool,
     change: Delta,
 }
 
-impl Rewrite<'_> {
+impl<'a> Rewrite<'a> {
+    /// Of a frame in one piece that [`Ahead::is_usual`] is said of, and what it says.
+    #[inline(always)]
+    fn of<F: Frame>(frame: &'a mut F, a: &Ahead) -> Option<(Self, Usual)> {
+        let (all, partial) = (frame.len(), frame.is_partial());
+        let head = frame.head_mut();
+        let in_one = all == head.len();
+        let (h, rest) = head.split_first_chunk_mut().filter(|_| in_one)?;
+        let s = Usual::read(h, rest, a.blocks())?;
+        let change = Delta::default();
+        Some((
+            Self {
+                h,
+                rest,
+                partial,
+                change,
+            },
+            s,
+        ))
+    }
+
     #[inline(always)]
     fn word(&mut self, at: usize, new: u16) {
-        if let Some(b) = self
-            .head
-            .get_mut(at..)
-            .and_then(|b| b.first_chunk_mut::<2>())
-        {
-            self.change.word(u16::from_be_bytes(*b), new);
-            *b = new.to_be_bytes();
-        }
+        let old = u16::from_be_bytes([self.h[at], self.h[at + 1]]);
+        self.change.word(old, new);
+        self.h[at..at + 2].copy_from_slice(&new.to_be_bytes());
     }
 
     #[inline(always)]
-    fn long(&mut self, at: usize, new: impl FnOnce(u32) -> u32) {
-        if let Some(b) = self
-            .head
-            .get_mut(at..)
-            .and_then(|b| b.first_chunk_mut::<4>())
-        {
-            let old = u32::from_be_bytes(*b);
-            let new = new(old);
+    fn long(&mut self, at: usize, old: u32, new: u32) {
+        self.change.long(0, old, new);
+        self.h[at..at + 4].copy_from_slice(&new.to_be_bytes());
+    }
+
+    /// One of the timestamps becomes `new`.
+    #[inline(always)]
+    fn timestamp(&mut self, at: usize, old: u32, new: u32) {
+        if let Some(o) = self.rest.first_chunk_mut::<TS>() {
             self.change.long(0, old, new);
-            *b = new.to_be_bytes();
+            o[at..at + 4].copy_from_slice(&new.to_be_bytes());
         }
     }
 
-    /// Writes the checksum, unless it is `partial`.
+    /// `blocks` SACK blocks behind timestamps lie `delta` lower.
     #[inline(always)]
-    fn finish(self, partial: bool) {
-        if !partial
-            && let Some(b) = self
-                .head
-                .get_mut(at::CHECKSUM..)
-                .and_then(|b| b.first_chunk_mut::<2>())
-        {
-            *b = self.change.apply(u16::from_be_bytes(*b)).to_be_bytes();
+    fn sack(&mut self, blocks: usize, delta: u32) {
+        let all = self.rest.get_mut(SACK..).unwrap_or_default();
+        for block in all.as_chunks_mut::<8>().0.iter_mut().take(blocks) {
+            for edge in [0, 4] {
+                let old = long(block, edge);
+                let new = old.wrapping_sub(delta);
+                self.change.long(0, old, new);
+                block[edge..edge + 4].copy_from_slice(&new.to_be_bytes());
+            }
+        }
+    }
+
+    /// Writes the checksum, unless it is partial.
+    #[inline(always)]
+    fn finish(self) {
+        if !self.partial {
+            let old = u16::from_be_bytes([self.h[at::CHECKSUM], self.h[at::CHECKSUM + 1]]);
+            let new = self.change.apply(old).to_be_bytes();
+            self.h[at::CHECKSUM..at::CHECKSUM + 2].copy_from_slice(&new);
         }
     }
 }
 
 impl Shard {
-    /// Processes a frame that [`Shard::look_closer`] has left, as [`Shard::ingress`] does.
+    /// Processes a frame that [`Shard::look`] has left, as [`Shard::ingress`] does.
     #[inline]
     pub fn ingress_seen<O: Output>(
         &mut self,
@@ -166,15 +192,42 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let left = match port {
+        if let Some(frame) = self.usual(v, port, ahead, frame, now, out) {
+            self.ingress_rest(v, port, ahead, frame, now, out);
+        }
+    }
+
+    /// Processes a frame if it is what most are of a served flow; gives it back otherwise, for
+    /// [`Shard::ingress_rest`].
+    #[inline(always)]
+    pub fn usual<O: Output>(
+        &mut self,
+        v: &View,
+        port: Port,
+        ahead: &Ahead,
+        frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) -> Option<O::Frame> {
+        match port {
             Port::Wire => self.usual_in(v, ahead, frame, now, out),
             Port::WireHost => self.usual_out(v, ahead, frame, now, out),
             Port::Link | Port::LinkHost => Some(frame),
-        };
-        if let Some(frame) = left {
-            self.expect(ahead);
-            self.ingress(v, port, frame, now, out);
         }
+    }
+
+    /// Processes a frame that [`Shard::usual`] has left.
+    pub fn ingress_rest<O: Output>(
+        &mut self,
+        v: &View,
+        port: Port,
+        ahead: &Ahead,
+        frame: O::Frame,
+        now: Instant,
+        out: &mut O,
+    ) {
+        self.expect(ahead);
+        self.ingress(v, port, frame, now, out);
     }
 
     /// The FCB of a usual frame, if its flow has been served here for long and nothing else
@@ -185,7 +238,8 @@ impl Shard {
             return None;
         }
         let f = self.slots.get_mut(a.slot()? as usize)?;
-        (f.state == State::Served && f.is_bare() && a.is_of(f)).then_some(f)
+        let settled = (f.state == State::Served) & f.is_bare();
+        (settled & a.is_of(f)).then_some(f)
     }
 
     /// A client's segment. Gives the frame back where it is not a usual one.
@@ -201,7 +255,7 @@ impl Shard {
         let Some(f) = self.usual_flow(ahead) else {
             return Some(frame);
         };
-        let Some((head, s, partial)) = usual_head(&mut frame, ahead) else {
+        let Some((mut r, s)) = Rewrite::of(&mut frame, ahead) else {
             return Some(frame);
         };
         let stamp = Stamp::from(now);
@@ -209,30 +263,24 @@ impl Shard {
             self.drops.count(Drop::AckStorm);
             return None;
         }
-        f.next_hop = [head[6], head[7], head[8], head[9], head[10], head[11]];
+        f.next_hop = [r.h[6], r.h[7], r.h[8], r.h[9], r.h[10], r.h[11]];
         f.note_usual(&s, stamp);
         f.spoken_to = true;
         f.asked |= f.asks(s.seq, s.len) && !broken(Mutation::AskedForgotten);
         let ack = host_ack(f, s.ack);
         let (delta, tau, dport) = (f.delta, f.tau, f.local_port);
-        let mut r = Rewrite {
-            head,
-            change: Delta::default(),
-        };
         r.word(at::DPORT, dport);
-        r.long(at::ACK, |_| ack);
+        r.long(at::ACK, s.ack, ack);
         if !broken(Mutation::SackUnshifted) {
-            for edge in 0..s.blocks * 2 {
-                r.long(at::SACK + 4 * edge, |old| old.wrapping_sub(delta));
-            }
+            r.sack(s.blocks, delta);
         }
         if let Some((_, ecr)) = s.ts
             && (ecr != 0 || broken(Mutation::TsecrZeroShifted))
         {
-            r.long(at::TS_ECR, |old| old.wrapping_sub(tau));
+            r.timestamp(ts::ECR, ecr, ecr.wrapping_sub(tau));
         }
-        r.head[..6].copy_from_slice(&v.host_mac);
-        r.finish(partial);
+        r.h[..6].copy_from_slice(&v.host_mac);
+        r.finish();
         out.send(Port::WireHost, frame);
         None
     }
@@ -250,14 +298,14 @@ impl Shard {
         let Some(f) = self.usual_flow(ahead) else {
             return Some(frame);
         };
-        let Some((head, s, partial)) = usual_head(&mut frame, ahead) else {
+        let Some((mut r, s)) = Rewrite::of(&mut frame, ahead) else {
             return Some(frame);
         };
-        let sport = u16::from_be_bytes([head[at::SPORT], head[at::SPORT + 1]]);
+        let sport = u16::from_be_bytes([r.h[at::SPORT], r.h[at::SPORT + 1]]);
         // A D-SACK of replayed bytes is to be taken out.
         let replayed = s.blocks > 0 && {
-            let right = head[at::SACK + 4..].first_chunk::<4>();
-            right.is_some_and(|b| seq::le(u32::from_be_bytes(*b), f.cut))
+            let right = r.rest.get(SACK..).and_then(|b| b.first_chunk::<8>());
+            right.is_some_and(|b| seq::le(long(b, 4), f.cut))
         };
         if sport != f.local_port || replayed {
             return Some(frame);
@@ -287,27 +335,23 @@ impl Shard {
         (f.spoken_to, f.asked) = (false, false);
         let probe = s.len <= 1 && seq::lt(seq, f.s_nxt);
         let leak = probe && broken(Mutation::KeepaliveLeak);
-        let ts_val = s.ts.map(|(val, _)| val.wrapping_add(f.tau));
-        if let Some(val) = ts_val {
-            f.ts_max = seq::max(f.ts_max, val);
+        let tau = f.tau;
+        if let Some((val, _)) = s.ts {
+            f.ts_max = seq::max(f.ts_max, val.wrapping_add(tau));
         }
         f.s_nxt = seq::max(f.s_nxt, s.end().wrapping_add(f.delta));
         f.told(s.ack, window, f.agreed.promised_shift);
         let next_hop = f.next_hop;
         let port = v.services[usize::from(f.service)].port;
-        let mut r = Rewrite {
-            head,
-            change: Delta::default(),
-        };
         r.word(at::SPORT, port);
-        r.long(at::SEQ, |old| if leak { old } else { seq });
+        r.long(at::SEQ, s.seq, if leak { s.seq } else { seq });
         r.word(at::WINDOW, window);
-        if let Some(val) = ts_val {
-            r.long(at::TS_VAL, |_| val);
+        if let Some((old, _)) = s.ts {
+            r.timestamp(ts::VAL, old, old.wrapping_add(tau));
         }
-        r.head[..6].copy_from_slice(&next_hop);
-        r.head[6..12].copy_from_slice(&v.wire_mac);
-        r.finish(partial);
+        r.h[..6].copy_from_slice(&next_hop);
+        r.h[6..12].copy_from_slice(&v.wire_mac);
+        r.finish();
         out.send(Port::Wire, frame);
         None
     }

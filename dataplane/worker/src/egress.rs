@@ -80,19 +80,23 @@ impl<Q: Sink> Tx<Q> {
     }
 
     /// Queues a frame; false where it had to be dropped.
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, mbuf: Mbuf, traffic: &mut Traffic) -> bool {
-        let mbuf = if self.backlog.is_empty() {
-            match self.burst.push(mbuf) {
-                Ok(()) => return true,
-                Err(mbuf) => {
-                    self.flush(traffic);
-                    mbuf
-                }
+        if !self.backlog.is_empty() {
+            return self.push_behind(mbuf);
+        }
+        match self.burst.push(mbuf) {
+            Ok(()) => true,
+            Err(mbuf) => {
+                self.flush(traffic);
+                self.push_behind(mbuf)
             }
-        } else {
-            mbuf
-        };
+        }
+    }
+
+    /// Queues a frame behind others that the driver may not have taken.
+    #[cold]
+    fn push_behind(&mut self, mbuf: Mbuf) -> bool {
         // `flush` leaves a backlog only behind a full burst.
         let Err(mbuf) = self.burst.push(mbuf) else {
             return true;

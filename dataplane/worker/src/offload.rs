@@ -32,7 +32,7 @@ impl Finish {
     /// True for a frame to which nothing is to be done.
     #[inline]
     pub(crate) fn passes(&self, mbuf: &Mbuf) -> bool {
-        mbuf.is_finished()
+        (mbuf.is_plain() || mbuf.is_finished())
             && mbuf.pkt_len() <= self.max
             && self.vlan.is_none()
             && (self.segments || mbuf.nb_segs() == 1)

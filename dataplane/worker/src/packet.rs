@@ -21,6 +21,16 @@ impl Packet {
         Some(Self(mbuf))
     }
 
+    /// A packet that is all in its first segment; gives another one back.
+    #[inline(always)]
+    pub(crate) fn in_one(mbuf: Mbuf) -> Result<Self, Mbuf> {
+        if mbuf.nb_segs() == 1 {
+            Ok(Self(mbuf))
+        } else {
+            Err(mbuf)
+        }
+    }
+
     #[inline]
     pub(crate) fn into_mbuf(self) -> Mbuf {
         self.0

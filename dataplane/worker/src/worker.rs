@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use dpdk::wait::Waiter;
 use dpdk::{Burst, Mbuf, Ring, RxQueue};
 use dts_config::Idle;
-use dts_core::ahead::{BURST, Looked};
+use dts_core::ahead::{Ahead, BURST, Looked, lowest};
 use dts_core::command::{Command, Event};
 use dts_core::drops::{Drop, Drops};
 use dts_core::frame::Port;
@@ -85,14 +85,6 @@ fn look_ahead(
     all.unwrap_or(0) & !gone
 }
 
-/// The lowest of these bits, which is then no longer one of them.
-#[inline(always)]
-fn take_lowest(bits: &mut u64) -> Option<usize> {
-    let lowest = bits.trailing_zeros();
-    *bits &= bits.wrapping_sub(1);
-    (lowest < u64::BITS).then_some(lowest as usize)
-}
-
 /// What comes in by this port is the own stack's.
 #[inline(always)]
 fn is_own_stack(port: Port) -> bool {
@@ -118,6 +110,41 @@ fn prepare(mbuf: &mut Mbuf) -> Result<(), Drop> {
         offload::complete_received(mbuf);
     }
     Ok(())
+}
+
+/// A frame that is not what most are: processed by the `number`-th of the workers, or handed
+/// on to the one whose it is.
+#[allow(clippy::too_many_arguments)]
+#[inline(never)]
+fn rest(
+    shard: &mut Shard,
+    out: &mut Egress,
+    view: &View,
+    port: Port,
+    ahead: Ahead,
+    mut mbuf: Mbuf,
+    now: Instant,
+    [number, workers]: [usize; 2],
+) {
+    if !is_own_stack(port)
+        && !ahead.is_usual()
+        && let Err(why) = prepare(&mut mbuf)
+    {
+        return out.drops.count(why);
+    }
+    let Some(packet) = Packet::new(mbuf) else {
+        return out.drops.count(Drop::Malformed);
+    };
+    let worker = if ahead.is_mine() {
+        number
+    } else {
+        steer::worker_of_frame(view, port, &packet, workers)
+    };
+    if worker == number {
+        shard.ingress_rest(view, port, &ahead, packet, now, out);
+    } else {
+        out.pass(worker, Passage::In(port), packet.into_mbuf());
+    }
 }
 
 /// All that one worker owns.
@@ -222,43 +249,40 @@ impl Worker {
         let mut turns = look_ahead(&mut self.shard, view, port, burst, &mut self.looked);
         self.laps.lap(Stage::Look);
         let mut asked = turns;
-        for i in std::iter::from_fn(|| take_lowest(&mut asked)).take(LEAD) {
+        for i in std::iter::from_fn(|| lowest(&mut asked)).take(LEAD) {
             self.shard.ask_for(&self.looked, i);
         }
-        let own_stack = is_own_stack(port);
-        for (n, mut mbuf) in burst.drain().enumerate() {
+        for (n, mbuf) in burst.drain().enumerate() {
             if n % TOGETHER == TOGETHER - 1 {
-                for i in std::iter::from_fn(|| take_lowest(&mut asked)).take(TOGETHER) {
+                for i in std::iter::from_fn(|| lowest(&mut asked)).take(TOGETHER) {
                     self.shard.ask_for(&self.looked, i);
                 }
             }
             // As many as there are frames.
-            let Some(i) = take_lowest(&mut turns) else {
+            let Some(i) = lowest(&mut turns) else {
                 break;
             };
             let ahead = self.looked.ahead(i);
-            if !own_stack
-                && !ahead.is_usual()
-                && let Err(why) = prepare(&mut mbuf)
-            {
-                self.egress.drops.count(why);
-                continue;
-            }
-            let Some(packet) = Packet::new(mbuf) else {
-                self.egress.drops.count(Drop::Malformed);
-                continue;
+            let (shard, out) = (&mut self.shard, &mut self.egress);
+            let left = match Packet::in_one(mbuf) {
+                // Usual frames are this worker's.
+                Ok(packet) if ahead.is_usual() => shard
+                    .usual(view, port, &ahead, packet, now, out)
+                    .map(Packet::into_mbuf),
+                Ok(packet) => Some(packet.into_mbuf()),
+                Err(mbuf) => Some(mbuf),
             };
-            let worker = if ahead.is_mine() {
-                self.number
-            } else {
-                steer::worker_of_frame(view, port, &packet, self.workers)
-            };
-            if worker == self.number {
-                self.shard
-                    .ingress_seen(view, port, &ahead, packet, now, &mut self.egress);
-            } else {
-                self.egress
-                    .pass(worker, Passage::In(port), packet.into_mbuf());
+            if let Some(mbuf) = left {
+                rest(
+                    shard,
+                    out,
+                    view,
+                    port,
+                    ahead,
+                    mbuf,
+                    now,
+                    [self.number, self.workers],
+                );
             }
         }
         self.laps.lap(Stage::Act);
