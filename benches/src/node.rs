@@ -92,6 +92,8 @@ ports:
   wire: {{ device: \"{wire}\", queues: {queues}, host: {{ device: \"{wire_host}\" }} }}
   link: {{ device: \"{link}\", host: {{ device: \"{link_host}\" }} }}
 workers: {{ cores: [{cores}], idle: spin }}
+# The other members are names.
+peers: {{ hello_ms: 0 }}
 memory:
   hugepages: {huge}
   megabytes: {megabytes}

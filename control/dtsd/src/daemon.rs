@@ -35,7 +35,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How often the daemon looks whether its workers live, and what they have.
+/// How often the daemon looks whether its workers live, and what they have. A service manager's
+/// watchdog must have more patience than that.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Why the daemon ended.
@@ -437,6 +438,21 @@ struct End<'a> {
     patience: Duration,
 }
 
+/// How often each worker's loop had turned at the last look.
+#[derive(Default)]
+struct Turns(Vec<u64>);
+
+impl Turns {
+    /// Whether each worker has turned since the last call; an idle one does, as it sleeps for
+    /// some milliseconds at most.
+    fn all_go_on(&mut self, now: impl Iterator<Item = u64>) -> bool {
+        let now: Vec<u64> = now.collect();
+        let go_on = now.len() == self.0.len() && now.iter().zip(&self.0).all(|(n, b)| n > b);
+        self.0 = now;
+        go_on
+    }
+}
+
 impl End<'_> {
     /// Until somebody wants an end and the last connection has ended, or a worker has
     /// died: its reason. Whoever wants an end a second time does not wait for connections.
@@ -444,6 +460,7 @@ impl End<'_> {
         let mut look = tokio::time::interval(LOOK);
         let mut watch = Watch::default();
         let mut drains: Option<Instant> = None;
+        let mut turns = Turns::default();
         loop {
             tokio::select! {
                 () = signals.next() => {
@@ -453,7 +470,7 @@ impl End<'_> {
                     drains = Some(Instant::now());
                 }
                 _ = look.tick() => {
-                    let (failure, flows) = self.look()?;
+                    let (failure, flows) = self.look(&mut turns)?;
                     if failure.is_some() {
                         return failure;
                     }
@@ -472,11 +489,17 @@ impl End<'_> {
         }
     }
 
-    /// Why a worker has died, and what the workers have.
-    fn look(&self) -> Option<(Option<String>, Flows)> {
+    /// Why a worker has died, and what the workers have. Feeds the service manager's watchdog
+    /// if all have turned since the last look.
+    fn look(&self, turns: &mut Turns) -> Option<(Option<String>, Flows)> {
         let fleet = self.fleet.lock();
         let fleet = fleet.as_ref()?;
-        Some((fleet.failed(), Flows::of(&fleet.stats())))
+        let stats = fleet.stats();
+        if turns.all_go_on(stats.iter().map(|w| w.loops)) {
+            // Nobody is told where there is no service manager.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        }
+        Some((fleet.failed(), Flows::of(&stats)))
     }
 
     /// Tells the other members what this node has; true when its draining is over.
@@ -501,5 +524,24 @@ impl End<'_> {
         };
         tracing::info!("draining");
         members.wish(self.node, Wish::Drain).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Turns;
+
+    #[test]
+    fn the_watchdog_is_fed_while_every_worker_goes_on() {
+        let mut turns = Turns::default();
+        for (now, fed) in [
+            ([5, 5], false),
+            ([6, 9], true),
+            ([7, 9], false),
+            ([7, 10], false),
+            ([8, 11], true),
+        ] {
+            assert_eq!(turns.all_go_on(now.into_iter()), fed, "{now:?}");
+        }
     }
 }
