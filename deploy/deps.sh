@@ -5,7 +5,7 @@ set -euo pipefail
 PACKAGES=(
     build-essential pkg-config clang libclang-dev libdpdk-dev dpdk dpdk-dev
     iproute2 iputils-ping ethtool nftables procps
-    tcpdump tshark curl wrk nginx haproxy jq openssl python3 valgrind prometheus
+    tcpdump tshark curl wrk nginx haproxy jq openssl python3 valgrind prometheus systemd
 )
 
 installed() { [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null || true) == installed ]]; }
