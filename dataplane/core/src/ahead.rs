@@ -366,7 +366,7 @@ impl Looked {
             if whole && let Some(n) = usual_options(header, head) {
                 *blocks = n;
                 let plain = u8::from(WIRE & (h[47] & SYN == 0)) * PLAIN;
-                *kind = KNOWN | plain | u8::from(h[47] & !PSH == ACK) * USUAL;
+                *kind = KNOWN | plain | (u8::from(h[47] & !PSH == ACK) * USUAL);
             }
         }
         self.known = bits(&kinds, KNOWN);
