@@ -52,9 +52,12 @@ failover: build ## how soon a dead node's share is answered by others, fault by 
 
 SIM_SEEDS ?= 0..20000
 
-sim: ## the cluster simulator: 20,000 seeds, then each rule broken on purpose
+SIM_SPLIT_SEEDS ?= 0..5000
+
+sim: ## the cluster simulator: 20,000 seeds, clusters that fall apart and heal, then each rule broken on purpose
 	$(CARGO) build --release -p dts-sim
 	$(CARGO) run --release -q -p dts-sim -- --seeds $(SIM_SEEDS)
+	$(CARGO) run --release -q -p dts-sim -- --scenario split --twice --seeds $(SIM_SPLIT_SEEDS)
 	$(CARGO) run --release -q -p dts-sim -- --mutations
 
 ownership: ## docs/ownership.md's table and plot: how evenly buckets are spread, and what a change moves

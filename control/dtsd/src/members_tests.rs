@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::snapshot::{self, Boot, Plan};
+use crate::snapshot::{self, Boot};
 use crate::testkit::{config, config_v6, until};
 use arc_swap::ArcSwap;
 use dts_config::{Config, NodeId};
 use dts_core::view::View;
 use dts_membership::{State, TcpCaps};
+use dts_owners::Plan;
 
 struct Node {
     id: u16,

@@ -1,18 +1,17 @@
-//! The snapshots that the workers read: the first one, made of configuration and devices,
-//! and those that follow from the members.
+//! The first snapshot that the workers read, made of configuration and devices. Those that
+//! follow from the members are made by [`dts_owners`].
 
-use dts_config::{Config, Policy};
+use dts_config::Config;
 use dts_core::key::{Addr, HashKey};
-use dts_core::ownership::{BucketTable, Share};
 use dts_core::steer::Steer;
 use dts_core::time::Span;
 use dts_core::view::{Member, Params, Service, View};
 use dts_core::wire::Mac;
-use dts_membership::{Agreed, Peer, Record, Seen, Settings, State, TcpCaps, Version};
+use dts_membership::{Agreed, Peer, Record, Settings, State, TcpCaps, Version};
+use dts_owners::Plan;
 use dts_proto::block::{LinkKey, derive_key};
 use siphasher::sip::SipHasher24;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What only this start of the node knows.
@@ -48,61 +47,6 @@ pub fn link_keys(config: &Config) -> Vec<LinkKey> {
         .chain(&cluster.other_key)
         .map(|key| LinkKey::of(key.as_bytes()))
         .collect()
-}
-
-/// What owners follow from beside the members: equal on all nodes.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    buckets: usize,
-    key: [u8; 16],
-    general: (Policy, Option<u16>),
-    services: Vec<(Policy, Option<u16>)>,
-}
-
-impl Plan {
-    /// The configuration's.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        let cluster = &config.cluster;
-        let key = cluster.bucket_key.as_ref().unwrap_or(&cluster.key);
-        let id = |n: Option<dts_config::NodeId>| n.map(|n| n.0);
-        let services = config.services.iter();
-        Self {
-            buckets: cluster.buckets as usize,
-            key: derive_key(key.as_bytes(), "buckets v1"),
-            general: (cluster.policy, id(cluster.designated)),
-            services: services.map(|s| (s.policy, id(s.designated))).collect(),
-        }
-    }
-
-    /// The bucket tables of a view: the general one and each service's.
-    fn tables(&self, agreed: &Agreed) -> (Arc<BucketTable>, Vec<Arc<BucketTable>>) {
-        let mut made: Vec<(Vec<Share>, Option<u16>, Arc<BucketTable>)> = Vec::new();
-        let mut table = |(policy, designated): (Policy, Option<u16>),
-                         shares: Vec<dts_membership::Share>| {
-            let share = |s: &dts_membership::Share| Share {
-                node: s.node,
-                weight: s.weight.into(),
-            };
-            let shares: Vec<Share> = shares.iter().map(share).collect();
-            // Where the designated node takes nothing on, the others share its work.
-            let designated = designated
-                .filter(|_| policy == Policy::Designated)
-                .filter(|d| shares.iter().any(|s| s.node == *d));
-            let known = made.iter().find(|m| m.0 == shares && m.1 == designated);
-            if let Some((.., table)) = known {
-                return Arc::new(table.with_policy(policy));
-            }
-            let table = BucketTable::new(policy, designated, &shares, self.buckets, self.key);
-            let table = Arc::new(table);
-            made.push((shares, designated, Arc::clone(&table)));
-            table
-        };
-        let general = table(self.general, agreed.general());
-        let services = self.services.iter().enumerate();
-        let services = services.map(|(i, s)| table(*s, agreed.shares(i)));
-        (general, services.collect())
-    }
 }
 
 /// A digest of what the configurations of all nodes must agree on.
@@ -196,36 +140,6 @@ fn configured(config: &Config) -> Agreed {
         parts,
         minority: false,
     }
-}
-
-/// The view that follows `before` when the members are seen as `seen`; with `owners` the
-/// bucket tables are those of `agreed`, else as before.
-#[must_use]
-pub fn next(before: &View, plan: &Plan, seen: &[Seen], agreed: &Agreed, owners: bool) -> View {
-    let member = |m: &Member| {
-        let seen = seen.iter().find(|s| s.peer.node == m.id);
-        let record = seen.and_then(|s| s.record);
-        Member {
-            known: record.map(|r| (r.link_mac, r.incarnation)).or(m.known),
-            alive: agreed.part(m.id).is_some(),
-            on_wire: agreed.part(m.id).is_some_and(|p| p.on_wire),
-            gone: seen.is_some_and(|s| s.gone),
-            takes: agreed.takes(m.id),
-            ..*m
-        }
-    };
-    let mut view = View {
-        members: before.members.iter().map(member).collect(),
-        ..before.clone()
-    };
-    if owners {
-        let (general, services) = plan.tables(agreed);
-        view.general = general;
-        for (service, buckets) in view.services.iter_mut().zip(services) {
-            service.buckets = buckets;
-        }
-    }
-    view
 }
 
 /// The snapshot in which every member but this node is yet to be heard of, and owns its

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::testkit::config;
+use dts_config::Policy;
+use dts_membership::Seen;
+use dts_owners::next;
 
 const BOOT: Boot = Boot {
     incarnation: 7,

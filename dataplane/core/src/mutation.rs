@@ -176,6 +176,9 @@ mutations! {
     OrphansUnasked = "orphans-unasked", "6";
     /// A SYN inside a live flow lets everything out, not the challenge alone.
     ChallengeOff = "challenge-off", "6";
+    /// New data of a flow that is not here, with the numbers of the acknowledgement before
+    /// them, count as repeated.
+    OrphansByNumber = "orphans-by-number", "6";
     /// The urgent pointer stays where it was when bytes before it are cut off.
     UrgentUnmoved = "urgent-unmoved", "5.11";
     /// A drain does not compare what the kernel received with what it found (the daemon's
@@ -201,6 +204,15 @@ mutations! {
     AnewToOld = "anew-to-old", "6";
     /// A SYN inside a live flow silences it until the client speaks.
     ChallengeForever = "challenge-forever", "6";
+    /// A minority owns what the others answer for.
+    MinorityOwns = "minority-owns", "membership";
+    /// Members that are dead keep their buckets.
+    DeadKeepBuckets = "dead-keep-buckets", "membership";
+    /// A node gives its buckets away before the new owners can know.
+    GivenAwayAtOnce = "given-away-at-once", "membership";
+    /// Nobody asks those who are not there to come back (the daemon's rule, broken in the
+    /// simulator's).
+    NeverAnnounced = "never-announced", "membership";
 }
 
 /// Whether this thread breaks the rule.

@@ -61,8 +61,8 @@ enum Stage {
 struct Search {
     stage: Stage,
     service: usize,
-    /// Sequence number and acknowledgement of the segment.
-    said: (u32, u32),
+    /// Sequence number, number behind it and acknowledgement of the segment.
+    said: (u32, u32, u32),
     /// When it came first.
     since: Instant,
     /// When it, or an answer, came last.
@@ -128,7 +128,12 @@ impl Shard {
         if v.services[service].buckets.owner(key) != v.node {
             return;
         }
-        let said = (s.seq, s.ack);
+        // New data bear the numbers of the last bare acknowledgement: the end tells them apart.
+        let end = match broken(Mutation::OrphansByNumber) {
+            true => s.seq,
+            false => s.seq_end(),
+        };
+        let said = (s.seq, end, s.ack);
         let bare = s.seq == s.seq_end();
         let again = if bare { AGAIN_BARE } else { AGAIN };
         let Some(search) = self.orphans.all.get_mut(key) else {
@@ -293,7 +298,7 @@ impl Shard {
             dst: key.client,
             sport: key.port,
             dport: key.client_port,
-            seq: search.said.1,
+            seq: search.said.2,
             ack: 0,
             flags: RST,
             window: 0,

@@ -49,6 +49,8 @@ pub struct Proxy {
     /// Destinations asked so far.
     pub asked: usize,
     isn: u32,
+    /// The initial number of its own socket.
+    own: u32,
     /// An application asks, not the proxy: for this node, its socket having received
     /// so many bytes before the request.
     pub onward: Option<(u16, u32)>,
@@ -89,7 +91,7 @@ pub enum Note {
     /// A handover was accepted, by this node.
     Accepted(u16),
     /// A handover failed.
-    Failed(Fail),
+    Failed(SocketAddr, Fail),
     /// A request was executed.
     Executed(u64),
     /// The application wants to run again then.
@@ -118,7 +120,7 @@ pub fn run_proxy(n: &mut Node, plan: &Plan, notes: &mut Vec<Note>) {
             continue;
         }
         // The same ports may have had another connection before.
-        let isn = t.peer_isn;
+        let (isn, own) = (t.peer_isn, t.setup.isn);
         if n.proxies.get(&client).is_some_and(|p| p.isn != isn) {
             n.proxies.remove(&client);
         }
@@ -126,6 +128,7 @@ pub fn run_proxy(n: &mut Node, plan: &Plan, notes: &mut Vec<Note>) {
             notes.push(Note::Step(Step::Established));
             Proxy {
                 isn,
+                own,
                 read: Vec::new(),
                 stage: Stage::Reading,
                 ticket: 0,
@@ -157,6 +160,8 @@ pub fn run_proxy(n: &mut Node, plan: &Plan, notes: &mut Vec<Note>) {
 
 /// Does the step of a handover that is due.
 pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut Vec<Note>) {
+    let here = n.proxies.get(&client).map_or(0, |p| p.asked);
+    let dest = choice(n, plan, client, here);
     let Some(p) = n.proxies.get_mut(&client) else {
         return;
     };
@@ -190,7 +195,6 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
             }
         },
         Stage::Splicing(request, client_fin) => {
-            let dest = plan.dests[p.asked.min(plan.dests.len() - 1)];
             let (dest, taken) = p.onward.unwrap_or((dest, 0));
             let dest = SocketAddr::new(Ipv4Addr::from(link_addr(dest)).into(), APP_PORT);
             p.stage = Stage::Waiting;
@@ -204,12 +208,26 @@ pub fn step(n: &mut Node, plan: &Plan, client: SocketAddr, now: u64, notes: &mut
             n.command(client, splice, now);
         }
         Stage::Burying => {
-            n.host.bury(&name);
+            // The flow may have come back to a new socket by now.
+            n.host.bury(&name, p.own);
             n.proxies.remove(&client);
             notes.push(Note::Step(Step::Buried));
         }
         _ => {}
     }
+}
+
+/// The destination that is asked as number `asked`: one that takes connections, where nodes
+/// know of each other, as a proxy's policy would have it; else the plan's.
+fn choice(n: &Node, plan: &Plan, client: SocketAddr, asked: usize) -> u16 {
+    let takes: Vec<u16> = (n.view.members.iter())
+        .filter(|m| m.id == n.id || m.takes(0))
+        .map(|m| m.id)
+        .collect();
+    if plan.members {
+        return takes[(usize::from(client.port()) + asked) % takes.len()];
+    }
+    plan.dests[asked.min(plan.dests.len() - 1)]
 }
 
 /// `control/dtsd/src/drain.rs`: the bytes, and that they are all.
@@ -266,7 +284,7 @@ pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
             notes.push(Note::Due(client));
         }
         Event::Failed { fail, .. } => {
-            notes.push(Note::Failed(fail));
+            notes.push(Note::Failed(client, fail));
             p.asked += 1;
             let elsewhere = matches!(
                 fail,
@@ -333,12 +351,18 @@ pub fn run_app(n: &mut Node, plan: &Plan, now: u64, notes: &mut Vec<Note>) {
         }
         a.unparsed.extend(t.read(usize::MAX));
         if let Some(node) = a.onward(plan) {
+            if n.proxies.contains_key(&client) {
+                // The socket by which the flow came has not been buried yet.
+                notes.push(Note::Wake(now + plan.rpc_delay));
+                continue;
+            }
             let p = Proxy {
                 read: std::mem::take(&mut a.unparsed),
                 stage: Stage::Asked,
                 ticket: 0,
                 asked: 0,
                 isn,
+                own: t.setup.isn,
                 onward: Some((node, a.taken)),
             };
             n.proxies.insert(client, p);

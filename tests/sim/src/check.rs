@@ -75,7 +75,7 @@ impl Check {
             urgent: BTreeSet::new(),
             clean: plan.expect.clean,
             first_window: plan.first_window,
-            two_owners: !plan.other_view.is_empty() || plan.expect.stale,
+            two_owners: !plan.other_view.is_empty() || plan.members || plan.expect.stale,
             stale: plan.expect.stale,
         }
     }

@@ -28,12 +28,20 @@ impl World {
                 n.proxies.clear();
                 n.apps.clear();
                 n.host.tcbs.clear();
+                if self.plan.members {
+                    return self.member_dies(id);
+                }
                 self.push(self.now + DEAD_AFTER, Ev::Views(id, Health::Dead));
                 self.push(self.now + GONE_AFTER, Ev::Views(id, Health::Gone));
             }
             Fault::Restart(id) => {
                 let boot = self.node(id).boot + 1;
                 let mut n = Node::new(&self.plan, id, boot);
+                if self.plan.members {
+                    *self.node(id) = n;
+                    self.restart_ticks(id, boot);
+                    return self.member_boots(id);
+                }
                 // It learns of the others by their hellos.
                 for m in &mut n.view.members {
                     let other = &self.nodes[usize::from(m.id) - 1];
@@ -46,6 +54,26 @@ impl World {
             }
             Fault::Cut(a, b) => self.cuts.push((a, b)),
             Fault::Heal(a, b) => self.cuts.retain(|&c| c != (a, b)),
+            Fault::Halves(side) => {
+                self.disturb(self.now);
+                self.cuts = halves(self.plan.nodes, side);
+            }
+            Fault::Whole => {
+                self.cuts.clear();
+                self.disturb(self.now);
+                self.watch.healed = self.now;
+            }
+            Fault::WireCut(id) => {
+                self.watch.deaf.insert(id);
+            }
+            Fault::WireHeal(id) => {
+                self.watch.deaf.remove(&id);
+            }
+            Fault::Freeze(id, span) => self.freeze(id, span),
+            Fault::Drain(id) => self.drain(id, true),
+            Fault::Undrain(id) => self.drain(id, false),
+            Fault::Agreed => self.all_agree(),
+            Fault::Divided => self.halves_agree(),
             Fault::AppDies(id) => {
                 let n = self.node(id);
                 n.host.listen.remove(&APP_PORT);
@@ -200,6 +228,13 @@ impl World {
             }
         }
     }
+}
+
+/// The pairs of nodes that a link in two halves keeps apart.
+fn halves(nodes: u16, side: u16) -> Vec<(u16, u16)> {
+    let on = |n: u16| side >> n & 1;
+    let pairs = (1..=nodes).flat_map(|a| (1..a).map(move |b| (a, b)));
+    pairs.filter(|&(a, b)| on(a) != on(b)).collect()
 }
 
 fn option32() -> Vec<u8> {

@@ -12,6 +12,7 @@ pub mod check;
 pub mod client;
 mod extensions;
 mod faults;
+mod members;
 pub mod model;
 pub mod mutations;
 pub mod node;

@@ -56,13 +56,16 @@ impl Model {
             scaled,
         };
         self.promised.insert(client, p);
+        self.sent.insert(client, s.end());
         self.ts_max.remove(&client);
         self.ts_sent(client, s);
     }
 
     /// A node speaks to a client.
     pub fn acked(&mut self, client: SocketAddr, s: &Seg) {
-        if !s.has(RST) {
+        // A second owner's answer to the SYN is none of the client's numbers.
+        let other = |p: &Promise| s.has(SYN) && p.s_isn != s.seq;
+        if !s.has(RST) && !self.promised.get(&client).is_some_and(other) {
             let n = self.sent.entry(client).or_insert(s.end());
             *n = later(*n, s.end());
         }

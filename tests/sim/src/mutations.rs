@@ -39,6 +39,11 @@ fn likely(m: Mutation) -> &'static [Family] {
         | M::EveryoneAdvertises
         | M::OrphansUnasked => &[Family::Rules],
         M::EarlierForgotten | M::RefusalForgets => &[Family::Again],
+        M::MinorityOwns
+        | M::DeadKeepBuckets
+        | M::GivenAwayAtOnce
+        | M::NeverAnnounced
+        | M::OrphansByNumber => &[Family::Split],
         M::RoutingWalked => &[Family::Attacks],
         M::PortAtOnce => &[Family::Refusals],
         M::DrainUnchecked => &[Family::ShortDrain],

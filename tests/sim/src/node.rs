@@ -44,6 +44,11 @@ pub fn vip_for(client: IpAddr) -> IpAddr {
     }
 }
 
+/// Buckets of each table.
+pub const BUCKETS: usize = 64;
+/// The key of their hash.
+pub const BUCKET_KEY: [u8; 16] = [7; 16];
+
 const KEY: &[u8] = b"0123456789abcdef";
 const NEXT_KEY: &[u8] = b"fedcba9876543210";
 
@@ -189,7 +194,7 @@ pub fn sole_owner(id: u16) -> Arc<BucketTable> {
         node: id,
         weight: 100,
     };
-    let table = BucketTable::new(Policy::Designated, Some(id), &[share], 64, [7; 16]);
+    let table = BucketTable::new(Policy::Designated, Some(id), &[share], BUCKETS, BUCKET_KEY);
     Arc::new(table)
 }
 
@@ -204,7 +209,9 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
     } else {
         Policy::FlowHash
     };
-    let buckets = Arc::new(BucketTable::new(policy, owner, &shares, 64, [7; 16]));
+    let buckets = Arc::new(BucketTable::new(
+        policy, owner, &shares, BUCKETS, BUCKET_KEY,
+    ));
     let mut steer = [9; 16];
     steer[..8].copy_from_slice(
         &Rng::new(plan.seed, 200 + u64::from(id))
@@ -236,8 +243,12 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
             .map(|m| Member {
                 id: m,
                 link: Addr::v4(link_addr(m)),
-                known: Some((link_mac(m), incarnation(m, 0))),
-                alive: true,
+                // A node that speaks with the others begins without knowing them.
+                known: match plan.members && m != id {
+                    true => None,
+                    false => Some((link_mac(m), incarnation(m, if m == id { boot } else { 0 }))),
+                },
+                alive: !plan.members || m == id,
                 gone: false,
                 on_wire: true,
                 takes: u64::MAX,
@@ -251,7 +262,7 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
 }
 
 /// The link's keys; the first one signs.
-fn keys(plan: &Plan, id: u16) -> Vec<LinkKey> {
+pub(crate) fn keys(plan: &Plan, id: u16) -> Vec<LinkKey> {
     let mut keys = vec![LinkKey::new(1, KEY)];
     if plan.rotate {
         keys.insert(usize::from(id % 2), LinkKey::new(2, NEXT_KEY));

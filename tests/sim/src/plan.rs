@@ -62,6 +62,8 @@ pub struct LinkRule {
 /// client's acts are tied to these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// The run begins.
+    Begun,
     /// The client's connection is established.
     Established,
     /// The proxy has read enough and asks.
@@ -87,7 +89,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Every step, in the order of an undisturbed handover.
+    /// Every step of a connection, in the order of an undisturbed handover.
     pub const ALL: [Step; 11] = [
         Step::Established,
         Step::Asked,
@@ -161,6 +163,24 @@ pub enum Fault {
     Moved,
     /// Somebody acknowledges a number that the client was never sent.
     WrongAck,
+    /// The link falls into two halves; bit `n` is set for the nodes `n` of one of them.
+    Halves(u16),
+    /// The whole link passes everything again.
+    Whole,
+    /// The wire does not reach a node any more, nor does it reach the wire.
+    WireCut(u16),
+    /// It does again.
+    WireHeal(u16),
+    /// A node stands still for so many nanoseconds.
+    Freeze(u16, u64),
+    /// A node is asked to take on nothing new.
+    Drain(u16),
+    /// It is asked to take its share again.
+    Undrain(u16),
+    /// All nodes that live must agree by now.
+    Agreed,
+    /// The halves of the link must have come to terms by now.
+    Divided,
 }
 
 /// What a scripted client does at a step.
@@ -306,6 +326,8 @@ pub struct Plan {
     pub hold: usize,
     /// `hold_flow_max`.
     pub hold_flow: usize,
+    /// The nodes find out by themselves who is there, and owners follow from it.
+    pub members: bool,
     /// What must hold.
     pub expect: Expect,
 }
@@ -436,6 +458,7 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
         rotate: false,
         hold: 96 << 10,
         hold_flow: 64 << 10,
+        members: false,
         expect: Expect {
             clean: true,
             complete: true,

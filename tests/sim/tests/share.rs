@@ -82,6 +82,11 @@ const PINNED: &[(Family, u64, &str)] = &[
         36,
         "the old connection's stack reset the client's new one",
     ),
+    (
+        Family::Split,
+        766,
+        "new data that bear the numbers of the last ACK were taken for repeated ones",
+    ),
 ];
 
 #[test]

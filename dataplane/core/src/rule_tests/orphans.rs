@@ -156,6 +156,15 @@ fn a_client_that_gets_on_is_served_by_somebody() {
 }
 
 #[test]
+fn new_data_with_the_numbers_of_the_last_ack_are_not_repeated() {
+    let mut a = owner();
+    a.rx(Port::Wire, client(5_000, 7_000, ACK, ts(900, 777), b""));
+    a.pass(300);
+    repeated(&mut a);
+    question(&mut a);
+}
+
+#[test]
 fn a_keepalive_is_asked_for_and_repeated_acks_are_not() {
     let mut a = owner();
     let keepalive = client(4_999, 7_000, ACK, ts(900, 777), b"");

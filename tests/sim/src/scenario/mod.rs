@@ -9,10 +9,12 @@ mod handover;
 mod network;
 mod nodes;
 mod rules;
+mod split;
 
 use crate::plan::Plan;
 use crate::rng::Rng;
 use dts_proto::block::Kind;
+use std::net::{Ipv6Addr, SocketAddr};
 
 macro_rules! families {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
@@ -97,6 +99,9 @@ families! {
     /// Rules that no stack's traffic touches: urgent data, storms, fragments, caps of a
     /// worker, keys that change, sockets that vanish, neighbour discovery.
     Rules = "rules",
+    /// Nodes find out by themselves who is there, while link and wire fall apart and heal,
+    /// nodes die, start anew, stand still and are drained.
+    Split = "split",
 }
 
 impl Family {
@@ -138,6 +143,7 @@ impl Family {
             Family::Many => nodes::many(p, r),
             Family::Again => handover::again(p, r),
             Family::Rules => rules::rules(p, r),
+            Family::Split => split::split(p, r),
         }
     }
 }
@@ -150,6 +156,16 @@ pub fn link_kind(frame: &[u8]) -> Option<Kind> {
         return None;
     }
     KINDS.iter().copied().find(|k| *k as u8 == b[3])
+}
+
+/// The client that a link message is about.
+pub fn client_of(frame: &[u8]) -> Option<SocketAddr> {
+    let s = crate::seg::Seg::of_frame(frame)?;
+    let b = s.payload.get(..dts_proto::block::FIXED_LEN)?;
+    let mut ip = [0; 16];
+    ip.copy_from_slice(&b[60..76]);
+    let port = u16::from_be_bytes([b[54], b[55]]);
+    Some(SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port))
 }
 
 /// Every kind of link message.

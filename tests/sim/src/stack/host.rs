@@ -97,7 +97,7 @@ impl Host {
             let fast_open = l.fast_open;
             self.taken += 1;
             let setup = Setup {
-                isn: self.rng.edge_u32(4000) & !63 | (self.taken & 7) << 3 | self.id,
+                isn: self.rng.edge_u32(4000) & !0x7ff | (self.taken & 0xff) << 3 | self.id,
                 ..if s.dport == crate::node::PROXY_PORT {
                     self.proxy_setup
                 } else {
@@ -163,9 +163,11 @@ impl Host {
         self.tcbs.values_mut().filter_map(|t| t.poll_at(now)).min()
     }
 
-    /// Ends a socket without a segment.
-    pub fn bury(&mut self, name: &Name) {
-        self.tcbs.remove(name);
+    /// Ends the socket with this initial number without a segment.
+    pub fn bury(&mut self, name: &Name, isn: u32) {
+        if self.tcbs.get(name).is_some_and(|t| t.setup.isn == isn) {
+            self.tcbs.remove(name);
+        }
     }
 
     /// What was wrong with segments since the last call.

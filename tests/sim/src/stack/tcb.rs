@@ -379,7 +379,8 @@ impl Tcb {
             self.paws += 1;
             return false;
         }
-        if !before(self.acked, s.seq) {
+        // Not by what is outside the window (section 5.3, R2), as another owner's SYN-ACK is.
+        if !before(self.acked, s.seq) && !s.has(SYN) {
             self.ts_recent = later(self.ts_recent, val);
         }
         true

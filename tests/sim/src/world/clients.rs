@@ -96,6 +96,12 @@ impl World {
     pub(super) fn client_ended(&mut self, i: usize, outcome: &Outcome) {
         let e = self.plan.expect;
         let at = self.now;
+        let broken_off = matches!(outcome, Outcome::Reset | Outcome::Cut);
+        if self.plan.members && broken_off && !self.is_excused(self.client_addr(i)) {
+            let what = format!("client {i}: {outcome:?}");
+            self.check
+                .fail(at, "no flow is broken off whose nodes live", what);
+        }
         match outcome {
             Outcome::Reset if (e.complete || !e.may_reset) && !self.app_reset && !self.ruled() => {
                 self.check.fail(
@@ -159,6 +165,9 @@ impl World {
             return;
         }
         for id in 1..=self.plan.nodes {
+            if self.watch.deaf.contains(&id) {
+                continue;
+            }
             let bytes = bytes.clone();
             let copies = if common {
                 let calm = Impair {

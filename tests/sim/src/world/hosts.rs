@@ -7,6 +7,7 @@ use crate::node::{APP_PORT, CLUSTER_MAC};
 use crate::plan::{MS, US};
 use crate::seg::{ACK, ETH, SYN, Seg};
 use crate::stack::host::Name;
+use dts_core::command::Fail;
 use std::net::SocketAddr;
 
 impl World {
@@ -196,7 +197,12 @@ impl World {
                     self.push(self.now + wait + delay, Ev::Daemon(id, boot, client));
                 }
                 Note::Accepted(_) => self.report.handovers += 1,
-                Note::Failed(_) => self.report.failures += 1,
+                Note::Failed(client, fail) => {
+                    self.report.failures += 1;
+                    if fail == Fail::Unknown {
+                        self.unknown_to_all(client);
+                    }
+                }
                 Note::Executed(request) => self.check.executed(self.now, request),
                 Note::Wake(at) => self.wake_host(id, at),
                 Note::Gave => {

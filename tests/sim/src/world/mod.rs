@@ -57,6 +57,12 @@ pub(crate) enum Ev {
     Fault(Fault),
     Act(usize, Act),
     Views(u16, Health),
+    /// A node hears another one's membership message.
+    Hear(u16, u16, Vec<u8>),
+    /// Something of a node's membership is due.
+    Member(u16, u32),
+    /// Who owns what is looked at.
+    Look,
 }
 
 /// What the other nodes' views say of a node.
@@ -122,6 +128,7 @@ pub struct World {
     pub(crate) crashed: bool,
     pub(crate) icmp_sent: bool,
     pub(crate) memory: crate::scripted::Memory,
+    pub(crate) watch: crate::members::Watch,
 }
 
 impl World {
@@ -164,6 +171,7 @@ impl World {
             crashed: false,
             icmp_sent: false,
             memory: Default::default(),
+            watch: Default::default(),
             plan,
         };
         for i in 0..w.plan.clients.len() {
@@ -172,6 +180,15 @@ impl World {
         for id in 1..=w.plan.nodes {
             w.push(MS, Ev::Tick(id, 0));
         }
+        let checks = |f: &&(When, Fault)| matches!(f.1, Fault::Agreed | Fault::Divided);
+        w.watch.checks = w.plan.faults.iter().filter(checks).count();
+        if w.plan.members {
+            // What dead nodes had must count as lost before the end.
+            let last = w.plan.faults.iter().map(|f| f.0.after).max();
+            w.watch.quiet = last.unwrap_or(0) + 4 * SEC;
+        }
+        w.members_begin();
+        w.reach(Step::Begun);
         w
     }
 
@@ -236,7 +253,7 @@ impl World {
         n.up && n.boot == boot
     }
 
-    fn trace(&mut self, tag: u8, who: u16, bytes: &[u8]) {
+    pub(crate) fn trace(&mut self, tag: u8, who: u16, bytes: &[u8]) {
         self.hash.write_u64(self.now);
         self.hash.write_u8(tag);
         self.hash.write_u16(who);
@@ -250,7 +267,16 @@ impl World {
     }
 
     fn handle(&mut self, e: Ev) {
+        if let Some(at) = self.waits_for(&e) {
+            return self.push(at, e);
+        }
         match e {
+            // The epilogue is about what is left of connections.
+            Ev::Hear(..) | Ev::Member(..) | Ev::Look if self.epilogue.is_some() => {}
+            Ev::Hear(id, from, bytes) => self.member_hears(id, from, &bytes),
+            Ev::Member(id, boot) if self.alive(id, boot) => self.member_runs(id),
+            Ev::Member(..) => {}
+            Ev::Look => self.looks(),
             Ev::ToNode(id, port, bytes) => self.node_gets(id, port, bytes),
             Ev::FromHost(id, boot, bytes) if self.alive(id, boot) => {
                 self.node_gets(id, Port::WireHost, bytes)
@@ -483,12 +509,16 @@ impl World {
                 .fail(at, "the host's traffic leaves only as the service's", what);
             return;
         }
+        self.touches(client, id);
         self.check.model.acked(client, &s);
         if s.has(RST) {
             self.judge_reset(id, client, &s);
         }
         let by_rule = s.has(RST) && self.node(id).resets() > 0;
         self.check.node_speaks(at, id, client, &s, by_rule);
+        if self.watch.deaf.contains(&id) {
+            return;
+        }
         let delay = self.plan.clients[i].delay;
         for (t, b, intact) in self.pass(i, id, false, delay, bytes) {
             self.push(t, Ev::ToClient(i, b, intact));
@@ -554,7 +584,12 @@ impl World {
                 self.heard.push(bytes.clone());
             }
         }
-        if self.cuts.contains(&(id, to)) || self.cuts.contains(&(to, id)) {
+        if kind == Some(dts_proto::block::Kind::Splice)
+            && let Some(client) = crate::scenario::client_of(&bytes)
+        {
+            self.touches(client, to);
+        }
+        if self.is_cut(id, to) {
             return;
         }
         let mut delay = self.plan.link_delay;
@@ -597,6 +632,11 @@ impl World {
         ) {
             self.push(t, Ev::ToNode(to, Port::Link, b));
         }
+    }
+
+    /// The link passes nothing between two nodes.
+    pub(crate) fn is_cut(&self, a: u16, b: u16) -> bool {
+        self.cuts.contains(&(a, b)) || self.cuts.contains(&(b, a))
     }
 
     fn link_step(&mut self, kind: dts_proto::block::Kind) {
@@ -643,8 +683,12 @@ impl World {
 
     /// Whether all is over; checks what must hold then.
     fn finished(&mut self) -> bool {
+        if self.watch.checks > 0 || self.now < self.watch.quiet {
+            return false;
+        }
         let running = self.clients.iter().enumerate().any(|(i, c)| {
-            c.as_ref().is_none_or(|c| c.outcome == Outcome::Running)
+            let owed = c.as_ref().is_none_or(|c| !self.is_excused(c.local));
+            owed && c.as_ref().is_none_or(|c| c.outcome == Outcome::Running)
                 || self.plan.clients[i].reuse.is_some()
         });
         if running && self.now < LONGEST {
