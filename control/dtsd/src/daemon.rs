@@ -337,7 +337,7 @@ fn start_members(
     );
     metrics
         .members
-        .show(&core.members(), core.own_record().epoch, false);
+        .show(&core.members(), core.own_record().epoch, core.agreed());
     let port = config.peers.port;
     let link = config.this_member().link;
     let socket = match UdpSocket::bind((link, port)) {

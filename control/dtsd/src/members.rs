@@ -7,7 +7,9 @@ use crate::metrics::MemberMetrics;
 use crate::publish::Publisher;
 use crate::threads;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use dts_membership::{Agreed, Liveness, Membership, Outcome, Seen, Time, Wish, WishError};
+use dts_membership::{
+    Agreed, Liveness, Membership, Outcome, Schedule, Seen, Time, Wish, WishError,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -33,6 +35,8 @@ pub struct Roster {
     pub members: Vec<Seen>,
     /// Who is there, and what follows.
     pub agreed: Agreed,
+    /// How much of its weight each member gets of scheduled services.
+    pub schedule: Schedule,
     /// When it was.
     pub now: Time,
 }
@@ -257,6 +261,7 @@ impl Speaker {
                     let roster = Roster {
                         members: self.core.members(),
                         agreed: self.core.agreed().clone(),
+                        schedule: self.core.schedule().clone(),
                         now,
                     };
                     // Whoever asked may have gone.
@@ -316,7 +321,7 @@ impl Speaker {
         if self.core.take_changed() || joins {
             let (members, agreed) = (self.core.members(), self.core.agreed().clone());
             let epoch = self.core.own_record().epoch;
-            self.metrics.show(&members, epoch, agreed.minority);
+            self.metrics.show(&members, epoch, &agreed);
             for m in &members {
                 let before = self.liveness.insert(m.peer.node, m.liveness);
                 if before.is_some_and(|b| b != m.liveness) {

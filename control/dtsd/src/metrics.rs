@@ -4,10 +4,10 @@ use crate::board::Said;
 use crate::health::HealthMetrics;
 use crate::history::{Outcome, StepTimes};
 use dts_core::histogram::BOUNDS_NS;
-use dts_membership::{Liveness, Refused, Seen};
+use dts_membership::{Agreed, FULL, Liveness, Refused, Seen};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +144,8 @@ pub struct MemberMetrics {
     changes: IntCounterVec,
     epoch: IntGauge,
     minority: IntGauge,
+    scheduler: IntGauge,
+    factors: GaugeVec,
     stalls: IntCounter,
 }
 
@@ -182,6 +184,17 @@ impl MemberMetrics {
             "dts_minority",
             "1: this node lost more members at once than it still sees, and owns nothing.",
         )?;
+        let scheduler = IntGauge::new(
+            "dts_scheduler",
+            "The node that would schedule, or does: the lowest id of the active members; 0: none.",
+        )?;
+        let factors = GaugeVec::new(
+            Opts::new(
+                "dts_member_schedule_ratio",
+                "How much of its weight a member gets of scheduled services.",
+            ),
+            &["node"],
+        )?;
         let stalls = IntCounter::new(
             "dts_membership_stalls_total",
             "Times that the membership thread was kept from running for longer than it waits for answers.",
@@ -191,6 +204,8 @@ impl MemberMetrics {
         registry.register(Box::new(changes.clone()))?;
         registry.register(Box::new(epoch.clone()))?;
         registry.register(Box::new(minority.clone()))?;
+        registry.register(Box::new(scheduler.clone()))?;
+        registry.register(Box::new(factors.clone()))?;
         registry.register(Box::new(stalls.clone()))?;
         Ok(Self {
             messages,
@@ -198,6 +213,8 @@ impl MemberMetrics {
             changes,
             epoch,
             minority,
+            scheduler,
+            factors,
             stalls,
         })
     }
@@ -213,14 +230,20 @@ impl MemberMetrics {
     }
 
     /// Shows who is there.
-    pub fn show(&self, members: &[Seen], epoch: u64, minority: bool) {
+    pub fn show(&self, members: &[Seen], epoch: u64, agreed: &Agreed) {
         for liveness in Liveness::ALL {
             let count = members.iter().filter(|m| m.liveness == liveness).count();
             let gauge = self.members.with_label_values(&[liveness.name()]);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.epoch.set((epoch & EPOCH_MASK) as i64);
-        self.minority.set(minority.into());
+        self.minority.set(agreed.minority.into());
+        self.scheduler.set(agreed.scheduler().unwrap_or(0).into());
+        for m in members {
+            let factor = agreed.factors.get(&m.peer.node).copied().unwrap_or(FULL);
+            let gauge = self.factors.with_label_values(&[m.peer.node.to_string()]);
+            gauge.set(f64::from(factor) / f64::from(FULL));
+        }
     }
 
     /// Counts a member that was found to be in another state than before.

@@ -1,7 +1,7 @@
 //! The snapshots that the workers read: the first one, made of configuration and devices,
 //! and those that follow from the members.
 
-use dts_config::{Config, Policy};
+use dts_config::{Config, Policy, Unavailable};
 use dts_core::key::{Addr, HashKey};
 use dts_core::ownership::{BucketTable, Share};
 use dts_core::steer::Steer;
@@ -14,6 +14,10 @@ use siphasher::sip::SipHasher24;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often a scheduler looks at the members' loads: records with them have come to it
+/// meanwhile.
+const LOOK_AT_LOADS: Duration = Duration::from_secs(1);
 
 /// What only this start of the node knows.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +86,7 @@ impl Plan {
                          shares: Vec<dts_membership::Share>| {
             let share = |s: &dts_membership::Share| Share {
                 node: s.node,
-                weight: s.weight.into(),
+                weight: s.weight,
             };
             let shares: Vec<Share> = shares.iter().map(share).collect();
             // Where the designated node takes nothing on, the others share its work.
@@ -100,7 +104,10 @@ impl Plan {
         };
         let general = table(self.general, agreed.general());
         let services = self.services.iter().enumerate();
-        let services = services.map(|(i, s)| table(*s, agreed.shares(i)));
+        let services = services.map(|(i, s)| match s.0 {
+            Policy::Scheduled => table(*s, agreed.scheduled(i)),
+            _ => table(*s, agreed.shares(i)),
+        });
         (general, services.collect())
     }
 }
@@ -142,6 +149,10 @@ pub fn peers(config: &Config) -> Vec<Peer> {
 #[must_use]
 pub fn settings(config: &Config) -> Settings {
     let p = &config.peers;
+    let scheduled = config
+        .services
+        .iter()
+        .any(|s| s.policy == Policy::Scheduled);
     Settings {
         probe: p.probe,
         answer: p.answer,
@@ -149,6 +160,10 @@ pub fn settings(config: &Config) -> Settings {
         gone: p.gone,
         announce: p.probe * 4,
         minority: p.minority,
+        schedule: match scheduled {
+            true => LOOK_AT_LOADS,
+            false => Duration::ZERO,
+        },
     }
 }
 
@@ -193,7 +208,7 @@ fn configured(config: &Config) -> Agreed {
     parts.sort_unstable_by_key(|p| p.node);
     Agreed {
         parts,
-        minority: false,
+        ..Agreed::default()
     }
 }
 
@@ -244,6 +259,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             proxy_port: s.proxy_port,
             app_port: s.application_port,
             buckets,
+            refuses: s.unavailable == Unavailable::Rst,
         });
     let members = cluster.members.iter().map(|m| {
         let own = m.id == config.node;
@@ -305,7 +321,8 @@ fn params(config: &Config) -> Params {
         half_open_max: memory.half_open as usize,
         tombstones_max: memory.tombstones as usize,
         announce: config.cluster.announce,
-        orphan_resets: config.orphans.reset.then_some(config.orphans.resets_per_s),
+        orphan_resets: config.orphans.reset,
+        resets_per_s: config.orphans.resets_per_s,
         hold_flow_max: memory.hold_flow_kib as usize * 1024,
     }
 }

@@ -26,6 +26,8 @@ pub struct Service {
     pub app_port: u16,
     /// Who owns new connections.
     pub buckets: Arc<BucketTable>,
+    /// While nobody owns any of it, its SYNs are answered with RST.
+    pub refuses: bool,
 }
 
 impl Service {
@@ -95,8 +97,10 @@ pub struct Params {
     pub tombstones_max: usize,
     /// VIPs are announced at the start, and when members come or go.
     pub announce: bool,
-    /// RSTs per second to the clients of flows that nobody has; `None` for none at all.
-    pub orphan_resets: Option<u32>,
+    /// Clients of flows that nobody has are reset.
+    pub orphan_resets: bool,
+    /// RSTs per second, at most, to such clients and to those of services that nobody owns.
+    pub resets_per_s: u32,
     /// Most held bytes of one flow.
     pub hold_flow_max: usize,
 }

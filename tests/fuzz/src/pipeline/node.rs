@@ -98,6 +98,7 @@ impl Settings {
             proxy_port,
             app_port,
             buckets: buckets.clone(),
+            refuses: true,
         };
         View {
             node,
@@ -144,7 +145,8 @@ impl Settings {
                 half_open_max: if self.small { 2 } else { 64 },
                 tombstones_max: if self.small { 1 } else { 64 },
                 announce: false,
-                orphan_resets: Some(1_000),
+                orphan_resets: true,
+                resets_per_s: 1_000,
                 hold_flow_max: if self.small { 8 << 10 } else { 128 << 10 },
             },
         }
