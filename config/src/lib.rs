@@ -16,7 +16,7 @@ mod types;
 pub use error::ConfigError;
 pub use scalar::{
     ClusterKey, FormError, HostOffloads, Idle, IpPrefix, Layer2, LogFormat, LogLevel, MacAddr,
-    NodeId, Offloads, Policy, PortRange, Replay,
+    NodeId, Offloads, Policy, PortRange, Replay, Unavailable,
 };
 pub use types::{
     Check, Cluster, Config, Control, Handover, Health, HostPort, Log, Member, Memory, Orphans,

@@ -206,7 +206,7 @@ macro_rules! choices {
 
 choices! {
     /// Who owns a new connection.
-    Policy: "designated, flow-hash, source-hash or source-net-hash" {
+    Policy: "designated, flow-hash, source-hash, source-net-hash or scheduled" {
         /// One named node.
         Designated = "designated",
         /// By the connection's addresses and ports.
@@ -215,6 +215,18 @@ choices! {
         SourceHash = "source-hash",
         /// By the client's network: 24 bits of an IPv4 address, 64 of an IPv6 address.
         SourceNetHash = "source-net-hash",
+        /// As [`Policy::FlowHash`], and the shares follow the members' loads.
+        Scheduled = "scheduled",
+    }
+}
+
+choices! {
+    /// What a SYN gets of a service that no member takes connections for.
+    Unavailable: "rst or drop" {
+        /// A RST: the client knows at once.
+        Rst = "rst",
+        /// Nothing: the client tries again, until its patience ends.
+        Drop = "drop",
     }
 }
 

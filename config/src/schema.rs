@@ -14,7 +14,7 @@ use crate::origin::Origins;
 use crate::reader::{Field, Section};
 use crate::scalar::{
     ClusterKey, HostOffloads, Idle, Layer2, LogFormat, LogLevel, NodeId, Offloads, Policy,
-    PortRange, Replay,
+    PortRange, Replay, Unavailable,
 };
 use crate::tree::Node;
 use crate::types::{
@@ -190,6 +190,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         "application_port",
         "policy",
         "designated",
+        "unavailable",
         "health",
     ])?;
     let name = s.required("name")?.name()?;
@@ -223,6 +224,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         application_port: s.number("application_port", 1..=u16::MAX, port)?,
         policy,
         designated,
+        unavailable: s.choice("unavailable", Unavailable::Rst)?,
         health: s.optional("health").map(|f| health(&f)).transpose()?,
     })
 }

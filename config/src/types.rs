@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::origin::Origins;
 use crate::scalar::{
     ClusterKey, HostOffloads, Idle, IpPrefix, Layer2, LogFormat, LogLevel, MacAddr, NodeId,
-    Offloads, Policy, PortRange, Replay,
+    Offloads, Policy, PortRange, Replay, Unavailable,
 };
 
 /// The configuration of one node: the whole of dtsd's YAML file.
@@ -135,6 +135,8 @@ pub struct Service {
     pub policy: Policy,
     /// The owner, exactly when [`Service::policy`] is [`Policy::Designated`].
     pub designated: Option<NodeId>,
+    /// What a client gets while no member takes connections of the service.
+    pub unavailable: Unavailable,
     /// How this node checks its own application; `None`: not at all.
     pub health: Option<Health>,
 }
@@ -325,7 +327,8 @@ pub struct Timeouts {
 pub struct Orphans {
     /// They are asked for, and reset.
     pub reset: bool,
-    /// Resets per second and worker, at most; 1 to 1,000,000.
+    /// Resets per second and worker, at most; 1 to 1,000,000. Those of clients whose service
+    /// is unavailable ([`Unavailable::Rst`]) count too.
     pub resets_per_s: u32,
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dts_config::{
-    Check, Config, Health, Idle, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay, load, parse,
+    Check, Config, Health, Idle, LogLevel, MacAddr, NodeId, Policy, PortRange, Replay, Unavailable,
+    load, parse,
 };
 
 const BASE: &str = include_str!("base.yaml");
@@ -171,6 +172,24 @@ fn health_checks() {
     let found = of("check: command, command: [/bin/check, -x, 'a b'], interval_ms: 500");
     assert_eq!(found.check, Check::Command(command));
     assert_eq!((found.interval, found.timeout), (millis(500), millis(500)));
+}
+
+#[test]
+fn an_unavailable_service_and_a_scheduled_one() {
+    let config = parse(BASE, "t").unwrap();
+    let all = |u| config.services.iter().all(|s| s.unavailable == u);
+    assert!(all(Unavailable::Rst), "the default");
+    let text = BASE.replace(
+        "port: 25",
+        "port: 25\n    unavailable: drop\n    policy: scheduled",
+    );
+    let config = parse(&text, "t").unwrap();
+    assert_eq!(config.services[0].unavailable, Unavailable::Rst);
+    let mail = &config.services[1];
+    assert_eq!(
+        (mail.unavailable, mail.policy),
+        (Unavailable::Drop, Policy::Scheduled)
+    );
 }
 
 #[test]

@@ -36,11 +36,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("level: info", "level: loud", "t.yaml:54: log.level: expected error, warn, info, debug or trace, found \"loud\""),
     ("name: demo", "name: the demo", "t.yaml:3: cluster.name: expected 1 to 64 letters, digits, dots, dashes or underscores, found \"the demo\""),
     // Cluster.
-    ("policy: flow-hash", "policy: random", "t.yaml:6: cluster.policy: expected designated, flow-hash, source-hash or source-net-hash, found \"random\""),
+    ("policy: flow-hash", "policy: random", "t.yaml:6: cluster.policy: expected designated, flow-hash, source-hash, source-net-hash or scheduled, found \"random\""),
     ("policy: flow-hash", "policy: designated", "t.yaml:6: cluster.policy: designated, but cluster.designated is missing"),
     ("policy: flow-hash", "designated: 9", "t.yaml:6: cluster.designated: 9 is not the id of a member"),
     ("port: 25", "port: 25\n    policy: designated", "t.yaml:20: services.1.policy: designated, but neither the service nor the cluster has the key designated"),
     ("port: 25", "port: 25\n    policy: designated\n    designated: 7", "t.yaml:21: services.1.designated: 7 is not the id of a member"),
+    ("port: 25", "port: 25\n    unavailable: close", "t.yaml:20: services.1.unavailable: expected rst or drop, found \"close\""),
     ("port: 25", "port: 25\n    designated: 1", "t.yaml:20: services.1.designated: the policy is flow-hash"),
     ("02:00:5e:00:00:64", "02:00:5e:00:64", "t.yaml:5: cluster.mac: expected an Ethernet address like 02:00:5e:00:00:64, found the string \"02:00:5e:00:64\""),
     ("02:00:5e:00:00:64", "03:00:5e:00:00:64", "t.yaml:5: cluster.mac: 03:00:5e:00:00:64 is a multicast address, and cluster.layer2 is unicast"),

@@ -30,7 +30,7 @@ pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),
-        Value::Number(n) if n.is_f64() => format!("{:.1}", n.as_f64().unwrap_or(0.0)),
+        Value::Number(n) if n.is_f64() => format!("{:.2}", n.as_f64().unwrap_or(0.0)),
         other => other.to_string(),
     }
 }
@@ -64,6 +64,7 @@ pub fn nodes(answer: &Value) -> String {
         ("FOR MS", "since_ms"),
         ("STATE", "state"),
         ("WEIGHT", "weight"),
+        ("SHARE", "share"),
         ("CONNECTIONS", "connections"),
         ("INCARNATION", "incarnation"),
         ("REJOINED", "generation"),
@@ -72,6 +73,12 @@ pub fn nodes(answer: &Value) -> String {
         ("EPOCH", "epoch"),
     ];
     let mut text = list(&answer["nodes"], &fields);
+    for service in answer["services"].as_array().into_iter().flatten() {
+        if service["owners"].as_array().is_some_and(Vec::is_empty) {
+            let name = cell(&service["name"]);
+            let _ = writeln!(text, "no node takes new connections of service {name}");
+        }
+    }
     if answer["minority"] == true {
         text += "this node lost more members at once than it still sees: it owns nothing\n";
     }
@@ -149,7 +156,18 @@ mod tests {
     fn columns_line_up() {
         let value = json!([{ "a": "long text", "b": 1 }, { "a": null, "b": 1.25 }]);
         let text = list(&value, &[("A", "a"), ("BB", "b")]);
-        assert_eq!(text, "A          BB\nlong text  1\n-          1.2\n");
+        assert_eq!(text, "A          BB\nlong text  1\n-          1.25\n");
+    }
+
+    #[test]
+    fn nodes_show_shares_and_services_without_owner() {
+        let text = nodes(&json!({
+            "nodes": [{ "id": 3, "state": "active", "weight": 100, "share": 0.25 }],
+            "services": [{ "name": "web", "owners": [] }, { "name": "mail", "owners": [3] }],
+        }));
+        assert!(text.contains("100     0.25"), "{text}");
+        assert!(text.contains("no node takes new connections of service web\n"));
+        assert!(!text.contains("mail"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The admin API and the Prometheus endpoint: HTTP over a Unix socket and TCP.
 
-use crate::fleet_metrics::{Source, peer_state};
+use crate::fleet_metrics::{Source, owners, peer_state};
 use crate::history::History;
 use crate::life::Life;
 use crate::members::{Handle, Roster};
@@ -11,9 +11,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use dts_config::Unavailable;
 use dts_core::fcb;
 use dts_core::view::View;
-use dts_membership::{Seen, Wish, WishError};
+use dts_membership::{FULL, Seen, Wish, WishError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -105,6 +106,7 @@ async fn nodes(State(api): State<Arc<Api>>) -> Response {
     let Roster {
         members,
         agreed,
+        schedule,
         now,
     } = roster;
     let node = |m: &Seen| {
@@ -121,6 +123,7 @@ async fn nodes(State(api): State<Arc<Api>>) -> Response {
             "state": r.map(|r| r.state.name()),
             "drained": r.map(|r| r.drained),
             "weight": r.map(|r| r.weight),
+            "share": f64::from(schedule.factor(m.peer.node)) / f64::from(FULL),
             "connections": r.map(|r| r.load),
             "health": r.map(|r| format!("{:016x}", r.health)),
             "link_mac": r.map(|r| dts_config::MacAddr(r.link_mac).to_string()),
@@ -134,8 +137,24 @@ async fn nodes(State(api): State<Arc<Api>>) -> Response {
             "epoch": r.map(|r| format!("{:016x}", r.epoch)),
         })
     };
+    let view = (api.source)().map(|s| s.view);
+    let services = view.iter().flat_map(|v| &v.services);
+    let services = services.map(|s| {
+        json!({
+            "name": s.name,
+            "owners": owners(s),
+            "unavailable": if s.refuses { Unavailable::Rst } else { Unavailable::Drop }.as_str(),
+        })
+    });
     Json(json!({
         "minority": agreed.minority,
+        "scheduler": agreed.scheduler(),
+        "schedule": {
+            "term": schedule.stamp.term,
+            "counter": schedule.stamp.counter,
+            "by": schedule.stamp.scheduler,
+        },
+        "services": services.collect::<Vec<_>>(),
         "nodes": members.iter().map(node).collect::<Vec<_>>(),
     }))
     .into_response()

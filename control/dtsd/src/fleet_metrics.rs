@@ -5,12 +5,13 @@ use dts_core::drops::Drop;
 use dts_core::fcb::State;
 use dts_core::frame::Port;
 use dts_core::histogram::BOUNDS_NS;
-use dts_core::view::View;
+use dts_core::ownership::NOBODY;
+use dts_core::view::{Service, View};
 use dts_worker::{PortSnapshot, Stage, WorkerSnapshot};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{self, MetricFamily};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The data plane at a moment.
@@ -96,6 +97,8 @@ families! {
     missed: IntCounterVec, "dts_port_rx_missed_packets_total",
         "Frames that the device dropped because no descriptor or no buffer was free.", ["port"];
     errors: IntCounterVec, "dts_port_errors_total", "Frames that the device reports as bad.", ["port", "direction"];
+    owners: IntGaugeVec, "dts_service_owners",
+        "Nodes that own new connections of the service; 0: it is unavailable, or this node is of a minority.", ["service"];
     up: IntGaugeVec, "dts_port_up", "1 if the link is up.", ["port"];
     layer2_faults: IntCounterVec, "dts_layer2_faults_total",
         "What was heard on the wire that takes the cluster's frames elsewhere.", ["fault", "worker"];
@@ -105,7 +108,7 @@ families! {
     refusals: IntCounterVec, "dts_refusals_total", "Handovers that this node refused as destination.", ["worker"];
     opened: IntCounterVec, "dts_connections_opened_total", "Connections that were opened at this intake.", ["worker"];
     resets: IntCounterVec, "dts_resets_total",
-        "Clients that were reset: their handover has an unknown outcome, or their node is gone.", ["reason", "worker"];
+        "Clients that were reset: their handover has an unknown outcome, their node is gone, or no node takes connections of their service.", ["reason", "worker"];
     link_messages: IntCounterVec, "dts_link_messages_total", "Link messages that were taken.", ["worker"];
     data_segments: IntCounterVec, "dts_link_data_segments_total",
         "Segments of large requests sent behind a splice, repetitions too.", ["worker"];
@@ -189,6 +192,10 @@ fn add(vec: &IntCounterVec, labels: &[&str], value: u64) {
 
 impl Families {
     fn fill(&self, sample: &Sample) {
+        for service in &sample.view.services {
+            let owners = owners(service).len();
+            set(&self.owners, &[&service.name], owners as u64);
+        }
         sample.workers.iter().for_each(|w| self.worker(w));
         for (port, s) in Port::ALL.iter().zip(&sample.ports) {
             let port = port.name();
@@ -229,6 +236,11 @@ impl Families {
         add(&self.data_segments, &[number], w.counters.data_segments);
         add(&self.link_repeats, &[number], w.counters.link_repeats);
         add(&self.resets, &["orphan", number], w.counters.orphan_resets);
+        add(
+            &self.resets,
+            &["unavailable", number],
+            w.counters.unavailable_resets,
+        );
         add(
             &self.layer2_faults,
             &["vip_conflict", number],
@@ -274,6 +286,13 @@ impl Families {
         );
         add(&self.sleeps, &[number], w.sleeps);
     }
+}
+
+/// The nodes that own new connections of a service, by id.
+#[must_use]
+pub fn owners(service: &Service) -> BTreeSet<u16> {
+    let owners = service.buckets.owners().iter().copied();
+    owners.filter(|o| *o != NOBODY).collect()
 }
 
 /// A member's state as a word: `alive`, `dead`, `gone`, or `unknown` as long as

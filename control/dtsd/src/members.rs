@@ -7,7 +7,9 @@ use crate::metrics::MemberMetrics;
 use crate::publish::Publisher;
 use crate::threads;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use dts_membership::{Agreed, Liveness, Membership, Outcome, Seen, Time, Wish, WishError};
+use dts_membership::{
+    Agreed, Liveness, Membership, Outcome, Schedule, Seen, Time, Wish, WishError,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -35,6 +37,8 @@ pub struct Roster {
     pub members: Vec<Seen>,
     /// Who is there, and what follows.
     pub agreed: Agreed,
+    /// How much of its weight each member gets of scheduled services.
+    pub schedule: Schedule,
     /// When it was.
     pub now: Time,
 }
@@ -267,6 +271,7 @@ impl Speaker {
                     let roster = Roster {
                         members: self.core.members(),
                         agreed: self.core.agreed().clone(),
+                        schedule: self.core.schedule().clone(),
                         now,
                     };
                     // Whoever asked may have gone.

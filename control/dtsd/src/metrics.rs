@@ -4,10 +4,10 @@ use crate::board::Said;
 use crate::health::HealthMetrics;
 use crate::history::{Outcome, StepTimes};
 use dts_core::histogram::BOUNDS_NS;
-use dts_membership::{Agreed, Liveness, Refused, Seen};
+use dts_membership::{Agreed, FULL, Liveness, Refused, Seen};
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +145,8 @@ pub struct MemberMetrics {
     changes: IntCounterVec,
     epoch: IntGauge,
     minority: IntGauge,
+    scheduler: IntGauge,
+    factors: GaugeVec,
     stalls: IntCounter,
 }
 
@@ -188,6 +190,17 @@ impl MemberMetrics {
             "dts_minority",
             "1: this node lost more members at once than it still sees, and owns nothing.",
         )?;
+        let scheduler = IntGauge::new(
+            "dts_scheduler",
+            "The node that would schedule, or does: the lowest id of the active members; 0: none.",
+        )?;
+        let factors = GaugeVec::new(
+            Opts::new(
+                "dts_member_schedule_ratio",
+                "How much of its weight a member gets of scheduled services.",
+            ),
+            &["node"],
+        )?;
         let stalls = IntCounter::new(
             "dts_membership_stalls_total",
             "Times that the membership thread was kept from running for longer than it waits for answers.",
@@ -197,6 +210,8 @@ impl MemberMetrics {
         registry.register(Box::new(changes.clone()))?;
         registry.register(Box::new(epoch.clone()))?;
         registry.register(Box::new(minority.clone()))?;
+        registry.register(Box::new(scheduler.clone()))?;
+        registry.register(Box::new(factors.clone()))?;
         registry.register(Box::new(stalls.clone()))?;
         Ok(Self {
             messages,
@@ -205,6 +220,8 @@ impl MemberMetrics {
             changes,
             epoch,
             minority,
+            scheduler,
+            factors,
             stalls,
         })
     }
@@ -230,6 +247,12 @@ impl MemberMetrics {
         self.minority.set(agreed.minority.into());
         let on_wire = agreed.parts.iter().filter(|p| p.on_wire).count();
         self.on_wire.set(i64::try_from(on_wire).unwrap_or(i64::MAX));
+        self.scheduler.set(agreed.scheduler().unwrap_or(0).into());
+        for m in members {
+            let factor = agreed.factors.get(&m.peer.node).copied().unwrap_or(FULL);
+            let gauge = self.factors.with_label_values(&[m.peer.node.to_string()]);
+            gauge.set(f64::from(factor) / f64::from(FULL));
+        }
     }
 
     /// Counts a member that was found to be in another state than before.

@@ -1,7 +1,7 @@
 //! The first snapshot that the workers read, made of configuration and devices. Those that
 //! follow from the members are made by [`dts_owners`].
 
-use dts_config::Config;
+use dts_config::{Config, Policy, Unavailable};
 use dts_core::key::{Addr, HashKey};
 use dts_core::steer::Steer;
 use dts_core::time::Span;
@@ -13,6 +13,10 @@ use dts_proto::block::{LinkKey, derive_key};
 use siphasher::sip::SipHasher24;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How often a scheduler looks at the members' loads: records with them have come to it
+/// meanwhile.
+const LOOK_AT_LOADS: Duration = Duration::from_secs(1);
 
 /// What only this start of the node knows.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +90,10 @@ pub fn peers(config: &Config) -> Vec<Peer> {
 #[must_use]
 pub fn settings(config: &Config) -> Settings {
     let p = &config.peers;
+    let scheduled = config
+        .services
+        .iter()
+        .any(|s| s.policy == Policy::Scheduled);
     Settings {
         probe: p.probe,
         answer: p.answer,
@@ -93,6 +101,10 @@ pub fn settings(config: &Config) -> Settings {
         gone: p.gone,
         announce: p.probe * 4,
         minority: p.minority,
+        schedule: match scheduled {
+            true => LOOK_AT_LOADS,
+            false => Duration::ZERO,
+        },
     }
 }
 
@@ -138,7 +150,7 @@ fn configured(config: &Config) -> Agreed {
     parts.sort_unstable_by_key(|p| p.node);
     Agreed {
         parts,
-        minority: false,
+        ..Agreed::default()
     }
 }
 
@@ -160,6 +172,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             proxy_port: s.proxy_port,
             app_port: s.application_port,
             buckets,
+            refuses: s.unavailable == Unavailable::Rst,
         });
     let members = cluster.members.iter().map(|m| {
         let own = m.id == config.node;
@@ -223,7 +236,8 @@ fn params(config: &Config) -> Params {
         tombstones_max: memory.tombstones as usize,
         announce: config.cluster.announce,
         hello: config.peers.hello.map(span),
-        orphan_resets: config.orphans.reset.then_some(config.orphans.resets_per_s),
+        orphan_resets: config.orphans.reset,
+        resets_per_s: config.orphans.resets_per_s,
         hold_flow_max: memory.hold_flow_kib as usize * 1024,
     }
 }

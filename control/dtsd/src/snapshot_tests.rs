@@ -179,6 +179,43 @@ fn a_designated_owner_that_takes_nothing_is_stood_in_for() {
 }
 
 #[test]
+fn the_scheduler_has_its_word_where_the_policy_wants_it() {
+    let mut config = config();
+    assert_eq!(settings(&config).schedule, Duration::ZERO);
+    let mut other = config.services[0].clone();
+    (other.name, other.port) = ("other".into(), 81);
+    config.services.push(other);
+    config.services[1].policy = Policy::Scheduled;
+    assert_eq!(settings(&config).schedule, Duration::from_secs(1));
+    let plan = Plan::of(&config);
+    let mut agreed = configured(&config);
+    let shares = |a: &Agreed| -> Vec<(usize, usize)> {
+        let (general, services) = plan.tables(a);
+        let all = std::iter::once(general).chain(services);
+        all.map(|t| (t.share(1), t.share(2))).collect()
+    };
+    assert_eq!(shares(&agreed), [(2048, 2048); 3]);
+    agreed.factors.insert(2, 250);
+    assert_eq!(shares(&agreed), [(2048, 2048), (2048, 2048), (3277, 819)]);
+    // What the one that is gone had is the other's at once.
+    agreed.parts.truncate(1);
+    assert_eq!(shares(&agreed), [(4096, 0); 3]);
+}
+
+#[test]
+fn a_service_without_a_well_application_is_nobodys() {
+    let config = config();
+    let plan = Plan::of(&config);
+    let mut agreed = configured(&config);
+    agreed.parts.iter_mut().for_each(|p| p.health = !1);
+    let (general, services) = plan.tables(&agreed);
+    assert!(general.is_owned() && !services[0].is_owned());
+    agreed.minority = true;
+    let (general, services) = plan.tables(&agreed);
+    assert!(!general.is_owned() && !services[0].is_owned());
+}
+
+#[test]
 fn what_nodes_must_agree_on_is_in_the_digest() {
     let base = config();
     let mut same = base.clone();

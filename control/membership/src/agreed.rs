@@ -1,7 +1,9 @@
 //! What all nodes that hear of each other see alike, and what follows from it.
 
 use crate::record::State;
+use crate::schedule::FULL;
 use siphasher::sip::SipHasher24;
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 /// The last bit of a health; services behind it share it.
@@ -29,8 +31,9 @@ pub struct Part {
 pub struct Share {
     /// Node id.
     pub node: u16,
-    /// 1 to 100.
-    pub weight: u8,
+    /// From 1 on; only relations count. At most 100, or 100,000 where a scheduler has its
+    /// word.
+    pub weight: u32,
 }
 
 /// The members that are there, by id. Equal views give equal tables on all nodes.
@@ -41,6 +44,9 @@ pub struct Agreed {
     /// Most of the others were lost at one time without a goodbye: more likely this side
     /// of a broken link than theirs. A minority owns nothing.
     pub minority: bool,
+    /// What a scheduler multiplies weights by, thousandths, by node; who is not in it gets
+    /// its whole weight.
+    pub factors: BTreeMap<u16, u16>,
 }
 
 impl Part {
@@ -61,13 +67,43 @@ impl Agreed {
         self.fit(Some(i))
     }
 
-    /// Who shares what is no service's.
+    /// As [`Agreed::shares`], by the weights that the scheduler gives.
+    #[must_use]
+    pub fn scheduled(&self, i: usize) -> Vec<Share> {
+        let mut shares = self.shares(i);
+        for share in &mut shares {
+            let factor = self.factors.get(&share.node).copied().unwrap_or(FULL);
+            share.weight *= u32::from(factor);
+        }
+        shares
+    }
+
+    /// Who is the scheduler: the lowest id of the active members. A minority has none,
+    /// because the loads that it knows are not the cluster's.
+    #[must_use]
+    pub fn scheduler(&self) -> Option<u16> {
+        let mut parts = self.parts.iter();
+        let found = parts.find(|p| p.state == State::Active);
+        found.filter(|_| !self.minority).map(|p| p.node)
+    }
+
+    /// Who shares what is no service's: who would take what is new, or else everybody who
+    /// is there, because clients still ask for the VIP's Ethernet address.
     #[must_use]
     pub fn general(&self) -> Vec<Share> {
         if self.minority {
             return Vec::new();
         }
-        self.fit(None)
+        let fit = self.fit(None);
+        if !fit.is_empty() {
+            return fit;
+        }
+        let share = |p: &Part| Share {
+            node: p.node,
+            weight: 1,
+        };
+        let there = self.parts.iter().filter(|p| p.state != State::Left);
+        there.map(share).collect()
     }
 
     fn fit(&self, i: Option<usize>) -> Vec<Share> {
@@ -77,7 +113,7 @@ impl Agreed {
                 .filter(|p| p.state == state && p.fits(i))
                 .map(|p| Share {
                     node: p.node,
-                    weight: p.weight,
+                    weight: p.weight.into(),
                 })
                 .collect()
         };
@@ -118,6 +154,12 @@ impl Agreed {
             h.write_u64(p.health);
             h.write_u8(p.on_wire.into());
         }
+        // No member has id 0: what follows is no member.
+        h.write_u16(0);
+        for (node, factor) in &self.factors {
+            h.write_u16(*node);
+            h.write_u16(*factor);
+        }
         h.finish()
     }
 }
@@ -140,7 +182,7 @@ mod tests {
     fn view(parts: &[Part]) -> Agreed {
         Agreed {
             parts: parts.to_vec(),
-            minority: false,
+            ..Agreed::default()
         }
     }
 
@@ -214,6 +256,39 @@ mod tests {
     }
 
     #[test]
+    fn the_scheduler_is_the_lowest_active_member_and_multiplies_weights() {
+        let mut a = view(&[
+            part(1, State::Draining, 100),
+            part(2, State::Active, 0),
+            part(3, State::Active, 50),
+            part(4, State::Active, 7),
+        ]);
+        a.factors.insert(3, 250);
+        assert_eq!(a.scheduler(), Some(2));
+        let weights = |shares: Vec<Share>| -> Vec<(u16, u32)> {
+            shares.iter().map(|s| (s.node, s.weight)).collect()
+        };
+        assert_eq!(weights(a.shares(0)), [(3, 50), (4, 7)]);
+        assert_eq!(weights(a.scheduled(0)), [(3, 12_500), (4, 7_000)]);
+        a.minority = true;
+        assert_eq!((a.scheduler(), a.scheduled(0)), (None, vec![]));
+        assert_eq!(view(&[part(1, State::Standby, 100)]).scheduler(), None);
+    }
+
+    #[test]
+    fn where_nobody_takes_anything_new_all_speak_for_the_address() {
+        let speaks = |parts: &[Part]| -> Vec<u16> {
+            let general = view(parts).general();
+            general.iter().map(|s| s.node).collect()
+        };
+        let idle = part(2, State::Active, 0);
+        let drained = part(1, State::Draining, 100);
+        assert_eq!(speaks(&[drained, idle]), [1, 2]);
+        assert_eq!(speaks(&[drained, part(3, State::Left, 100)]), [1]);
+        assert_eq!(speaks(&[drained, idle, part(4, State::Standby, 1)]), [4]);
+    }
+
+    #[test]
     fn the_epoch_is_of_what_decides() {
         let a = view(&[part(1, State::Active, 100), part(2, State::Active, 50)]);
         let mut restarted = a.clone();
@@ -228,6 +303,8 @@ mod tests {
             |a: &mut Agreed| a.parts[1].node = 3,
             |a: &mut Agreed| a.minority = true,
             |a: &mut Agreed| a.parts.truncate(1),
+            |a: &mut Agreed| a.factors.extend([(2, 500)]),
+            |a: &mut Agreed| a.factors.extend([(1, 500)]),
         ] {
             let mut b = a.clone();
             change(&mut b);

@@ -54,6 +54,8 @@ pub enum Kind {
     Records = 2,
     /// What the receiver is asked to become.
     Wish = 3,
+    /// How much of its weight each member gets.
+    Schedule = 4,
 }
 
 /// Why a message was not taken.
@@ -189,6 +191,7 @@ pub fn open<'a>(bytes: &'a [u8], keys: &[LinkKey]) -> Result<(Outside, &'a [u8])
         1 => Kind::Swim,
         2 => Kind::Records,
         3 => Kind::Wish,
+        4 => Kind::Schedule,
         _ => return Err(Refused::Malformed),
     };
     let outside = Outside {

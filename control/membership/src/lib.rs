@@ -10,10 +10,12 @@
 //! the epoch.
 
 mod agreed;
+mod body;
 pub mod envelope;
 mod identity;
 mod membership;
 mod record;
+mod schedule;
 mod swim;
 mod types;
 
@@ -22,4 +24,5 @@ pub use envelope::Refused;
 pub use identity::Identity;
 pub use membership::Membership;
 pub use record::{Record, RecordError, State, TcpCaps, Version};
+pub use schedule::{FULL, LEAST, Schedule, Stamp};
 pub use types::{Datagram, Liveness, Outcome, Peer, Seen, Settings, Time, Wish, WishError};

@@ -1,6 +1,7 @@
 //! The core: SWIM, records, goodbyes and wishes, driven by messages and time.
 
 use crate::agreed::{Agreed, Part};
+use crate::body::Body;
 use crate::envelope::{self, Guard, Kind, Outside, Refused};
 use crate::identity::{Codec, Identity};
 use crate::record::{Record, State};
@@ -13,6 +14,9 @@ use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
+
+#[path = "scheduling.rs"]
+mod scheduling;
 
 /// Times that a changed record is told, beside its node's own tellings.
 const RECORD_TELLINGS: u8 = 4;
@@ -79,6 +83,7 @@ pub struct Membership {
     agreed: Agreed,
     /// Which others are on the wire with this node; `None`: nobody looks.
     on_wire: Option<Vec<u16>>,
+    scheduling: scheduling::Scheduling,
     changed: bool,
     next_announce: Time,
     /// Announcements to every member that are still to be made.
@@ -148,6 +153,7 @@ impl Membership {
             outbox: Vec::new(),
             agreed: Agreed::default(),
             on_wire: None,
+            scheduling: scheduling::Scheduling::default(),
             changed: true,
             next_announce: now,
             introductions: 0,
@@ -183,17 +189,20 @@ impl Membership {
         if outside.sender == self.own || peer.link != from {
             return Err(Refused::DuplicateId);
         }
-        let (swim, records, wish) = contents(outside.kind, body).ok_or(Refused::Malformed)?;
+        let body = Body::read(outside.kind, body).ok_or(Refused::Malformed)?;
         self.guard.accept(&outside)?;
         self.last_heard = now;
-        for record in records {
+        for record in body.records {
             self.note(record);
         }
-        if let Some(wish) = wish {
+        if let Some(wish) = body.wish {
             self.fulfil(wish, now);
         }
+        if let Some(schedule) = body.schedule.filter(|_| !self.left) {
+            self.hear_schedule(schedule, outside.sender, now);
+        }
         let mut result = Ok(());
-        if let Some(swim) = swim.filter(|_| !self.left) {
+        if let Some(swim) = body.swim.filter(|_| !self.left) {
             let heard = self.with_swim(now, |foca, sink| foca.handle_data(swim, sink));
             self.tell_the_dead(outside.sender);
             if let Err(foca::Error::Decode(_) | foca::Error::MalformedPacket) = heard {
@@ -222,6 +231,7 @@ impl Membership {
         }
         self.repeat_wishes(now);
         self.look(now);
+        self.tick_schedule(now);
     }
 
     /// When [`Membership::tick`] is to be called next.
@@ -242,7 +252,8 @@ impl Membership {
             .chain(gone)
             .chain(wishes)
             .chain(minority)
-            .chain(silence);
+            .chain(silence)
+            .chain(self.schedule_due());
         all.fold(self.next_announce, Time::min)
     }
 
@@ -704,6 +715,7 @@ impl Membership {
         }
         self.isolated = now >= self.silent_at();
         self.agree();
+        self.appoint(now);
     }
 
     fn agree(&mut self) {
@@ -727,8 +739,11 @@ impl Membership {
         };
         let parts: Vec<Part> = self.status.iter().filter_map(part).collect();
         let isolated = self.isolated && parts.len() > 2;
+        let is_there = |node| parts.iter().any(|p| p.node == node);
+        let factors = self.scheduling.schedule.factors();
         let agreed = Agreed {
             minority: isolated || parts.len() < self.lost.len(),
+            factors: factors.filter(|(node, _)| is_there(*node)).collect(),
             parts,
         };
         if agreed != self.agreed {
@@ -746,28 +761,6 @@ impl Membership {
             });
         }
     }
-}
-
-/// What a body holds: SWIM's message, records, a wish.
-type Contents<'a> = (Option<&'a [u8]>, Vec<Record>, Option<Wish>);
-
-fn contents(kind: Kind, body: &[u8]) -> Option<Contents<'_>> {
-    let (swim, records) = match kind {
-        Kind::Wish => return Some((None, Vec::new(), Some(Wish::decode(body)?))),
-        Kind::Records => (None, body),
-        Kind::Swim => {
-            let (len, rest) = body.split_at_checked(2)?;
-            let len = usize::from(u16::from_be_bytes([len[0], len[1]]));
-            let (swim, records) = rest.split_at_checked(len)?;
-            (Some(swim), records)
-        }
-    };
-    let chunks = records.chunks_exact(Record::LEN);
-    if !chunks.remainder().is_empty() {
-        return None;
-    }
-    let records = chunks.map(Record::decode).collect::<Result<_, _>>();
-    Some((swim, records.ok()?, None))
 }
 
 #[cfg(test)]

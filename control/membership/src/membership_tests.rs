@@ -13,6 +13,7 @@ const SETTINGS: Settings = Settings {
     gone: Duration::from_millis(3000),
     announce: Duration::from_millis(200),
     minority: Duration::from_millis(30_000),
+    schedule: Duration::from_secs(1),
 };
 
 fn link(node: u16) -> IpAddr {

@@ -22,6 +22,8 @@ pub struct Settings {
     pub announce: Duration,
     /// How long a minority waits before it takes the others for dead. 0: not at all.
     pub minority: Duration,
+    /// How often a scheduler looks at the loads. 0: nothing is scheduled. Equal on all nodes.
+    pub schedule: Duration,
 }
 
 /// A member as configured.

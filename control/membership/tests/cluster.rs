@@ -13,6 +13,9 @@ use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+#[path = "cluster/scheduling.rs"]
+mod scheduling;
+
 const KEY: &[u8] = b"0123456789abcdef";
 const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -25,6 +28,7 @@ const SETTINGS: Settings = Settings {
     gone: ms(3000),
     announce: ms(200),
     minority: ms(30_000),
+    schedule: ms(1000),
 };
 
 fn link(node: u16) -> IpAddr {
@@ -178,6 +182,16 @@ impl World {
         let core = self.nodes[usize::from(id)].core.as_mut();
         what(core.expect("it runs"), now);
         self.after(id);
+    }
+
+    /// Lets a node have so many connections.
+    fn load(&mut self, id: u16, connections: u32) {
+        self.act(id, |m, now| m.set_own(now, |r| r.load = connections));
+    }
+
+    /// How much of its weight `of` gets, as node `id` knows.
+    fn factor(&self, id: u16, of: u16) -> u16 {
+        self.core(id).schedule().factor(of)
     }
 
     fn push(&mut self, at: Time, event: Event) {
@@ -609,9 +623,11 @@ fn repeated_messages_are_refused_and_do_no_harm() {
 #[test]
 fn one_seed_is_one_run() {
     let run = || {
-        let mut w = World::joined(17, 7, noisy(17));
+        let mut w = scheduling::skewed(17, 7, noisy(17));
         w.crash(3);
-        w.run_for(ms(2000));
+        w.crash(1);
+        w.run_for(ms(5000));
+        assert_eq!(w.core(7).schedule().stamp.scheduler, 2);
         (w.order, w.deaths, w.rng.random::<u64>())
     };
     assert_eq!(run(), run());

@@ -58,7 +58,7 @@ impl Plan {
                          shares: Vec<dts_membership::Share>| {
             let share = |s: &dts_membership::Share| Share {
                 node: s.node,
-                weight: s.weight.into(),
+                weight: s.weight,
             };
             let shares: Vec<Share> = shares.iter().map(share).collect();
             // Where the designated node takes nothing on, the others share its work.
@@ -76,7 +76,10 @@ impl Plan {
         };
         let general = table(self.general, agreed.general());
         let services = self.services.iter().enumerate();
-        let services = services.map(|(i, s)| table(*s, agreed.shares(i)));
+        let services = services.map(|(i, s)| match s.0 {
+            Policy::Scheduled => table(*s, agreed.scheduled(i)),
+            _ => table(*s, agreed.shares(i)),
+        });
         (general, services.collect())
     }
 }

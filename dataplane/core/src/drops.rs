@@ -24,6 +24,8 @@ macro_rules! drops {
 drops! {
     /// A SYN whose bucket belongs to another node.
     NotOwner = "not_owner",
+    /// A SYN of a service that nobody owns, at the node that speaks for the client's address.
+    Unavailable = "unavailable",
     /// A segment to a service that no FCB here knows.
     NoFlow = "no_flow",
     /// A segment of a flow that this node has handed over.
@@ -104,7 +106,8 @@ drops! {
     PaperForm = "paper_form",
     /// A link message that does not fit the state of its flow.
     LinkStale = "link_stale",
-    /// A RST for an orphan's client beyond the configured rate.
+    /// A RST for the client of an orphan, or of a service that nobody owns, beyond the
+    /// configured rate.
     OrphanRate = "orphan_rate",
     /// No buffer for a frame that had to be made.
     NoBuffer = "no_buffer",

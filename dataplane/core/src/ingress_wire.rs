@@ -328,7 +328,15 @@ impl Shard {
             }
         }
         if !owner {
-            return self.drop_frame(Drop::NotOwner);
+            // One node speaks where nobody owns anything: the client's in the general table,
+            // where a node of a minority, or one that starts, does not find itself.
+            if svc.buckets.is_owned() || v.general.owner_of(&key.client) != v.node {
+                return self.drop_frame(Drop::NotOwner);
+            }
+            if svc.refuses {
+                self.refuse_client(v, s, &key, service, next_hop, now, out);
+            }
+            return self.drop_frame(Drop::Unavailable);
         }
         if self.count(State::HalfOpen) >= v.params.half_open_max {
             return self.drop_frame(Drop::HalfOpenFull);

@@ -5,6 +5,9 @@
 //! without progress is asked for on the link ("who has this
 //! flow?"). Whoever has an FCB of it, a tombstone too, says so. If every member that lives
 //! says no, and no member may live unheard, the owner resets the client.
+//!
+//! A SYN of a service that nobody owns goes the same way at once: somebody may have its
+//! flow, half-open or from before.
 
 use crate::drops::Drop;
 use crate::fcb::State;
@@ -61,6 +64,8 @@ enum Stage {
 struct Search {
     stage: Stage,
     service: usize,
+    /// It was a SYN, and nobody owns the service.
+    refused: bool,
     /// Sequence number, number behind it and acknowledgement of the segment.
     said: (u32, u32, u32),
     /// When it came first.
@@ -121,7 +126,12 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        if self.orphans.looks == 0 || !s.has(ACK) || s.has(SYN) || s.has(RST) {
+        if !v.params.orphan_resets
+            || self.orphans.looks == 0
+            || !s.has(ACK)
+            || s.has(SYN)
+            || s.has(RST)
+        {
             return;
         }
         self.orphans.looks -= 1;
@@ -142,6 +152,7 @@ impl Shard {
                 let search = Search {
                     stage: Stage::Noted,
                     service,
+                    refused: false,
                     said,
                     since: now,
                     heard: now,
@@ -161,6 +172,38 @@ impl Shard {
         } else if matches!(search.stage, Stage::Noted) && now - search.since >= again {
             self.ask_members(v, key, 0, now, out);
         }
+    }
+
+    /// A SYN of a service that nobody owns: refused, unless a member has a flow of it.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn refuse_client<O: Output>(
+        &mut self,
+        v: &View,
+        s: &Segment,
+        key: &FlowKey,
+        service: usize,
+        next_hop: Mac,
+        now: Instant,
+        out: &mut O,
+    ) {
+        let known = self.orphans.all.get(key);
+        let waits = |k: &Search| k.refused && !matches!(k.stage, Stage::Noted);
+        let full = known.is_none() && self.orphans.all.len() >= MOST;
+        if self.orphans.looks == 0 || full || known.is_some_and(waits) {
+            return;
+        }
+        self.orphans.looks -= 1;
+        let search = Search {
+            stage: Stage::Noted,
+            service,
+            refused: true,
+            said: (s.seq, s.seq_end(), 0),
+            since: now,
+            heard: now,
+            next_hop,
+        };
+        self.orphans.all.insert(*key, search);
+        self.ask_members(v, key, 0, now, out);
     }
 
     /// Asks all members that live, or those of them that have not answered yet.
@@ -273,24 +316,33 @@ impl Shard {
     }
 
     /// A RST with the number that the client expects next, if the rate allows it. The
-    /// client's segment says which number that is (RFC 9293, section 3.5.2).
+    /// client's segment says which number that is (RFC 9293, section 3.5.2); one without an
+    /// acknowledgement is acknowledged instead.
     fn reset_orphan<O: Output>(&mut self, v: &View, key: &FlowKey, now: Instant, out: &mut O) {
         let Some(search) = self.orphans.all.remove(key) else {
             return;
         };
         let slot = self.find_in(search.service, key);
-        if slot.is_some_and(|slot| !self.is_left_behind(v, slot)) {
-            // It came here meanwhile.
+        let taken = search.refused && v.services[search.service].buckets.is_owned();
+        if taken || slot.is_some_and(|slot| search.refused || !self.is_left_behind(v, slot)) {
+            // It came here meanwhile, or somebody takes the next SYN.
             return;
         }
         let Some(credit) = self.orphans.credit.checked_sub(1_000_000) else {
             return self.drop_frame(Drop::OrphanRate);
         };
         self.orphans.credit = credit;
-        self.counters.orphan_resets += 1;
         if let Some(slot) = slot {
+            self.counters.orphan_resets += 1;
             return self.reset_client(v, slot, now, out);
         }
+        let (seq, ack, flags) = if search.refused {
+            self.counters.unavailable_resets += 1;
+            (0, search.said.1, RST | ACK)
+        } else {
+            self.counters.orphan_resets += 1;
+            (search.said.2, 0, RST)
+        };
         let rst = Tcp {
             eth_dst: search.next_hop,
             eth_src: v.wire_mac,
@@ -298,9 +350,9 @@ impl Shard {
             dst: key.client,
             sport: key.port,
             dport: key.client_port,
-            seq: search.said.2,
-            ack: 0,
-            flags: RST,
+            seq,
+            ack,
+            flags,
             window: 0,
             opts: Build::default(),
             payload: &[],
@@ -316,15 +368,9 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
-        let Some(per_second) = v.params.orphan_resets else {
-            if !self.orphans.all.is_empty() || self.orphans.looks > 0 {
-                self.orphans = Orphans::default();
-            }
-            return;
-        };
         let o = &mut self.orphans;
         let micros = (now - std::mem::replace(&mut o.ticked, now)).0 / 1_000;
-        let per_second = u64::from(per_second);
+        let per_second = u64::from(v.params.resets_per_s);
         o.credit = (o.credit.saturating_add(micros.saturating_mul(per_second)))
             .min(per_second * 1_000_000);
         if members_changed {

@@ -20,7 +20,7 @@ pub const NOBODY: u16 = 0;
 pub struct Share {
     /// Node id.
     pub node: u16,
-    /// 0 (owns nothing) to 100.
+    /// 0 (owns nothing) to 100,000; only relations count.
     pub weight: u32,
 }
 
@@ -28,6 +28,7 @@ pub struct Share {
 #[derive(Clone, Debug)]
 pub struct BucketTable {
     owner: Arc<[u16]>,
+    owned: bool,
     mask: u64,
     key: HashKey,
     policy: Policy,
@@ -52,6 +53,7 @@ impl BucketTable {
             _ => assign(members, buckets, &key),
         };
         Self {
+            owned: is_owned(&owner),
             owner,
             mask: buckets as u64 - 1,
             key: HashKey::new(key),
@@ -75,8 +77,10 @@ impl BucketTable {
     pub fn keeping(&self, node: u16, before: &Self) -> Self {
         let both = self.owner.iter().zip(before.owner.iter());
         let owner = both.map(|(&new, &old)| if old == node { node } else { new });
+        let owner: Arc<[u16]> = owner.collect();
         Self {
-            owner: owner.collect(),
+            owned: is_owned(&owner),
+            owner,
             ..self.clone()
         }
     }
@@ -87,7 +91,7 @@ impl BucketTable {
         let h = match self.policy {
             Policy::SourceHash => self.key.addr(&k.client),
             Policy::SourceNetHash => self.key.addr(&k.client.net()),
-            Policy::FlowHash | Policy::Designated => self.key.flow(k),
+            Policy::FlowHash | Policy::Scheduled | Policy::Designated => self.key.flow(k),
         };
         (h & self.mask) as usize
     }
@@ -96,6 +100,12 @@ impl BucketTable {
     #[inline]
     pub fn owner(&self, k: &FlowKey) -> u16 {
         self.owner[self.bucket(k)]
+    }
+
+    /// Whether any bucket has an owner.
+    #[inline]
+    pub fn is_owned(&self) -> bool {
+        self.owned
     }
 
     /// The owner of each bucket.
@@ -123,6 +133,10 @@ impl BucketTable {
     pub fn is_empty(&self) -> bool {
         self.owner.is_empty()
     }
+}
+
+fn is_owned(owner: &[u16]) -> bool {
+    owner.iter().any(|o| *o != NOBODY)
 }
 
 /// The owner of each bucket: weighted rendezvous hashing with exact quotas.

@@ -60,6 +60,8 @@ pub struct Counters {
     pub unknown_resets: u64,
     /// Clients that were reset because the node that had their flow is gone.
     pub orphan_resets: u64,
+    /// Clients that were refused because nobody owns their service.
+    pub unavailable_resets: u64,
     /// Claims that a VIP is elsewhere than at the cluster's address.
     pub vip_conflicts: u64,
     /// Frames on the wire that came from the cluster's address, from which none may come.

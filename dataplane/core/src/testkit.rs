@@ -201,7 +201,8 @@ pub fn params() -> Params {
         tombstones_max: 64,
         announce: false,
         hello: None,
-        orphan_resets: Some(1_000),
+        orphan_resets: true,
+        resets_per_s: 1_000,
         hold_flow_max: 128 << 10,
     }
 }
@@ -215,6 +216,7 @@ fn services(buckets: &Arc<BucketTable>) -> Vec<Service> {
         proxy_port: Some(8001),
         app_port: 8080,
         buckets: buckets.clone(),
+        refuses: true,
     };
     let mut all = vec![service("web", VIP.into())];
     if CLIENT_V6 {

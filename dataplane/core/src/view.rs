@@ -26,6 +26,8 @@ pub struct Service {
     pub app_port: u16,
     /// Who owns new connections.
     pub buckets: Arc<BucketTable>,
+    /// While nobody owns any of it, its SYNs are answered with RST.
+    pub refuses: bool,
 }
 
 impl Service {
@@ -99,8 +101,10 @@ pub struct Params {
     pub announce: bool,
     /// Time between two hellos on the wire; `None`: there are none.
     pub hello: Option<Span>,
-    /// RSTs per second to the clients of flows that nobody has; `None` for none at all.
-    pub orphan_resets: Option<u32>,
+    /// Clients of flows that nobody has are reset.
+    pub orphan_resets: bool,
+    /// RSTs per second, at most, to such clients and to those of services that nobody owns.
+    pub resets_per_s: u32,
     /// Most held bytes of one flow.
     pub hold_flow_max: usize,
 }

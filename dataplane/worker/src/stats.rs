@@ -290,6 +290,7 @@ counters!(
     refused,
     unknown_resets,
     orphan_resets,
+    unavailable_resets,
     vip_conflicts,
     cluster_mac_sources,
     sockets_gone,

@@ -2,7 +2,7 @@
 # The overlay of a lab (KEY=VALUE) and the configurations rendered from it.
 
 # Every key that --config accepts. NODE<n>_KEY=VALUE holds for one node and wins over KEY=VALUE.
-OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POLICY
+OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POLICY SERVICE_UNAVAILABLE SERVICE_UNAVAILABLE6
  DEADLINE_MS UNKNOWN_MS FIRST_WINDOW REPLAY SPLICE_FIRST SPLICE_LAST
  CORES IDLE IDLE_SLEEP_US HUGEPAGES MEGABYTES MBUFS FLOWS HALF_OPEN TOMBSTONES HOLD_KIB HOLD_FLOW_KIB
  PROBE_MS ANSWER_MS SUSPECT_MS GONE_MS MINORITY_MS DRAIN_S HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
@@ -76,11 +76,12 @@ node_core() { # NODE
 }
 
 # One service for each family: one port, and on a node one proxy and one application.
-render_service() { # NODE NAME VIP
+render_service() { # NODE NAME VIP KEY OF UNAVAILABLE
     printf '  - name: %s\n    vip: "%s"\n    port: 80\n' "$2" "$3"
     [[ $(boolean "$1" L4 0) == true ]] || printf '    proxy_port: %s\n' "$(proxy_port "$1")"
     printf '    application_port: %s\n' "$APP_PORT"
     optional "$1" SERVICE_POLICY "    policy: "
+    optional "$1" "$4" "    unavailable: "
     local check period
     check=$(setting "$1" HEALTH "") period=$(setting "$1" HEALTH_MS 200)
     [[ -n $check ]] || return 0
@@ -109,8 +110,8 @@ YAML
     done
     cat <<YAML
 services:
-$(render_service "$n" web "$VIP")
-$(render_service "$n" web6 "$VIP6")
+$(render_service "$n" web "$VIP" SERVICE_UNAVAILABLE)
+$(render_service "$n" web6 "$VIP6" SERVICE_UNAVAILABLE6)
 ports:
   wire:
     device: "net_af_packet0,iface=wire0"

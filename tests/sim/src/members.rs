@@ -40,6 +40,7 @@ fn settings() -> Settings {
             ms(200)
         },
         minority: ms(30_000),
+        schedule: Duration::ZERO,
     }
 }
 

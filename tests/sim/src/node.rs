@@ -183,7 +183,8 @@ fn params(plan: &Plan) -> Params {
         tombstones_max: 16,
         announce: false,
         hello: None,
-        orphan_resets: Some(1_000),
+        orphan_resets: true,
+        resets_per_s: 1_000,
         hold_flow_max: plan.hold_flow,
     }
 }
@@ -236,6 +237,7 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
                 proxy_port: Some(PROXY_PORT),
                 app_port: APP_PORT,
                 buckets: buckets.clone(),
+                refuses: true,
             })
             .into(),
         general: buckets,

@@ -34,6 +34,7 @@ mod steering;
 mod storm;
 mod tombstones;
 mod translation;
+mod unavailable;
 mod windows;
 
 /// `frame`, which has no options, with these raw ones; NOPs fill them up.

@@ -28,7 +28,7 @@ fn repeated(n: &mut Node) {
     n.rx(Port::Wire, waits());
 }
 
-fn kind_of(frame: &[u8]) -> Kind {
+pub(super) fn kind_of(frame: &[u8]) -> Kind {
     let Ok(L3::Ip(ip)) = l3(frame) else {
         panic!("not IP")
     };
@@ -39,7 +39,7 @@ fn kind_of(frame: &[u8]) -> Kind {
 }
 
 /// The question to node 2.
-fn question(n: &mut Node) -> Vec<u8> {
+pub(super) fn question(n: &mut Node) -> Vec<u8> {
     let f = n.tx(Port::Link);
     assert_eq!(f.len(), 1);
     assert_eq!(kind_of(&f[0]), Kind::Who);
@@ -185,7 +185,7 @@ fn only_the_owner_asks_and_only_where_it_is_configured() {
     repeated(&mut other);
     assert!(other.silent());
     let mut off = owner();
-    off.v.params.orphan_resets = None;
+    off.v.params.orphan_resets = false;
     off.pass(10);
     repeated(&mut off);
     assert!(off.silent());
@@ -208,7 +208,7 @@ fn segments_that_a_reset_would_not_answer_are_not_asked_for() {
 #[test]
 fn resets_have_a_rate() {
     let mut a = owner();
-    a.v.params.orphan_resets = Some(1);
+    a.v.params.resets_per_s = 1;
     (a.v.members[1].alive, a.v.members[1].gone) = (false, true);
     let from = |port| {
         let mut f = waits();

@@ -141,6 +141,7 @@ pub fn view(opened: &Opened) -> View {
             proxy_port: Some(8001),
             app_port: 8080,
             buckets,
+            refuses: true,
         }],
         general: Arc::new(BucketTable::new(
             Policy::Designated,
@@ -177,8 +178,9 @@ pub fn view(opened: &Opened) -> View {
             half_open_max: 1024,
             tombstones_max: 64,
             announce: false,
-            orphan_resets: Some(1_000),
             hello: None,
+            orphan_resets: true,
+            resets_per_s: 1_000,
             hold_flow_max: 128 << 10,
         },
     }

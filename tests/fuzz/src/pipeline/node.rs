@@ -98,6 +98,7 @@ impl Settings {
             proxy_port,
             app_port,
             buckets: buckets.clone(),
+            refuses: true,
         };
         View {
             node,
@@ -146,7 +147,8 @@ impl Settings {
                 tombstones_max: if self.small { 1 } else { 64 },
                 announce: false,
                 hello: None,
-                orphan_resets: Some(1_000),
+                orphan_resets: true,
+                resets_per_s: 1_000,
                 hold_flow_max: if self.small { 8 << 10 } else { 128 << 10 },
             },
         }
