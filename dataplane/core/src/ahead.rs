@@ -129,7 +129,7 @@ impl Alike {
 }
 
 /// What is known of a frame before its turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ahead {
     addrs: u64,
     ports: u32,
@@ -139,21 +139,6 @@ pub struct Ahead {
     blocks: u8,
     known: bool,
     usual: bool,
-}
-
-impl Default for Ahead {
-    fn default() -> Self {
-        Self {
-            addrs: 0,
-            ports: 0,
-            slot: None,
-            hash: 0,
-            service: 0,
-            blocks: 0,
-            known: false,
-            usual: false,
-        }
-    }
 }
 
 impl Ahead {
