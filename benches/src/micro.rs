@@ -137,7 +137,9 @@ impl Find for Staged {
         let mut found = self.table.guesses(&mut self.places, &hashes, all);
         let mut ask = found;
         while let Some(i) = lowest(&mut ask) {
-            prefetch(&self.slots[self.places.slots[i] as usize]);
+            if let Some(slot) = self.places.slot(i) {
+                prefetch(&self.slots[slot as usize]);
+            }
         }
         let hits = std::iter::from_fn(|| lowest(&mut found));
         hits.map(|i| self.value(&keys[i], hashes[i])).sum()

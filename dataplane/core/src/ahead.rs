@@ -17,7 +17,7 @@ use crate::key::{Addr, FlowKey};
 use crate::lanes::LANES;
 use crate::shard::Shard;
 use crate::steer::Steer;
-use crate::table::{NO_SLOT, Places};
+use crate::table::Places;
 use crate::view::View;
 use crate::wire::options::kind;
 use crate::wire::tcp::{ACK, PSH, SYN};
@@ -129,31 +129,16 @@ impl Alike {
 }
 
 /// What is known of a frame before its turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ahead {
     addrs: u64,
     ports: u32,
-    slot: u32,
+    slot: Option<u32>,
     hash: u64,
     service: u16,
     blocks: u8,
     known: bool,
     usual: bool,
-}
-
-impl Default for Ahead {
-    fn default() -> Self {
-        Self {
-            addrs: 0,
-            ports: 0,
-            slot: NO_SLOT,
-            hash: 0,
-            service: 0,
-            blocks: 0,
-            known: false,
-            usual: false,
-        }
-    }
 }
 
 impl Ahead {
@@ -173,7 +158,7 @@ impl Ahead {
     /// A slot that may be the flow's.
     #[inline]
     pub(crate) fn slot(&self) -> Option<u32> {
-        (self.slot != NO_SLOT).then_some(self.slot)
+        self.slot
     }
 
     /// SACK blocks of a usual frame, of which there are three at most.
@@ -294,7 +279,7 @@ impl Looked {
         Ahead {
             addrs: self.addrs[i],
             ports: self.ports[i],
-            slot: self.places.slots[i],
+            slot: self.places.slot(i),
             hash: self.hashes[i],
             service: self.services[i],
             blocks: self.blocks[i],
@@ -421,7 +406,8 @@ impl Shard {
     #[inline(always)]
     pub fn ask_for(&self, l: &Looked, i: usize) {
         if l.known >> i & 1 != 0
-            && let Some(f) = self.slots.get(l.places.slots[i] as usize)
+            && let Some(slot) = l.places.slot(i)
+            && let Some(f) = self.slots.get(slot as usize)
         {
             f.prefetch();
         }

@@ -38,17 +38,14 @@ impl Bucket {
     }
 }
 
-/// No slot at all.
-pub const NO_SLOT: u32 = u32::MAX;
-
 /// Where the entries of a burst's hashes are looked for, and what was found.
 #[derive(Debug)]
 pub struct Places {
-    /// The buckets in which they are looked for first.
+    /// The buckets in which they are looked for first, or were found.
     homes: [u32; BURST],
     tags: [u16; BURST],
-    /// A slot that may have the hash; [`NO_SLOT`] for none.
-    pub slots: [u32; BURST],
+    /// The ways that have the tag; and bit [`WAYS`] where the bucket was passed over.
+    ways: [u32; BURST],
 }
 
 impl Default for Places {
@@ -56,8 +53,17 @@ impl Default for Places {
         Self {
             homes: [0; BURST],
             tags: [EMPTY; BURST],
-            slots: [NO_SLOT; BURST],
+            ways: [0; BURST],
         }
+    }
+}
+
+impl Places {
+    /// A slot that may have the `i`-th hash.
+    #[inline(always)]
+    pub fn slot(&self, i: usize) -> Option<u32> {
+        let ways = self.ways[i] & !(1 << WAYS);
+        (ways != 0).then(|| self.homes[i] * WAYS as u32 + ways.trailing_zeros())
     }
 }
 
@@ -141,20 +147,18 @@ impl Table {
     /// the bits of those that have a slot.
     #[inline]
     pub fn guesses(&self, places: &mut Places, hashes: &[u64; BURST], which: u64) -> u64 {
-        let Places { homes, tags, slots } = places;
+        let Places { homes, tags, ways } = places;
         let (mut found, mut passed) = (0, 0);
         let groups = homes.as_chunks().0.iter().zip(tags.as_chunks().0);
-        for (at, ((homes, tags), slots)) in groups.zip(slots.as_chunks_mut().0).enumerate() {
+        for (at, ((homes, tags), ways)) in groups.zip(ways.as_chunks_mut().0).enumerate() {
             let at = at * GROUP;
             if which >> at == 0 {
                 break;
             }
-            let (here, mut further) = self.guess_first(homes, tags, slots);
+            let (here, mut further) = self.guess_first(homes, tags, ways);
             further &= !here & (which >> at) as u32;
-            (found, passed) = (
-                found | u64::from(here) << at,
-                passed | u64::from(further) << at,
-            );
+            found |= u64::from(here) << at;
+            passed |= u64::from(further) << at;
             // On their way while the others are looked at.
             while further != 0 {
                 let home = homes[further.trailing_zeros() as usize];
@@ -164,34 +168,31 @@ impl Table {
         }
         while let Some(i) = lowest(&mut passed) {
             if let Some(slot) = self.guess(hashes[i]) {
-                slots[i] = slot;
+                (homes[i], ways[i]) = (slot / WAYS as u32, 1 << (slot % WAYS as u32));
                 found |= 1 << i;
             }
         }
         found & which
     }
 
-    /// What the first buckets tell of some hashes. Returns the bits of those that have a slot
+    /// What the first buckets tell of some hashes. Returns the bits of those that may have a slot
     /// there, and of those whose bucket was passed over.
     #[inline(always)]
     fn guess_first(
         &self,
         homes: &[u32; GROUP],
         tags: &[u16; GROUP],
-        slots: &mut [u32; GROUP],
+        ways: &mut [u32; GROUP],
     ) -> (u32, u32) {
         // First all lines, then what follows from them, of which the compiler makes vectors.
-        for ((&home, &tag), ways) in homes.iter().zip(tags).zip(&mut *slots) {
+        for ((&home, &tag), ways) in homes.iter().zip(tags).zip(&mut *ways) {
             let b = &self.buckets[home as usize];
             *ways = b.matches(tag) | u32::from(b.overflow() != 0) << WAYS;
         }
         let (mut found, mut passed) = (0, 0);
-        for (i, (slot, &home)) in slots.iter_mut().zip(homes).enumerate() {
-            let ways = *slot & !(1 << WAYS);
-            found |= u32::from(ways != 0) << i;
-            passed |= (*slot >> WAYS) << i;
-            let at = home * WAYS as u32 + ways.trailing_zeros();
-            *slot = if ways == 0 { NO_SLOT } else { at };
+        for (i, ways) in ways.iter().enumerate() {
+            found |= u32::from(ways & !(1 << WAYS) != 0) << i;
+            passed |= (ways >> WAYS) << i;
         }
         (found, passed)
     }
@@ -338,7 +339,7 @@ mod tests {
                 for i in (0..BURST).filter(|i| which >> i & 1 != 0) {
                     let alone = t.guess(hashes[i]);
                     assert_eq!(alone.is_some(), found >> i & 1 != 0);
-                    assert_eq!(alone.unwrap_or(NO_SLOT), p.slots[i]);
+                    assert_eq!(alone, p.slot(i));
                 }
             }
         }
