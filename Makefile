@@ -47,7 +47,7 @@ matrix: build ## client stacks x impairments x a handover, beside direct connect
 rtt-table: build ## what a server's stack measures after a replay, beside direct connections (root, about 6 minutes)
 	$(MATRIX) what=rtt out=$(MATRIX_OUT)
 
-failover: build ## how soon a dead node's share is answered by others, fault by fault (root, a quiet machine; DTS_ROUNDS=20)
+failover: build ## what clients see of a node that fails, fault by fault (root, a quiet machine; DTS_ROUNDS=20)
 	DTS_FAILOVER=$${DTS_ROUNDS:-6} $(CARGO) test --release -p dts-tests --test lab_failover -- --test-threads=1 --nocapture
 
 SIM_SEEDS ?= 0..20000
