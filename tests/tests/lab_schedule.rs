@@ -3,6 +3,8 @@
 
 use dts_tests::lab::{Lab, Setup, bin_dir};
 use dts_tests::suite::{self, Group};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
@@ -81,13 +83,48 @@ fn buckets(lab: &Lab, node: u16, of: u16) -> u64 {
     found.unwrap_or_else(|| panic!("node {node} says {status}"))
 }
 
+/// Processes of a program that are stopped (SIGSTOP), its workers too, until this is dropped.
+struct Asleep(Vec<Pid>);
+
+impl Asleep {
+    fn new(lab: &Lab, node: u16, program: &str) -> Self {
+        let name = lab.namespace(&format!("node{node}"));
+        let out = Command::new("ip").args(["netns", "pids", &name]).output();
+        let out = out.unwrap_or_else(|e| panic!("ip: {e}"));
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let is_it = |pid: &i32| {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            comm.is_ok_and(|c| c.trim() == program)
+        };
+        let pids = text.lines().filter_map(|l| l.trim().parse().ok());
+        let all: Vec<Pid> = pids.filter(is_it).map(Pid::from_raw).collect();
+        assert!(!all.is_empty(), "no {program} at node {node}: {text}");
+        let asleep = Self(all);
+        asleep.signal(Signal::SIGSTOP);
+        asleep
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in &self.0 {
+            // One that has ended meanwhile is neither slow nor to be woken.
+            let _ = kill(*pid, signal);
+        }
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+}
+
 fn a_slow_node_gets_less_and_another_scheduler_leaves_it_so(lab: &Lab) {
     settle(lab);
     let equal = buckets(lab, 1, 3);
     assert!((1365..=1366).contains(&equal), "{equal}");
     let resets = lab.total("dts_resets_total", &[]);
     // Its kernel takes connections, and its application does nothing with them.
-    let slow = lab.paused(3, "nginx");
+    let slow = Asleep::new(lab, 3, "nginx");
     let load = |count: u32, path: &str| {
         let (count, threads) = (format!("count={count}"), format!("threads={count}"));
         let path = format!("path={path}");
