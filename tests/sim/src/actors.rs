@@ -246,7 +246,9 @@ fn drain(n: &mut Node, plan: &Plan, client: SocketAddr) -> Result<(Vec<u8>, bool
 pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
     let ticket = match &e {
         Event::Frozen { ticket, .. } | Event::Done { ticket, .. } => *ticket,
-        Event::Failed { ticket, .. } | Event::Flows { ticket, .. } => *ticket,
+        Event::Failed { ticket, .. }
+        | Event::Flows { ticket, .. }
+        | Event::Found { ticket, .. } => *ticket,
     };
     let found = n.proxies.iter_mut().find(|(_, p)| p.ticket == ticket);
     let Some((&client, p)) = found else {
@@ -280,7 +282,7 @@ pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
                 give_up(n, client, notes);
             }
         }
-        Event::Frozen { .. } | Event::Flows { .. } => {}
+        Event::Frozen { .. } | Event::Flows { .. } | Event::Found { .. } => {}
     }
 }
 

@@ -410,7 +410,7 @@ impl Node {
                 Event::Failed { ticket, .. } => {
                     self.open.remove(&ticket);
                 }
-                Event::Flows { .. } => {}
+                Event::Flows { .. } | Event::Found { .. } => {}
             }
         }
         let now_there = self.list(now);
