@@ -8,6 +8,7 @@ use crate::fleet_metrics::{FleetCollector, Sample, Source};
 use crate::handover::{Handovers, Limits};
 use crate::health::{Checks, Refusals};
 use crate::life::Life;
+use crate::local::{self, Answerer, Layer2, Local};
 use crate::members::{Handle, Members};
 use crate::metrics::Metrics;
 use crate::plane::{Dispatcher, Plane};
@@ -207,7 +208,15 @@ fn serve_on_twins(
     )
     .context("thread")?;
     let life = Arc::new(life);
-    let members = start_members(config, base, &metrics)?;
+    let layer2 = Arc::new(Layer2::default());
+    let local = Arc::new(Local {
+        views: Arc::clone(&base.views),
+        plane: Arc::clone(&base.fleet) as Arc<dyn Plane>,
+        dispatcher: Arc::clone(&base.dispatcher),
+        metrics: Arc::clone(&metrics.members),
+        layer2: Arc::clone(&layer2),
+    });
+    let (members, answerer) = start_members(config, base, &metrics, &local)?.unzip();
     let handle = members.as_ref().map(Members::handle);
     let board = Arc::new(Board::new(Arc::clone(&base.views)));
     let reports = start_reports(config, base, &board, &metrics)?;
@@ -259,6 +268,9 @@ fn serve_on_twins(
         members: handle.clone(),
         life: Arc::clone(&life),
         metrics,
+        local,
+        plan: Plan::of(config),
+        config: config.clone(),
     });
     let ended = runtime.block_on(async {
         let http = tokio::net::UnixListener::from_std(admin.listener()?)?;
@@ -271,6 +283,7 @@ fn serve_on_twins(
         tracing::info!(node = config.node.0, cluster = config.cluster.name, "ready");
         let end = End {
             fleet: &base.fleet,
+            layer2: &layer2,
             members: handle,
             node: config.node.0,
             patience: config.timeouts.drain,
@@ -285,6 +298,7 @@ fn serve_on_twins(
     drop(checks);
     drop(reports);
     drop(members);
+    drop(answerer);
     drop(life);
     drop(admin);
     match ended.context("admin and metrics")? {
@@ -318,7 +332,8 @@ fn start_members(
     config: &Config,
     base: &Base,
     metrics: &Metrics,
-) -> Result<Option<Members>, RunError> {
+    local: &Arc<Local>,
+) -> Result<Option<(Members, Answerer)>, RunError> {
     let view = base.views.load_full();
     let own = snapshot::own_record(config, &base.boot, view.link_mac, tcp_caps::read());
     let peers = snapshot::peers(config);
@@ -356,6 +371,7 @@ fn start_members(
     };
     let publisher = Publisher::start(Plan::of(config), Arc::clone(&base.views));
     let publisher = publisher.context("thread")?;
+    let (mail, asked) = local::mailbox();
     let members = Members::start(
         core,
         start,
@@ -363,8 +379,11 @@ fn start_members(
         port,
         Arc::clone(&metrics.members),
         publisher,
+        mail,
     );
-    Ok(Some(members.context("thread")?))
+    let members = members.context("thread")?;
+    let answerer = Answerer::start(Arc::clone(local), asked, members.handle());
+    Ok(Some((members, answerer.context("thread")?)))
 }
 
 /// As [`start_members`]: without an address nothing is told and nothing is heard.
@@ -417,6 +436,7 @@ impl Signals {
 /// What the daemon needs to know when to end.
 struct End<'a> {
     fleet: &'a Shared,
+    layer2: &'a Layer2,
     members: Option<Handle>,
     node: u16,
     /// Longest wait for connections.
@@ -462,7 +482,9 @@ impl End<'_> {
     fn look(&self) -> Option<(Option<String>, Flows)> {
         let fleet = self.fleet.lock();
         let fleet = fleet.as_ref()?;
-        Some((fleet.failed(), Flows::of(&fleet.stats())))
+        let stats = fleet.stats();
+        self.layer2.look(&stats);
+        Some((fleet.failed(), Flows::of(&stats)))
     }
 
     /// Tells the other members what this node has; true when its draining is over.

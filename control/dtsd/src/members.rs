@@ -7,7 +7,7 @@ use crate::metrics::MemberMetrics;
 use crate::publish::Publisher;
 use crate::threads;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use dts_membership::{Agreed, Liveness, Membership, Outcome, Seen, Time, Wish, WishError};
+use dts_membership::{Agreed, Asked, Liveness, Membership, Outcome, Seen, Time, Wish, WishError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -33,16 +33,45 @@ pub struct Roster {
     pub members: Vec<Seen>,
     /// Who is there, and what follows.
     pub agreed: Agreed,
+    /// A later start of this node, of which others know; see [`Membership::superseded`].
+    pub superseded: Option<u64>,
     /// When it was.
     pub now: Time,
 }
+
+impl Roster {
+    /// A member, if it is one.
+    #[must_use]
+    pub fn seen(&self, node: u16) -> Option<&Seen> {
+        self.members.iter().find(|m| m.peer.node == node)
+    }
+
+    /// The epoch by which `node` works, as far as is known; 0 where it is not.
+    #[must_use]
+    pub fn epoch_of(&self, node: u16) -> u64 {
+        let record = self.seen(node).and_then(|m| m.record);
+        record.map_or(0, |r| r.epoch)
+    }
+}
+
+/// Who waits for the outcome of a wish or a question.
+type Reply = oneshot::Sender<Result<Vec<u8>, WishError>>;
 
 enum Request {
     Look(oneshot::Sender<Roster>),
     Wish {
         node: u16,
         wish: Wish,
-        reply: oneshot::Sender<Result<(), WishError>>,
+        reply: Reply,
+    },
+    Ask {
+        node: u16,
+        question: Vec<u8>,
+        reply: Reply,
+    },
+    Answer {
+        asked: Asked,
+        answer: Vec<u8>,
     },
     Load {
         connections: u32,
@@ -84,11 +113,13 @@ struct Speaker {
     /// Every member's as of the last look, by id.
     liveness: HashMap<u16, Liveness>,
     ticket: u64,
-    waiting: HashMap<u64, oneshot::Sender<Result<(), WishError>>>,
+    waiting: HashMap<u64, Reply>,
+    /// Who answers questions of other members.
+    mail: Sender<Asked>,
 }
 
 impl Handle {
-    fn ask(&self, request: Request) {
+    fn tell(&self, request: Request) {
         // Nobody is there any more: what waits for an answer hears of that by itself.
         let _ = self.requests.send(request);
         // Full: it has been rung already.
@@ -98,8 +129,35 @@ impl Handle {
     /// Every member as seen from here; `None` when the thread has ended.
     pub async fn look(&self) -> Option<Roster> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Look(reply));
+        self.tell(Request::Look(reply));
         answer.await.ok()
+    }
+
+    /// The same for a thread that may wait.
+    #[must_use]
+    pub fn look_now(&self) -> Option<Roster> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Look(reply));
+        answer.blocking_recv().ok()
+    }
+
+    /// Asks another node, and waits for its answer.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn ask(&self, node: u16, question: Vec<u8>) -> Result<Vec<u8>, WishError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Ask {
+            node,
+            question,
+            reply,
+        });
+        answer.await.unwrap_or(Err(WishError::NoAnswer))
+    }
+
+    /// Answers what another node has asked.
+    pub fn answer(&self, asked: Asked, answer: Vec<u8>) {
+        self.tell(Request::Answer { asked, answer });
     }
 
     /// Asks `node` to become what `wish` says, and waits until it has, or not.
@@ -108,13 +166,14 @@ impl Handle {
     /// See [`WishError`].
     pub async fn wish(&self, node: u16, wish: Wish) -> Result<(), WishError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Wish { node, wish, reply });
-        answer.await.unwrap_or(Err(WishError::NoAnswer))
+        self.tell(Request::Wish { node, wish, reply });
+        let outcome = answer.await.unwrap_or(Err(WishError::NoAnswer));
+        outcome.map(|_| ())
     }
 
     /// Says how many connections this node has, and whether its draining is over.
     pub fn set_load(&self, connections: u32, drained: bool) {
-        self.ask(Request::Load {
+        self.tell(Request::Load {
             connections,
             drained,
         });
@@ -123,12 +182,13 @@ impl Handle {
     /// Says whether this node's application of `service`, by its index in the
     /// configuration, is well. All are until somebody says otherwise.
     pub fn set_health(&self, service: usize, well: bool) {
-        self.ask(Request::Health { service, well });
+        self.tell(Request::Health { service, well });
     }
 }
 
 impl Members {
-    /// Starts to speak and to hear on `socket`; other members listen at `port`.
+    /// Starts to speak and to hear on `socket`; other members listen at `port`. Their
+    /// questions go to `mail`; where it is full they wait until they come again.
     ///
     /// # Errors
     /// The process has no room for another thread or descriptor.
@@ -139,6 +199,7 @@ impl Members {
         port: u16,
         metrics: Arc<MemberMetrics>,
         publisher: Publisher,
+        mail: Sender<Asked>,
     ) -> io::Result<Self> {
         let (requests, inbox) = unbounded();
         let (bell, ear) = UnixStream::pair()?;
@@ -158,6 +219,7 @@ impl Members {
             liveness: HashMap::new(),
             ticket: 0,
             waiting: HashMap::new(),
+            mail,
         };
         let body = move || {
             if let Err(error) = dpdk::thread::be_punctual() {
@@ -182,7 +244,7 @@ impl Members {
 
 impl Drop for Members {
     fn drop(&mut self) {
-        self.handle.ask(Request::Leave);
+        self.handle.tell(Request::Leave);
         if let Some(thread) = self.thread.take() {
             // It panicked if this fails, and has said so.
             let _ = thread.join();
@@ -241,7 +303,7 @@ impl Speaker {
             let from = from.ip().to_canonical();
             match self.core.hear(&bytes[..len], from, now) {
                 Ok(()) => self.metrics.accepted(),
-                Err(why) => self.metrics.refused(why),
+                Err(why) => self.metrics.refused(why, from),
             }
         }
     }
@@ -257,6 +319,7 @@ impl Speaker {
                     let roster = Roster {
                         members: self.core.members(),
                         agreed: self.core.agreed().clone(),
+                        superseded: self.core.superseded(),
                         now,
                     };
                     // Whoever asked may have gone.
@@ -267,6 +330,16 @@ impl Speaker {
                     self.waiting.insert(self.ticket, reply);
                     self.core.wish(self.ticket, node, wish, PATIENCE, now);
                 }
+                Request::Ask {
+                    node,
+                    question,
+                    reply,
+                } => {
+                    self.ticket += 1;
+                    self.waiting.insert(self.ticket, reply);
+                    self.core.ask(self.ticket, node, question, PATIENCE, now);
+                }
+                Request::Answer { asked, answer } => self.core.answer(&asked, &answer),
                 Request::Load {
                     connections,
                     drained,
@@ -304,6 +377,9 @@ impl Speaker {
     }
 
     fn tell(&mut self) {
+        for asked in self.core.take_asked() {
+            let _ = self.mail.try_send(asked);
+        }
         let outcomes: Vec<Outcome> = self.core.take_outcomes();
         for (ticket, outcome) in outcomes {
             if let Some(reply) = self.waiting.remove(&ticket) {

@@ -9,8 +9,10 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Upper bounds in seconds, the data plane's.
 pub(crate) fn buckets() -> Vec<f64> {
@@ -145,6 +147,8 @@ pub struct MemberMetrics {
     epoch: IntGauge,
     minority: IntGauge,
     stalls: IntCounter,
+    /// Where the last message that was refused for a reason came from, and when.
+    last: Mutex<HashMap<Refused, (IpAddr, Instant)>>,
 }
 
 impl MemberMetrics {
@@ -199,6 +203,7 @@ impl MemberMetrics {
             epoch,
             minority,
             stalls,
+            last: Mutex::default(),
         })
     }
 
@@ -207,9 +212,18 @@ impl MemberMetrics {
         self.messages.with_label_values(&[ACCEPTED]).inc();
     }
 
-    /// Counts a message that was not.
-    pub fn refused(&self, why: Refused) {
+    /// Counts a message that was not, and remembers who sent it.
+    pub fn refused(&self, why: Refused, from: IpAddr) {
         self.messages.with_label_values(&[why.name()]).inc();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.insert(why, (from, Instant::now()));
+    }
+
+    /// Where the last message came from that was refused for this reason, and when.
+    #[must_use]
+    pub fn last_refused(&self, why: Refused) -> Option<(IpAddr, Instant)> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.get(&why).copied()
     }
 
     /// Shows who is there.

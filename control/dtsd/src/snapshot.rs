@@ -75,8 +75,15 @@ impl Plan {
         }
     }
 
+    /// The policy of the service with index `i`, and the designated node.
+    #[must_use]
+    pub fn policy(&self, i: usize) -> (Policy, Option<u16>) {
+        self.services[i]
+    }
+
     /// The bucket tables of a view: the general one and each service's.
-    fn tables(&self, agreed: &Agreed) -> (Arc<BucketTable>, Vec<Arc<BucketTable>>) {
+    #[must_use]
+    pub fn tables(&self, agreed: &Agreed) -> (Arc<BucketTable>, Vec<Arc<BucketTable>>) {
         let mut made: Vec<(Vec<Share>, Option<u16>, Arc<BucketTable>)> = Vec::new();
         let mut table = |(policy, designated): (Policy, Option<u16>),
                          shares: Vec<dts_membership::Share>| {

@@ -54,6 +54,10 @@ pub enum Kind {
     Records = 2,
     /// What the receiver is asked to become.
     Wish = 3,
+    /// A ticket (8 bytes), and what the receiver is asked to tell.
+    Question = 4,
+    /// The incarnation of who asked (8 bytes), its ticket (8), and what it is told.
+    Answer = 5,
 }
 
 /// Why a message was not taken.
@@ -189,6 +193,8 @@ pub fn open<'a>(bytes: &'a [u8], keys: &[LinkKey]) -> Result<(Outside, &'a [u8])
         1 => Kind::Swim,
         2 => Kind::Records,
         3 => Kind::Wish,
+        4 => Kind::Question,
+        5 => Kind::Answer,
         _ => return Err(Refused::Malformed),
     };
     let outside = Outside {

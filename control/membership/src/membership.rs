@@ -1,12 +1,15 @@
-//! The core: SWIM, records, goodbyes and wishes, driven by messages and time.
+//! The core: SWIM, records, goodbyes and errands, driven by messages and time.
+
+mod errands;
 
 use crate::agreed::{Agreed, Part};
 use crate::envelope::{self, Guard, Kind, Outside, Refused};
 use crate::identity::{Codec, Identity};
 use crate::record::{Record, State};
 use crate::swim::{self, Due, Sink, Swim};
-use crate::types::{Datagram, Liveness, Outcome, Peer, Seen, Settings, Time, Wish, WishError};
+use crate::types::{Datagram, Liveness, Peer, Seen, Settings, Time};
 use dts_proto::block::LinkKey;
+use errands::{Errands, Said};
 use foca::Foca;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -23,8 +26,6 @@ const USUAL_RECORDS: usize = 3;
 const INTRODUCTIONS: u8 = 4;
 /// Goodbyes to each member.
 const GOODBYES: usize = 3;
-/// Between two messages with the same wish.
-const WISH_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
 struct Status {
@@ -40,15 +41,6 @@ struct Held {
     record: Record,
     /// Times that it is still to be told as news.
     tellings: u8,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    ticket: u64,
-    node: u16,
-    wish: Wish,
-    next: Time,
-    deadline: Time,
 }
 
 /// One node's part in the membership.
@@ -73,8 +65,7 @@ pub struct Membership {
     last_loss: Time,
     /// Nobody was heard for too long.
     isolated: bool,
-    wishes: Vec<Pending>,
-    outcomes: Vec<Outcome>,
+    errands: Errands,
     outbox: Vec<Datagram>,
     agreed: Agreed,
     changed: bool,
@@ -83,6 +74,8 @@ pub struct Membership {
     introductions: u8,
     /// Some member listens to this node, as far as SWIM knows.
     connected: bool,
+    /// A later start of this node, of which another member knows, and when it said so.
+    superseded: Option<(u64, Time)>,
     started: Time,
     left: bool,
     last_call: Time,
@@ -141,14 +134,14 @@ impl Membership {
             lost: Vec::new(),
             last_loss: now,
             isolated: false,
-            wishes: Vec::new(),
-            outcomes: Vec::new(),
+            errands: Errands::default(),
             outbox: Vec::new(),
             agreed: Agreed::default(),
             changed: true,
             next_announce: now,
             introductions: 0,
             connected: false,
+            superseded: None,
             started: now,
             left: false,
             last_call: now,
@@ -180,14 +173,14 @@ impl Membership {
         if outside.sender == self.own || peer.link != from {
             return Err(Refused::DuplicateId);
         }
-        let (swim, records, wish) = contents(outside.kind, body).ok_or(Refused::Malformed)?;
+        let (swim, records, errand) = contents(outside.kind, body).ok_or(Refused::Malformed)?;
         self.guard.accept(&outside)?;
         self.last_heard = now;
         for record in records {
-            self.note(record);
+            self.note(record, now);
         }
-        if let Some(wish) = wish {
-            self.fulfil(wish, now);
+        if let Some(errand) = errand {
+            self.heard_errand(errand, &outside, now);
         }
         let mut result = Ok(());
         if let Some(swim) = swim.filter(|_| !self.left) {
@@ -217,7 +210,7 @@ impl Membership {
         if now >= self.next_announce {
             self.announce(now);
         }
-        self.repeat_wishes(now);
+        self.repeat_errands(now);
         self.look(now);
     }
 
@@ -232,14 +225,15 @@ impl Membership {
             waits.then(|| s.since + self.settings.gone)
         });
         let times = self.timers.iter().map(|d| d.at);
-        let wishes = self.wishes.iter().map(|w| w.next.min(w.deadline));
         let minority = (!self.lost.is_empty()).then(|| self.last_loss + self.settings.minority);
         let silence = self.waits_for_others().then(|| self.silent_at());
+        let superseded = self.superseded.map(|(_, at)| at + self.superseded_for());
         let all = times
             .chain(gone)
-            .chain(wishes)
+            .chain(self.errands.next())
             .chain(minority)
-            .chain(silence);
+            .chain(silence)
+            .chain(superseded);
         all.fold(self.next_announce, Time::min)
     }
 
@@ -285,36 +279,6 @@ impl Membership {
     pub fn own_record(&self) -> &Record {
         // It is put there by `new` and never taken out.
         &self.held[&self.own].record
-    }
-
-    /// Asks `node` to become what `wish` says; the outcome comes by
-    /// [`Membership::take_outcomes`] under `ticket`, within `patience`.
-    pub fn wish(&mut self, ticket: u64, node: u16, wish: Wish, patience: Duration, now: Time) {
-        if node == self.own {
-            self.fulfil(wish, now);
-            self.outcomes.push((ticket, Ok(())));
-            return;
-        }
-        let there = self.status.get(&node).map(|s| s.liveness.is_there());
-        match there {
-            None => self.outcomes.push((ticket, Err(WishError::NoSuchNode))),
-            Some(false) => self.outcomes.push((ticket, Err(WishError::NotThere))),
-            Some(true) => {
-                self.wishes.push(Pending {
-                    ticket,
-                    node,
-                    wish,
-                    next: now,
-                    deadline: now + patience,
-                });
-                self.repeat_wishes(now);
-            }
-        }
-    }
-
-    /// The wishes that have ended.
-    pub fn take_outcomes(&mut self) -> Vec<Outcome> {
-        std::mem::take(&mut self.outcomes)
     }
 
     /// Says goodbye. What is in the outbox then is all that this node will ever send.
@@ -366,6 +330,14 @@ impl Membership {
         self.status.values().all(known) || now >= self.started + patience
     }
 
+    /// The incarnation of a later start of this node, of which other members know: its clock
+    /// was set back before this start. They refuse what it says, so it owns nothing and has
+    /// nobody to hand anything to.
+    #[must_use]
+    pub fn superseded(&self) -> Option<u64> {
+        self.superseded.map(|(incarnation, _)| incarnation)
+    }
+
     /// Whether anything of [`Membership::members`] or [`Membership::agreed`] has changed
     /// since the last call; a record's load, sequence and epoch do not count.
     pub fn take_changed(&mut self) -> bool {
@@ -398,6 +370,12 @@ impl Membership {
             due.at += lost + grace;
         }
         self.last_heard += lost + grace;
+    }
+
+    /// How long word of a later start of this node holds: whoever knows of one says so with
+    /// every announcement.
+    fn superseded_for(&self) -> Duration {
+        self.settings.announce * 5
     }
 
     /// Whether a silence would have to be noticed: two others at least should be heard.
@@ -512,6 +490,13 @@ impl Membership {
         };
         add(body, &self.held[&self.own].record);
         let own = self.own;
+        // Whoever is asked to join must know if its clock is behind its last start.
+        let is_there = |s: &Status| s.liveness.is_there();
+        if let Some(held) = self.held.get(&to)
+            && !self.status.get(&to).is_some_and(is_there)
+        {
+            add(body, &held.record);
+        }
         let others = |node: &u16| *node != own && *node != to;
         for (node, held) in &mut self.held {
             if others(node) && held.tellings > 0 && add(body, &held.record) {
@@ -554,7 +539,10 @@ impl Membership {
     }
 
     /// Takes a record if it is newer than what is known; nobody else speaks for this node.
-    fn note(&mut self, record: Record) {
+    fn note(&mut self, record: Record, now: Time) {
+        if record.node == self.own && record.incarnation > self.incarnation {
+            self.superseded = Some((record.incarnation, now));
+        }
         if record.node == self.own || self.peer(record.node).is_none() {
             return;
         }
@@ -578,14 +566,6 @@ impl Membership {
         self.changed |= !known.is_some_and(same);
     }
 
-    fn fulfil(&mut self, wish: Wish, now: Time) {
-        // Whoever has said goodbye stays away.
-        if self.own_record().state == State::Left {
-            return;
-        }
-        self.set_own(now, |r| wish.apply(r));
-    }
-
     /// Asks those who are not there to join; all, as long as nobody listens to this node.
     fn announce(&mut self, now: Time) {
         let all = self.introductions > 0 || !self.connected;
@@ -606,34 +586,6 @@ impl Membership {
             let _ = self.with_swim(now, |foca, sink| {
                 foca.announce(Identity::unknown(node), sink)
             });
-        }
-    }
-
-    fn repeat_wishes(&mut self, now: Time) {
-        let mut due = Vec::new();
-        let (held, status, outcomes) = (&self.held, &self.status, &mut self.outcomes);
-        self.wishes.retain_mut(|w| {
-            let record = held.get(&w.node).map(|h| h.record);
-            if record.is_some_and(|r| w.wish.is_fulfilled(&r)) {
-                outcomes.push((w.ticket, Ok(())));
-                return false;
-            }
-            if !status[&w.node].liveness.is_there() {
-                outcomes.push((w.ticket, Err(WishError::NotThere)));
-                return false;
-            }
-            if now >= w.deadline {
-                outcomes.push((w.ticket, Err(WishError::NoAnswer)));
-                return false;
-            }
-            if now >= w.next {
-                w.next = now + WISH_AGAIN;
-                due.push((w.node, w.wish));
-            }
-            true
-        });
-        for (node, wish) in due {
-            self.send(node, Kind::Wish, &wish.encode());
         }
     }
 
@@ -692,12 +644,19 @@ impl Membership {
             self.tell_the_dead(node);
         }
         self.isolated = now >= self.silent_at();
+        let patience = self.superseded_for();
+        self.superseded.take_if(|(_, at)| now >= *at + patience);
         self.agree();
     }
 
     fn agree(&mut self) {
+        let superseded = self.superseded.is_some();
         let part = |(node, status): (&u16, &Status)| {
             let r = &self.held.get(node)?.record;
+            // Nobody listens to a start that is not the last one.
+            if superseded && *node != self.own {
+                return None;
+            }
             // Of a start that is only known by name nothing is known yet.
             let is_there =
                 status.liveness.is_there() && r.incarnation >= status.identity.incarnation;
@@ -715,7 +674,7 @@ impl Membership {
         let parts: Vec<Part> = self.status.iter().filter_map(part).collect();
         let isolated = self.isolated && parts.len() > 2;
         let agreed = Agreed {
-            minority: isolated || parts.len() < self.lost.len(),
+            minority: superseded || isolated || parts.len() < self.lost.len(),
             parts,
         };
         if agreed != self.agreed {
@@ -735,12 +694,14 @@ impl Membership {
     }
 }
 
-/// What a body holds: SWIM's message, records, a wish.
-type Contents<'a> = (Option<&'a [u8]>, Vec<Record>, Option<Wish>);
+/// What a body holds: SWIM's message, records, an errand.
+type Contents<'a> = (Option<&'a [u8]>, Vec<Record>, Option<Said<'a>>);
 
 fn contents(kind: Kind, body: &[u8]) -> Option<Contents<'_>> {
     let (swim, records) = match kind {
-        Kind::Wish => return Some((None, Vec::new(), Some(Wish::decode(body)?))),
+        Kind::Wish | Kind::Question | Kind::Answer => {
+            return Some((None, Vec::new(), Some(Said::decode(kind, body)?)));
+        }
         Kind::Records => (None, body),
         Kind::Swim => {
             let (len, rest) = body.split_at_checked(2)?;
