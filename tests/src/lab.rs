@@ -303,6 +303,16 @@ impl Lab {
         output(lab_command(self.setup.prefix).args(arguments)).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// Starts a role of a node that was stopped, with these environment variables.
+    ///
+    /// # Panics
+    /// It does not become ready.
+    pub fn start_with(&self, node: u16, role: &str, variables: &[(&str, &str)]) {
+        let mut command = lab_command(self.setup.prefix);
+        command.args(["start", &node.to_string(), role]);
+        output(command.envs(variables.iter().copied())).unwrap_or_else(|e| panic!("{e}"));
+    }
+
     fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = lab_command(self.setup.prefix);
         command.args(["exec", name, "--"]).args(arguments);

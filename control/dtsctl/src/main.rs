@@ -1,11 +1,15 @@
 //! `dtsctl`: asks a DTS daemon what it does, and checks its configuration.
 
 mod client;
+mod doctor;
 mod drain;
+mod explain;
 mod table;
+mod what_if;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,6 +19,9 @@ const BAD_CONFIG: u8 = 2;
 
 /// Exit code when a draining was waited for and is not over in time.
 const CONNECTIONS_REMAIN: u8 = 3;
+
+/// Exit code of `doctor` when it found a fault.
+const FAULT: u8 = 4;
 
 /// Asks a DTS daemon what it does, and checks its configuration.
 #[derive(Parser)]
@@ -84,6 +91,22 @@ enum Command {
         #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
         weight: u8,
     },
+    /// Who owns a connection and why, and what each member knows of it.
+    Explain {
+        /// The client's address and port.
+        #[arg(value_name = "CLIENT:PORT")]
+        client: SocketAddr,
+        /// The service's.
+        #[arg(value_name = "VIP:PORT")]
+        vip: SocketAddr,
+    },
+    /// What share of new connections a change would move, and where. Changes nothing.
+    #[command(subcommand)]
+    WhatIf(what_if::Change),
+    /// Checks this node and the cluster as it sees it, and says what to do.
+    ///
+    /// Exit code 4: there is a fault.
+    Doctor,
     /// Configuration files.
     #[command(subcommand)]
     Config(Config),
@@ -111,6 +134,10 @@ fn main() -> ExitCode {
     }
     match ask(&arguments) {
         Ok(Said::Text(text)) => say(&text),
+        Ok(Said::Fault(text)) => {
+            say(&text);
+            ExitCode::from(FAULT)
+        }
         Ok(Said::Remaining(text)) => {
             eprintln!("dtsctl: {text}");
             ExitCode::from(CONNECTIONS_REMAIN)
@@ -125,6 +152,8 @@ fn main() -> ExitCode {
 /// What there is to tell.
 enum Said {
     Text(String),
+    /// The same, with a fault in it.
+    Fault(String),
     /// A draining is not over: what remains.
     Remaining(String),
 }
@@ -158,14 +187,23 @@ fn ask(arguments: &Arguments) -> anyhow::Result<Said> {
         Command::Nodes => "/v1/nodes".to_owned(),
         Command::Flows { limit } => format!("/v1/flows?limit={limit}"),
         Command::Handovers { limit } => format!("/v1/handovers?limit={limit}"),
+        Command::Explain { client, vip } => explain::target(*client, *vip),
+        Command::WhatIf(change) => what_if::target(*change),
+        Command::Doctor => "/v1/doctor".to_owned(),
         Command::Status | Command::Config(_) => "/v1/status".to_owned(),
     };
     let answer = client::get(socket, &target)?;
-    Ok(Said::Text(if arguments.json {
+    let text = if arguments.json {
         format!("{answer}\n")
     } else {
         show(&arguments.command, &answer)
-    }))
+    };
+    let is_ill = matches!(arguments.command, Command::Doctor) && !doctor::is_well(&answer);
+    Ok(if is_ill {
+        Said::Fault(text)
+    } else {
+        Said::Text(text)
+    })
 }
 
 fn show(command: &Command, answer: &serde_json::Value) -> String {
@@ -197,6 +235,9 @@ fn show(command: &Command, answer: &serde_json::Value) -> String {
             table::list(answer, &fields)
         }
         Command::Nodes => table::nodes(answer),
+        Command::Explain { .. } => explain::show(answer),
+        Command::WhatIf(_) => what_if::show(answer),
+        Command::Doctor => doctor::show(answer),
         _ => table::status(answer),
     }
 }

@@ -79,7 +79,10 @@ pub fn nodes(answer: &Value) -> String {
             let _ = writeln!(text, "no node takes new connections of service {name}");
         }
     }
-    if answer["minority"] == true {
+    if !answer["superseded"].is_null() {
+        text +=
+            "others know of a later start of this node (its clock was set back): it owns nothing\n";
+    } else if answer["minority"] == true {
         text += "this node lost more members at once than it still sees: it owns nothing\n";
     }
     text

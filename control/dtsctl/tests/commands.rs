@@ -269,3 +269,52 @@ fn config_check() {
     );
     assert_eq!(error.lines().count(), 1);
 }
+
+#[test]
+fn a_doctor_ends_with_4_where_there_is_a_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, (faults, code)) in [(0, 0), (2, 4)].into_iter().enumerate() {
+        let socket = dir.path().join(format!("{i}.sock"));
+        let body = format!(r#"{{"node":1,"faults":{faults},"warnings":1,"checks":[]}}"#);
+        let server = daemon_of_many(&socket, vec![body.clone(), body]);
+        for json in [false, true] {
+            let arguments = ["--socket", path(&socket), "doctor", "--json"];
+            let out = dtsctl(&arguments[..if json { 4 } else { 3 }]);
+            assert_eq!(out.status.code(), Some(code), "{out:?}");
+            let plain = format!("faults: {faults}, warnings: 1\n");
+            assert_eq!(text(&out.stdout) == plain, !json);
+        }
+        assert_eq!(server.join().unwrap(), ["GET /v1/doctor HTTP/1.1"; 2]);
+    }
+}
+
+#[test]
+fn questions_of_explain_and_what_if() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, (arguments, target)) in [
+        (
+            &["explain", "[2001:db8::9]:4000", "[2001:db8::1]:80"][..],
+            "explain?client=[2001:db8::9]:4000&vip=[2001:db8::1]:80",
+        ),
+        (&["what-if", "add", "9"], "what-if?change=add&node=9"),
+        (
+            &["what-if", "weight", "2", "30"],
+            "what-if?change=weight&node=2&weight=30",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let socket = dir.path().join(format!("{i}.sock"));
+        let server = daemon(&socket, "200 OK", r#"{"services":[]}"#);
+        let out = dtsctl(&[&["--socket", path(&socket)], arguments].concat());
+        assert_eq!(server.join().unwrap(), format!("GET /v1/{target} HTTP/1.1"));
+        assert!(out.status.success(), "{out:?}");
+    }
+    for wrong in [
+        &["explain", "10.0.0.9", "10.0.0.1:80"][..],
+        &["what-if", "weight", "2", "101"],
+    ] {
+        assert_eq!(dtsctl(wrong).status.code(), Some(2));
+    }
+}

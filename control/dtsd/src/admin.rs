@@ -1,20 +1,24 @@
 //! The admin API and the Prometheus endpoint: HTTP over a Unix socket and TCP.
 
+use crate::ask::{Answer, Question};
 use crate::fleet_metrics::{Source, owners, peer_state};
 use crate::history::History;
 use crate::life::Life;
+use crate::local::Local;
 use crate::members::{Handle, Roster};
 use crate::metrics::Metrics;
 use crate::plane::{Dispatcher, Plane, flows};
+use crate::{doctor, explain, what_if};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use dts_config::Unavailable;
+use dts_config::{Config, Unavailable};
 use dts_core::fcb;
 use dts_core::view::View;
-use dts_membership::{FULL, Seen, Wish, WishError};
+use dts_membership::{FULL, Seen, Time, Wish, WishError};
+use dts_owners::Plan;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -45,6 +49,34 @@ pub struct Api {
     pub life: Arc<Life>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
+    /// What this node knows, as other daemons may ask for it.
+    pub local: Arc<Local>,
+    /// What owners follow from beside the members.
+    pub plan: Plan,
+    /// The node's configuration.
+    pub config: Config,
+}
+
+impl Api {
+    /// Every member as seen from here; `None` where this node does not take part in the
+    /// membership, or the daemon is stopping.
+    pub(crate) async fn roster(&self) -> Option<Roster> {
+        self.members.as_ref()?.look().await
+    }
+
+    /// Asks another node's daemon.
+    pub(crate) async fn ask(&self, node: u16, question: &Question) -> Result<Answer, WishError> {
+        let Some(members) = &self.members else {
+            return Err(WishError::NotThere);
+        };
+        let answer = members.ask(node, question.encode()).await?;
+        Ok(Answer::decode(&answer))
+    }
+}
+
+/// The answer where [`Api::roster`] has none.
+pub(crate) fn unavailable() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, ALONE).into_response()
 }
 
 #[derive(Deserialize)]
@@ -66,6 +98,9 @@ pub fn admin(api: Arc<Api>) -> Router {
         .route("/v1/handovers", get(handovers))
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{id}/{wish}", post(wish))
+        .route("/v1/explain", get(explain::get))
+        .route("/v1/what-if", get(what_if::get))
+        .route("/v1/doctor", get(doctor::get))
         .route("/v1/sockets/look", post(look))
         .with_state(api)
 }
@@ -94,48 +129,24 @@ async fn handovers(State(api): State<Arc<Api>>, Query(limit): Query<Limit>) -> R
 }
 
 /// A node that does not take part in the membership: its link address is not there.
-const ALONE: &str = "this node has no link address to speak from";
+const ALONE: &str = "this node has no link address to speak from, or is stopping";
 
 async fn nodes(State(api): State<Arc<Api>>) -> Response {
-    let Some(members) = &api.members else {
-        return (StatusCode::SERVICE_UNAVAILABLE, ALONE).into_response();
-    };
-    let Some(roster) = members.look().await else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping").into_response();
+    let Some(roster) = api.roster().await else {
+        return unavailable();
     };
     let Roster {
         members,
         agreed,
         schedule,
+        superseded,
         now,
     } = roster;
     let node = |m: &Seen| {
-        let r = m.record;
-        json!({
-            "id": m.peer.node,
-            "link": m.peer.link,
-            "member": m.liveness.name(),
-            "since_ms": now.saturating_sub(m.since).as_millis() as u64,
-            "on_wire": agreed.part(m.peer.node).map(|p| p.on_wire),
-            "gone": m.gone,
-            "generation": m.generation,
-            "incarnation": r.map(|r| r.incarnation),
-            "state": r.map(|r| r.state.name()),
-            "drained": r.map(|r| r.drained),
-            "weight": r.map(|r| r.weight),
-            "share": f64::from(schedule.factor(m.peer.node)) / f64::from(FULL),
-            "connections": r.map(|r| r.load),
-            "health": r.map(|r| format!("{:016x}", r.health)),
-            "link_mac": r.map(|r| dts_config::MacAddr(r.link_mac).to_string()),
-            "tcp": r.map(|r| json!({
-                "timestamps": r.tcp.timestamps,
-                "sack": r.tcp.sack,
-                "window_shift": r.tcp.window_shift,
-            })),
-            "version": r.map(|r| r.version.to_string()),
-            "config": r.map(|r| format!("{:016x}", r.config)),
-            "epoch": r.map(|r| format!("{:016x}", r.epoch)),
-        })
+        let mut of = member_json(m, now);
+        of["on_wire"] = json!(agreed.part(m.peer.node).map(|p| p.on_wire));
+        of["share"] = json!(f64::from(schedule.factor(m.peer.node)) / f64::from(FULL));
+        of
     };
     let view = (api.source)().map(|s| s.view);
     let services = view.iter().flat_map(|v| &v.services);
@@ -148,6 +159,7 @@ async fn nodes(State(api): State<Arc<Api>>) -> Response {
     });
     Json(json!({
         "minority": agreed.minority,
+        "superseded": superseded,
         "scheduler": agreed.scheduler(),
         "schedule": {
             "term": schedule.stamp.term,
@@ -158,6 +170,34 @@ async fn nodes(State(api): State<Arc<Api>>) -> Response {
         "nodes": members.iter().map(node).collect::<Vec<_>>(),
     }))
     .into_response()
+}
+
+/// A member as `/v1/nodes` shows it.
+fn member_json(m: &Seen, now: Time) -> Value {
+    let r = m.record;
+    json!({
+        "id": m.peer.node,
+        "link": m.peer.link,
+        "member": m.liveness.name(),
+        "since_ms": now.saturating_sub(m.since).as_millis() as u64,
+        "gone": m.gone,
+        "generation": m.generation,
+        "incarnation": r.map(|r| r.incarnation),
+        "state": r.map(|r| r.state.name()),
+        "drained": r.map(|r| r.drained),
+        "weight": r.map(|r| r.weight),
+        "connections": r.map(|r| r.load),
+        "health": r.map(|r| format!("{:016x}", r.health)),
+        "link_mac": r.map(|r| dts_config::MacAddr(r.link_mac).to_string()),
+        "tcp": r.map(|r| json!({
+            "timestamps": r.tcp.timestamps,
+            "sack": r.tcp.sack,
+            "window_shift": r.tcp.window_shift,
+        })),
+        "version": r.map(|r| r.version.to_string()),
+        "config": r.map(|r| format!("{:016x}", r.config)),
+        "epoch": r.map(|r| format!("{:016x}", r.epoch)),
+    })
 }
 
 #[derive(Deserialize)]

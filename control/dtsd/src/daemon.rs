@@ -8,6 +8,7 @@ use crate::fleet_metrics::{FleetCollector, Sample, Source};
 use crate::handover::{Handovers, Limits};
 use crate::health::{Checks, Refusals};
 use crate::life::Life;
+use crate::local::{self, Answerer, Layer2, Local};
 use crate::members::{Handle, Members};
 use crate::metrics::Metrics;
 use crate::plane::{Dispatcher, Plane};
@@ -212,7 +213,15 @@ fn serve_on_twins(
     )
     .context("thread")?;
     let life = Arc::new(life);
-    let members = start_members(config, base, &metrics)?;
+    let layer2 = Arc::new(Layer2::default());
+    let local = Arc::new(Local {
+        views: Arc::clone(&base.views),
+        plane: Arc::clone(&base.fleet) as Arc<dyn Plane>,
+        dispatcher: Arc::clone(&base.dispatcher),
+        metrics: Arc::clone(&metrics.members),
+        layer2: Arc::clone(&layer2),
+    });
+    let (members, answerer) = start_members(config, base, &metrics, &local)?.unzip();
     let handle = members.as_ref().map(Members::handle);
     match handle.clone() {
         Some(handle) => base.dispatcher.on_wire(move |m| handle.set_on_wire(m)),
@@ -275,6 +284,9 @@ fn serve_on_twins(
         members: handle.clone(),
         life: Arc::clone(&life),
         metrics,
+        local,
+        plan: Plan::of(config),
+        config: config.clone(),
     });
     let ended = runtime.block_on(async {
         let http = tokio::net::UnixListener::from_std(admin.listener()?)?;
@@ -287,6 +299,7 @@ fn serve_on_twins(
         tracing::info!(node = config.node.0, cluster = config.cluster.name, "ready");
         let end = End {
             fleet: &base.fleet,
+            layer2: &layer2,
             members: handle,
             node: config.node.0,
             patience: config.timeouts.drain,
@@ -301,6 +314,7 @@ fn serve_on_twins(
     drop(checks);
     drop(reports);
     drop(members);
+    drop(answerer);
     drop(life);
     drop(admin);
     match ended.context("admin and metrics")? {
@@ -334,7 +348,8 @@ fn start_members(
     config: &Config,
     base: &Base,
     metrics: &Metrics,
-) -> Result<Option<Members>, RunError> {
+    local: &Arc<Local>,
+) -> Result<Option<(Members, Answerer)>, RunError> {
     let view = base.views.load_full();
     let own = snapshot::own_record(config, &base.boot, view.link_mac, tcp_caps::read());
     let peers = snapshot::peers(config);
@@ -372,6 +387,7 @@ fn start_members(
     };
     let publisher = Publisher::start(Plan::of(config), Arc::clone(&base.views));
     let publisher = publisher.context("thread")?;
+    let (mail, asked) = local::mailbox();
     let members = Members::start(
         core,
         start,
@@ -379,8 +395,11 @@ fn start_members(
         port,
         Arc::clone(&metrics.members),
         publisher,
+        mail,
     );
-    Ok(Some(members.context("thread")?))
+    let members = members.context("thread")?;
+    let answerer = Answerer::start(Arc::clone(local), asked, members.handle());
+    Ok(Some((members, answerer.context("thread")?)))
 }
 
 /// As [`start_members`]: without an address nothing is told and nothing is heard.
@@ -433,6 +452,7 @@ impl Signals {
 /// What the daemon needs to know when to end.
 struct End<'a> {
     fleet: &'a Shared,
+    layer2: &'a Layer2,
     members: Option<Handle>,
     node: u16,
     /// Longest wait for connections.
@@ -500,6 +520,7 @@ impl End<'_> {
             // Nobody is told where there is no service manager.
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
         }
+        self.layer2.look(&stats);
         Some((fleet.failed(), Flows::of(&stats)))
     }
 

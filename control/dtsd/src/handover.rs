@@ -226,7 +226,13 @@ impl Handovers {
         match waiter.next(deadline) {
             Some(Event::Frozen { .. }) => course.steps.frozen_us = Some(micros_since(start)),
             Some(Event::Failed { fail, .. }) => return failed(fail),
-            Some(Event::Done { .. } | Event::Flows { .. } | Event::OnWire { .. }) | None => {
+            Some(
+                Event::Done { .. }
+                | Event::Flows { .. }
+                | Event::Found { .. }
+                | Event::OnWire { .. },
+            )
+            | None => {
                 self.unfreeze(worker, ticket, deadline);
                 return End::failed(Outcome::Busy, FailCode::Busy, "the worker does not answer");
             }
@@ -351,7 +357,10 @@ fn settle(
             }
             failed(fail)
         }
-        Some(Event::Frozen { .. } | Event::Flows { .. } | Event::OnWire { .. }) | None => {
+        Some(
+            Event::Frozen { .. } | Event::Flows { .. } | Event::Found { .. } | Event::OnWire { .. },
+        )
+        | None => {
             bury(socket);
             let reason = "the data plane does not answer";
             End::failed(Outcome::Unknown, FailCode::Unknown, reason)

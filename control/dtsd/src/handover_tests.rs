@@ -73,7 +73,10 @@ impl Plane for Scripted {
                     fail,
                 },
             }),
-            Command::Unfreeze { .. } | Command::Flows { .. } | Command::Sockets { .. } => None,
+            Command::Unfreeze { .. }
+            | Command::Flows { .. }
+            | Command::Find { .. }
+            | Command::Sockets { .. } => None,
         };
         self.log.lock().unwrap().push(command);
         if let Some(event) = event {
@@ -155,6 +158,7 @@ impl Rig {
             Command::Splice { .. } => "splice",
             Command::Unfreeze { .. } => "unfreeze",
             Command::Flows { .. } => "flows",
+            Command::Find { .. } => "find",
             Command::Sockets { .. } => "sockets",
         };
         self.plane.log.lock().unwrap().iter().map(name).collect()

@@ -8,7 +8,7 @@ use crate::publish::Publisher;
 use crate::threads;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dts_membership::{
-    Agreed, Liveness, Membership, Outcome, Schedule, Seen, Time, Wish, WishError,
+    Agreed, Asked, Liveness, Membership, Outcome, Schedule, Seen, Time, Wish, WishError,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::HashMap;
@@ -39,16 +39,45 @@ pub struct Roster {
     pub agreed: Agreed,
     /// How much of its weight each member gets of scheduled services.
     pub schedule: Schedule,
+    /// A later start of this node, of which others know; see [`Membership::superseded`].
+    pub superseded: Option<u64>,
     /// When it was.
     pub now: Time,
 }
+
+impl Roster {
+    /// A member, if it is one.
+    #[must_use]
+    pub fn seen(&self, node: u16) -> Option<&Seen> {
+        self.members.iter().find(|m| m.peer.node == node)
+    }
+
+    /// The epoch by which `node` works, as far as is known; 0 where it is not.
+    #[must_use]
+    pub fn epoch_of(&self, node: u16) -> u64 {
+        let record = self.seen(node).and_then(|m| m.record);
+        record.map_or(0, |r| r.epoch)
+    }
+}
+
+/// Who waits for the outcome of a wish or a question.
+type Reply = oneshot::Sender<Result<Vec<u8>, WishError>>;
 
 enum Request {
     Look(oneshot::Sender<Roster>),
     Wish {
         node: u16,
         wish: Wish,
-        reply: oneshot::Sender<Result<(), WishError>>,
+        reply: Reply,
+    },
+    Ask {
+        node: u16,
+        question: Vec<u8>,
+        reply: Reply,
+    },
+    Answer {
+        asked: Asked,
+        answer: Vec<u8>,
     },
     Load {
         connections: u32,
@@ -91,11 +120,13 @@ struct Speaker {
     /// Every member's as of the last look, by id.
     liveness: HashMap<u16, Liveness>,
     ticket: u64,
-    waiting: HashMap<u64, oneshot::Sender<Result<(), WishError>>>,
+    waiting: HashMap<u64, Reply>,
+    /// Who answers questions of other members.
+    mail: Sender<Asked>,
 }
 
 impl Handle {
-    fn ask(&self, request: Request) {
+    fn tell(&self, request: Request) {
         // Nobody is there any more: what waits for an answer hears of that by itself.
         let _ = self.requests.send(request);
         // Full: it has been rung already.
@@ -105,8 +136,35 @@ impl Handle {
     /// Every member as seen from here; `None` when the thread has ended.
     pub async fn look(&self) -> Option<Roster> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Look(reply));
+        self.tell(Request::Look(reply));
         answer.await.ok()
+    }
+
+    /// The same for a thread that may wait.
+    #[must_use]
+    pub fn look_now(&self) -> Option<Roster> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Look(reply));
+        answer.blocking_recv().ok()
+    }
+
+    /// Asks another node, and waits for its answer.
+    ///
+    /// # Errors
+    /// See [`WishError`].
+    pub async fn ask(&self, node: u16, question: Vec<u8>) -> Result<Vec<u8>, WishError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Ask {
+            node,
+            question,
+            reply,
+        });
+        answer.await.unwrap_or(Err(WishError::NoAnswer))
+    }
+
+    /// Answers what another node has asked.
+    pub fn answer(&self, asked: Asked, answer: Vec<u8>) {
+        self.tell(Request::Answer { asked, answer });
     }
 
     /// Asks `node` to become what `wish` says, and waits until it has, or not.
@@ -115,13 +173,14 @@ impl Handle {
     /// See [`WishError`].
     pub async fn wish(&self, node: u16, wish: Wish) -> Result<(), WishError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Wish { node, wish, reply });
-        answer.await.unwrap_or(Err(WishError::NoAnswer))
+        self.tell(Request::Wish { node, wish, reply });
+        let outcome = answer.await.unwrap_or(Err(WishError::NoAnswer));
+        outcome.map(|_| ())
     }
 
     /// Says how many connections this node has, and whether its draining is over.
     pub fn set_load(&self, connections: u32, drained: bool) {
-        self.ask(Request::Load {
+        self.tell(Request::Load {
             connections,
             drained,
         });
@@ -129,18 +188,19 @@ impl Handle {
 
     /// Says which other members are on the wire; `None`: all, as far as anybody knows.
     pub fn set_on_wire(&self, members: Option<Vec<u16>>) {
-        self.ask(Request::OnWire(members));
+        self.tell(Request::OnWire(members));
     }
 
     /// Says whether this node's application of `service`, by its index in the
     /// configuration, is well. All are until somebody says otherwise.
     pub fn set_health(&self, service: usize, well: bool) {
-        self.ask(Request::Health { service, well });
+        self.tell(Request::Health { service, well });
     }
 }
 
 impl Members {
-    /// Starts to speak and to hear on `socket`; other members listen at `port`.
+    /// Starts to speak and to hear on `socket`; other members listen at `port`. Their
+    /// questions go to `mail`; where it is full they wait until they come again.
     ///
     /// # Errors
     /// The process has no room for another thread or descriptor.
@@ -151,6 +211,7 @@ impl Members {
         port: u16,
         metrics: Arc<MemberMetrics>,
         publisher: Publisher,
+        mail: Sender<Asked>,
     ) -> io::Result<Self> {
         let (requests, inbox) = unbounded();
         let (bell, ear) = UnixStream::pair()?;
@@ -170,6 +231,7 @@ impl Members {
             liveness: HashMap::new(),
             ticket: 0,
             waiting: HashMap::new(),
+            mail,
         };
         let body = move || {
             if let Err(error) = dpdk::thread::be_punctual() {
@@ -194,7 +256,7 @@ impl Members {
 
 impl Drop for Members {
     fn drop(&mut self) {
-        self.handle.ask(Request::Leave);
+        self.handle.tell(Request::Leave);
         if let Some(thread) = self.thread.take() {
             // It panicked if this fails, and has said so.
             let _ = thread.join();
@@ -255,7 +317,7 @@ impl Speaker {
             let from = from.ip().to_canonical();
             match self.core.hear(&bytes[..len], from, now) {
                 Ok(()) => self.metrics.accepted(),
-                Err(why) => self.metrics.refused(why),
+                Err(why) => self.metrics.refused(why, from),
             }
         }
     }
@@ -272,6 +334,7 @@ impl Speaker {
                         members: self.core.members(),
                         agreed: self.core.agreed().clone(),
                         schedule: self.core.schedule().clone(),
+                        superseded: self.core.superseded(),
                         now,
                     };
                     // Whoever asked may have gone.
@@ -282,6 +345,16 @@ impl Speaker {
                     self.waiting.insert(self.ticket, reply);
                     self.core.wish(self.ticket, node, wish, PATIENCE, now);
                 }
+                Request::Ask {
+                    node,
+                    question,
+                    reply,
+                } => {
+                    self.ticket += 1;
+                    self.waiting.insert(self.ticket, reply);
+                    self.core.ask(self.ticket, node, question, PATIENCE, now);
+                }
+                Request::Answer { asked, answer } => self.core.answer(&asked, &answer),
                 Request::Load {
                     connections,
                     drained,
@@ -320,6 +393,9 @@ impl Speaker {
     }
 
     fn tell(&mut self) {
+        for asked in self.core.take_asked() {
+            let _ = self.mail.try_send(asked);
+        }
         let outcomes: Vec<Outcome> = self.core.take_outcomes();
         for (ticket, outcome) in outcomes {
             if let Some(reply) = self.waiting.remove(&ticket) {

@@ -7,7 +7,7 @@ use crate::testkit::{config, config_v6, until};
 use arc_swap::ArcSwap;
 use dts_config::{Config, NodeId};
 use dts_core::view::View;
-use dts_membership::{State, TcpCaps};
+use dts_membership::{Refused, State, TcpCaps};
 use dts_owners::Plan;
 
 struct Node {
@@ -15,6 +15,7 @@ struct Node {
     views: Arc<ArcSwap<View>>,
     metrics: Arc<MemberMetrics>,
     members: Members,
+    asked: Receiver<Asked>,
 }
 
 fn start(mut config: Config, id: u16, port: u16, incarnation: u64) -> Node {
@@ -41,12 +42,15 @@ fn start(mut config: Config, id: u16, port: u16, incarnation: u64) -> Node {
     let socket = UdpSocket::bind((config.this_member().link, port)).unwrap();
     let publisher = Publisher::start(Plan::of(&config), Arc::clone(&views)).unwrap();
     let metrics = Arc::clone(&Metrics::new().unwrap().members);
-    let members = Members::start(core, begin, socket, port, Arc::clone(&metrics), publisher);
+    let (mail, asked) = crate::local::mailbox();
+    let counts = Arc::clone(&metrics);
+    let members = Members::start(core, begin, socket, port, counts, publisher, mail);
     Node {
         id,
         views,
         metrics,
         members: members.unwrap(),
+        asked,
     }
 }
 
@@ -140,7 +144,7 @@ fn a_node_that_falls_silent_is_dead_and_comes_back() {
         // Its thread waits for a lock that the test has: it neither hears nor speaks.
         let (ring, bell) = std::sync::mpsc::channel::<()>();
         let stuck = two.members.handle();
-        stuck.ask(Request::Stop(bell));
+        stuck.tell(Request::Stop(bell));
         until(|| one.share(1) == 4096);
         until(|| one.sees(2) == "dead" || one.sees(2) == "gone");
         until(|| one.sees(2) == "gone");
@@ -176,6 +180,25 @@ fn wishes_reach_the_node_that_they_are_for() {
 }
 
 #[test]
+fn questions_are_answered_by_whoever_reads_the_mail() {
+    let (one, two) = pair(free_port());
+    let (handle, mail) = (two.members.handle(), two.asked.clone());
+    let reader = std::thread::spawn(move || {
+        let asked = mail.recv().unwrap();
+        // It comes again while nobody answers.
+        assert_eq!(mail.recv().unwrap(), asked);
+        assert_eq!((asked.node, &asked.question[..]), (1, &b"how?"[..]));
+        handle.answer(asked, b"well".to_vec());
+    });
+    let answer = one.ask(async |h| h.ask(2, b"how?".to_vec()).await);
+    assert_eq!(answer, Ok(b"well".to_vec()));
+    reader.join().unwrap();
+    let nobody = one.ask(async |h| h.ask(9, Vec::new()).await);
+    assert_eq!(nobody, Err(WishError::NoSuchNode));
+    assert_eq!(two.members.handle().look_now().unwrap().members.len(), 2);
+}
+
+#[test]
 fn load_and_health_are_told() {
     let (one, two) = pair(free_port());
     two.members.handle().set_load(5, true);
@@ -204,6 +227,12 @@ fn strangers_are_counted_and_do_no_harm() {
         noise.send_to(bytes, ("127.0.0.1", port)).unwrap();
     }
     until(|| one.metrics.get("malformed") == 2 && one.metrics.get("version") == 1);
+    for why in [Refused::Malformed, Refused::Version] {
+        let (from, when) = one.metrics.last_refused(why).unwrap();
+        assert_eq!(from, noise.local_addr().unwrap().ip());
+        assert!(when.elapsed() < Duration::from_secs(10));
+    }
+    assert_eq!(one.metrics.last_refused(Refused::Misdirected), None);
     // Another cluster's node on this network.
     let mut other = config();
     other.cluster.key = "f0".repeat(16).parse().unwrap();

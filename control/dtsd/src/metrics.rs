@@ -9,8 +9,10 @@ use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Upper bounds in seconds, the data plane's.
 pub(crate) fn buckets() -> Vec<f64> {
@@ -148,6 +150,8 @@ pub struct MemberMetrics {
     scheduler: IntGauge,
     factors: GaugeVec,
     stalls: IntCounter,
+    /// Where the last message that was refused for a reason came from, and when.
+    last: Mutex<HashMap<Refused, (IpAddr, Instant)>>,
 }
 
 impl MemberMetrics {
@@ -223,6 +227,7 @@ impl MemberMetrics {
             scheduler,
             factors,
             stalls,
+            last: Mutex::default(),
         })
     }
 
@@ -231,9 +236,18 @@ impl MemberMetrics {
         self.messages.with_label_values(&[ACCEPTED]).inc();
     }
 
-    /// Counts a message that was not.
-    pub fn refused(&self, why: Refused) {
+    /// Counts a message that was not, and remembers who sent it.
+    pub fn refused(&self, why: Refused, from: IpAddr) {
         self.messages.with_label_values(&[why.name()]).inc();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.insert(why, (from, Instant::now()));
+    }
+
+    /// Where the last message came from that was refused for this reason, and when.
+    #[must_use]
+    pub fn last_refused(&self, why: Refused) -> Option<(IpAddr, Instant)> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.get(&why).copied()
     }
 
     /// Shows who is there.

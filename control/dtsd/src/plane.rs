@@ -3,6 +3,8 @@
 
 use crossbeam_channel::Receiver;
 use dts_core::command::{Command, Event};
+use dts_core::found::Found;
+use dts_core::key::FlowKey;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,7 +109,8 @@ impl Dispatcher {
             Event::Frozen { ticket, .. }
             | Event::Done { ticket, .. }
             | Event::Failed { ticket, .. }
-            | Event::Flows { ticket, .. } => ticket,
+            | Event::Flows { ticket, .. }
+            | Event::Found { ticket, .. } => ticket,
             Event::OnWire { members } => {
                 let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
                 return match &wire.ear {
@@ -188,6 +191,33 @@ pub fn flows(
     }
     all.truncate(limit);
     all
+}
+
+/// The worker did not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the data plane does not answer")]
+pub struct Silent;
+
+/// Asks the worker that would have the flow for it, and waits at most `patience`.
+///
+/// # Errors
+/// The worker's queue is full, or it does not answer.
+pub fn find(
+    plane: &dyn Plane,
+    dispatcher: &Arc<Dispatcher>,
+    key: FlowKey,
+    patience: Duration,
+) -> Result<Option<Found>, Silent> {
+    let waiter = dispatcher.open(1);
+    let deadline = Instant::now() + patience;
+    let ticket = waiter.ticket;
+    let worker = plane.worker_of(key.client());
+    let asked = plane.command(worker, Command::Find { ticket, key });
+    asked.map_err(|_| Silent)?;
+    match waiter.next(deadline) {
+        Some(Event::Found { found, .. }) => Ok(found),
+        _ => Err(Silent),
+    }
 }
 
 #[cfg(test)]

@@ -113,21 +113,46 @@ fn ours(rule: &RuleMessage) -> bool {
     has(&RuleAttribute::Table(TABLE)) && has(&RuleAttribute::Priority(TABLE))
 }
 
-/// Removes the rules of this and of earlier runs; the route goes with its
-/// interface.
+/// How many rules there are for what `config` asks for.
+#[must_use]
+pub fn rules_of(config: &Config) -> usize {
+    intakes(config).len()
+}
+
+/// How many of them the kernel has. Needs a tokio runtime.
 ///
 /// # Errors
 /// What the kernel says.
-pub async fn remove_rules(handle: &Handle) -> Result<(), Error> {
+pub async fn count_rules() -> anyhow::Result<usize> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let connection = tokio::spawn(connection);
+    let rules = our_rules(&handle).await;
+    connection.abort();
+    Ok(rules?.len())
+}
+
+/// The rules of this and of earlier runs, of both families.
+async fn our_rules(handle: &Handle) -> Result<Vec<RuleMessage>, Error> {
+    let mut all = Vec::new();
     for family in [IpVersion::V4, IpVersion::V6] {
         // A kernel without IPv6 knows no rules for it.
         if matches!(family, IpVersion::V6) && !Path::new("/proc/sys/net/ipv6").exists() {
             continue;
         }
         let rules: Vec<RuleMessage> = handle.rule().get(family).execute().try_collect().await?;
-        for rule in rules.into_iter().filter(ours) {
-            handle.rule().del(rule).execute().await?;
-        }
+        all.extend(rules.into_iter().filter(ours));
+    }
+    Ok(all)
+}
+
+/// Removes the rules of this and of earlier runs; the route goes with its
+/// interface.
+///
+/// # Errors
+/// What the kernel says.
+pub async fn remove_rules(handle: &Handle) -> Result<(), Error> {
+    for rule in our_rules(handle).await? {
+        handle.rule().del(rule).execute().await?;
     }
     Ok(())
 }

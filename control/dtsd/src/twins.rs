@@ -283,10 +283,47 @@ const IPV6_ON: [(&str, &str); 6] = [
 /// Makes the kernel form no link-local address (`IN6_ADDR_GEN_MODE_NONE`).
 const NO_LINK_LOCAL: (&str, &str) = ("ipv6/conf/IF/addr_gen_mode", "1");
 
+/// What [`set_up`] leaves behind under `/proc/sys/net`, as far as the configuration names
+/// interfaces: names and values.
+#[must_use]
+pub fn expected(config: &Config) -> Vec<(String, &'static str)> {
+    let ports = &config.ports;
+    let has_ipv6 = |own: &[IpPrefix]| own.iter().any(|a| a.address.is_ipv6());
+    let twins = [
+        (&ports.wire.host, wire_has_ipv6(config), true),
+        (
+            &ports.link.host,
+            has_ipv6(&ports.link.host.addresses),
+            false,
+        ),
+    ];
+    let mut all = Vec::new();
+    for (host, ipv6, is_wire) in twins {
+        let Some(interface) = host.interface.as_deref() else {
+            continue;
+        };
+        let mut settings = SETTINGS.to_vec();
+        if ipv6 {
+            settings.extend(IPV6_ON);
+            settings.extend(is_wire.then_some(NO_LINK_LOCAL));
+        } else if Path::new("/proc/sys/net/ipv6").exists() {
+            settings.push(IPV6_OFF);
+        }
+        let named = |(name, value): (&str, &'static str)| (name.replace("IF", interface), value);
+        all.extend(settings.into_iter().map(named));
+    }
+    if !all.is_empty() {
+        all.push((ALL_RP_FILTER.into(), "0"));
+    }
+    all
+}
+
+/// The kernel applies the stricter one of an interface's and this.
+const ALL_RP_FILTER: &str = "ipv4/conf/all/rp_filter";
+
 fn sysctls(interface: &str, ipv6: Ipv6) -> Result<(), String> {
     let set = |(name, value): (&str, &str)| write(&name.replace("IF", interface), value);
-    // The kernel applies the stricter one of the interface's and this.
-    write("ipv4/conf/all/rp_filter", "0")?;
+    write(ALL_RP_FILTER, "0")?;
     SETTINGS.into_iter().try_for_each(set)?;
     match set(IPV6_OFF) {
         // A kernel without IPv6 has nothing to switch off.

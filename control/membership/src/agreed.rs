@@ -36,6 +36,44 @@ pub struct Share {
     pub weight: u32,
 }
 
+/// Whether a member takes what is new of a service, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It has a share, by this weight.
+    Shares(u8),
+    /// It is not there: dead, gone, or not heard of yet.
+    Absent,
+    /// It takes on nothing new.
+    Draining,
+    /// It waits until no active member could take it.
+    Standby,
+    /// Its weight is 0.
+    NoWeight,
+    /// Its application of the service is not well.
+    Ill,
+    /// The node that says so and it do not hear each other on the wire.
+    OffWire,
+    /// The node that says so is of a minority, in which nobody owns anything.
+    Minority,
+}
+
+impl Standing {
+    /// The word in listings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Shares(_) => "shares",
+            Self::Absent => "absent",
+            Self::Draining => "draining",
+            Self::Standby => "standby",
+            Self::NoWeight => "weight_0",
+            Self::Ill => "ill",
+            Self::OffWire => "off_wire",
+            Self::Minority => "minority",
+        }
+    }
+}
+
 /// The members that are there, by id. Equal views give equal tables on all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Agreed {
@@ -132,6 +170,26 @@ impl Agreed {
         (0..=LAST)
             .filter(|&i| self.fit(Some(i)).iter().any(|s| s.node == node))
             .fold(0, |bits, i| bits | 1 << i)
+    }
+
+    /// Why `node` has, or does not have, a share of the service with index `i`.
+    #[must_use]
+    pub fn standing(&self, node: u16, i: usize) -> Standing {
+        let Some(part) = self.part(node) else {
+            return Standing::Absent;
+        };
+        if self.shares(i).iter().any(|s| s.node == node) {
+            return Standing::Shares(part.weight);
+        }
+        match part.state {
+            State::Draining => Standing::Draining,
+            State::Left => Standing::Absent,
+            _ if part.weight == 0 => Standing::NoWeight,
+            _ if !part.on_wire => Standing::OffWire,
+            _ if !part.fits(Some(i)) => Standing::Ill,
+            _ if self.minority => Standing::Minority,
+            State::Active | State::Standby => Standing::Standby,
+        }
     }
 
     /// The member with this id, if it is there.
@@ -243,6 +301,52 @@ mod tests {
         let a = view(&[off, part(2, State::Standby, 100)]);
         assert_eq!((owners(&a, 0), a.general().len()), (vec![2], 1));
         assert_eq!((a.takes(1), a.takes(2)), (0, u64::MAX));
+    }
+
+    #[test]
+    fn who_has_no_share_has_a_reason() {
+        let sick = Part {
+            health: !0b10,
+            ..part(6, State::Active, 100)
+        };
+        let mut a = view(&[
+            part(1, State::Active, 90),
+            part(2, State::Draining, 100),
+            part(3, State::Standby, 100),
+            part(4, State::Active, 0),
+            sick,
+            Part {
+                on_wire: false,
+                ..part(7, State::Active, 100)
+            },
+        ]);
+        assert_eq!(a.standing(7, 0), Standing::OffWire);
+        a.parts.pop();
+        let reasons = |a: &Agreed, i| [1, 2, 3, 4, 5, 6].map(|node| a.standing(node, i));
+        let mut expected = [
+            Standing::Shares(90),
+            Standing::Draining,
+            Standing::Standby,
+            Standing::NoWeight,
+            Standing::Absent,
+            Standing::Ill,
+        ];
+        assert_eq!(reasons(&a, 1), expected);
+        expected[5] = Standing::Shares(100);
+        assert_eq!(reasons(&a, 0), expected);
+        // A member has a share exactly if its standing says so.
+        for (node, i) in (1..7).flat_map(|n| [(n, 0), (n, 1)]) {
+            let shares = a.shares(i).iter().any(|s| s.node == node);
+            assert_eq!(shares, matches!(a.standing(node, i), Standing::Shares(_)));
+        }
+        a.minority = true;
+        expected[0] = Standing::Minority;
+        (expected[2], expected[5]) = (Standing::Minority, Standing::Minority);
+        assert_eq!(reasons(&a, 0), expected);
+        a.minority = false;
+        a.parts.remove(0);
+        a.parts.pop();
+        assert_eq!(a.standing(3, 0), Standing::Shares(100));
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! What an envelope holds, by its kind.
 
 use crate::envelope::Kind;
+use crate::membership::errands::Said;
 use crate::record::Record;
 use crate::schedule::Schedule;
-use crate::types::Wish;
 
 /// What it holds.
 #[derive(Default)]
 pub(crate) struct Body<'a> {
     pub(crate) swim: Option<&'a [u8]>,
     pub(crate) records: Vec<Record>,
-    pub(crate) wish: Option<Wish>,
+    pub(crate) errand: Option<Said<'a>>,
     pub(crate) schedule: Option<Schedule>,
 }
 
@@ -19,8 +19,8 @@ impl<'a> Body<'a> {
     pub(crate) fn read(kind: Kind, body: &'a [u8]) -> Option<Self> {
         let mut found = Self::default();
         let records = match kind {
-            Kind::Wish => {
-                found.wish = Some(Wish::decode(body)?);
+            Kind::Wish | Kind::Question | Kind::Answer => {
+                found.errand = Some(Said::decode(kind, body)?);
                 return Some(found);
             }
             Kind::Schedule => {

@@ -56,6 +56,10 @@ pub enum Kind {
     Wish = 3,
     /// How much of its weight each member gets.
     Schedule = 4,
+    /// A ticket (8 bytes), and what the receiver is asked to tell.
+    Question = 5,
+    /// The incarnation of who asked (8 bytes), its ticket (8), and what it is told.
+    Answer = 6,
 }
 
 /// Why a message was not taken.
@@ -192,6 +196,8 @@ pub fn open<'a>(bytes: &'a [u8], keys: &[LinkKey]) -> Result<(Outside, &'a [u8])
         2 => Kind::Records,
         3 => Kind::Wish,
         4 => Kind::Schedule,
+        5 => Kind::Question,
+        6 => Kind::Answer,
         _ => return Err(Refused::Malformed),
     };
     let outside = Outside {

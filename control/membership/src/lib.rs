@@ -19,10 +19,10 @@ mod schedule;
 mod swim;
 mod types;
 
-pub use agreed::{Agreed, Part, Share};
+pub use agreed::{Agreed, Part, Share, Standing};
 pub use envelope::Refused;
 pub use identity::Identity;
 pub use membership::Membership;
 pub use record::{Record, RecordError, State, TcpCaps, Version};
 pub use schedule::{FULL, LEAST, Schedule, Stamp};
-pub use types::{Datagram, Liveness, Outcome, Peer, Seen, Settings, Time, Wish, WishError};
+pub use types::{Asked, Datagram, Liveness, Outcome, Peer, Seen, Settings, Time, Wish, WishError};

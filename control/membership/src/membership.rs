@@ -1,4 +1,6 @@
-//! The core: SWIM, records, goodbyes and wishes, driven by messages and time.
+//! The core: SWIM, records, goodbyes and errands, driven by messages and time.
+
+pub(crate) mod errands;
 
 use crate::agreed::{Agreed, Part};
 use crate::body::Body;
@@ -6,8 +8,9 @@ use crate::envelope::{self, Guard, Kind, Outside, Refused};
 use crate::identity::{Codec, Identity};
 use crate::record::{Record, State};
 use crate::swim::{self, Due, Sink, Swim};
-use crate::types::{Datagram, Liveness, Outcome, Peer, Seen, Settings, Time, Wish, WishError};
+use crate::types::{Datagram, Liveness, Peer, Seen, Settings, Time};
 use dts_proto::block::LinkKey;
+use errands::Errands;
 use foca::Foca;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -27,8 +30,6 @@ const USUAL_RECORDS: usize = 3;
 const INTRODUCTIONS: u8 = 4;
 /// Goodbyes to each member.
 const GOODBYES: usize = 3;
-/// Between two messages with the same wish.
-const WISH_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
 struct Status {
@@ -44,15 +45,6 @@ struct Held {
     record: Record,
     /// Times that it is still to be told as news.
     tellings: u8,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    ticket: u64,
-    node: u16,
-    wish: Wish,
-    next: Time,
-    deadline: Time,
 }
 
 /// One node's part in the membership.
@@ -77,8 +69,7 @@ pub struct Membership {
     last_loss: Time,
     /// Nobody was heard for too long.
     isolated: bool,
-    wishes: Vec<Pending>,
-    outcomes: Vec<Outcome>,
+    errands: Errands,
     outbox: Vec<Datagram>,
     agreed: Agreed,
     /// Which others are on the wire with this node; `None`: nobody looks.
@@ -90,6 +81,8 @@ pub struct Membership {
     introductions: u8,
     /// Some member listens to this node, as far as SWIM knows.
     connected: bool,
+    /// A later start of this node, of which another member knows, and when it said so.
+    superseded: Option<(u64, Time)>,
     started: Time,
     left: bool,
     last_call: Time,
@@ -148,8 +141,7 @@ impl Membership {
             lost: Vec::new(),
             last_loss: now,
             isolated: false,
-            wishes: Vec::new(),
-            outcomes: Vec::new(),
+            errands: Errands::default(),
             outbox: Vec::new(),
             agreed: Agreed::default(),
             on_wire: None,
@@ -158,6 +150,7 @@ impl Membership {
             next_announce: now,
             introductions: 0,
             connected: false,
+            superseded: None,
             started: now,
             left: false,
             last_call: now,
@@ -193,10 +186,10 @@ impl Membership {
         self.guard.accept(&outside)?;
         self.last_heard = now;
         for record in body.records {
-            self.note(record);
+            self.note(record, now);
         }
-        if let Some(wish) = body.wish {
-            self.fulfil(wish, now);
+        if let Some(errand) = body.errand {
+            self.heard_errand(errand, &outside, now);
         }
         if let Some(schedule) = body.schedule.filter(|_| !self.left) {
             self.hear_schedule(schedule, outside.sender, now);
@@ -229,7 +222,7 @@ impl Membership {
         if now >= self.next_announce {
             self.announce(now);
         }
-        self.repeat_wishes(now);
+        self.repeat_errands(now);
         self.look(now);
         self.tick_schedule(now);
     }
@@ -245,15 +238,16 @@ impl Membership {
             waits.then(|| s.since + self.settings.gone)
         });
         let times = self.timers.iter().map(|d| d.at);
-        let wishes = self.wishes.iter().map(|w| w.next.min(w.deadline));
         let minority = (!self.lost.is_empty()).then(|| self.last_loss + self.settings.minority);
         let silence = self.waits_for_others().then(|| self.silent_at());
+        let superseded = self.superseded.map(|(_, at)| at + self.superseded_for());
         let all = times
             .chain(gone)
-            .chain(wishes)
+            .chain(self.errands.next())
             .chain(minority)
             .chain(silence)
-            .chain(self.schedule_due());
+            .chain(self.schedule_due())
+            .chain(superseded);
         all.fold(self.next_announce, Time::min)
     }
 
@@ -309,36 +303,6 @@ impl Membership {
         &self.held[&self.own].record
     }
 
-    /// Asks `node` to become what `wish` says; the outcome comes by
-    /// [`Membership::take_outcomes`] under `ticket`, within `patience`.
-    pub fn wish(&mut self, ticket: u64, node: u16, wish: Wish, patience: Duration, now: Time) {
-        if node == self.own {
-            self.fulfil(wish, now);
-            self.outcomes.push((ticket, Ok(())));
-            return;
-        }
-        let there = self.status.get(&node).map(|s| s.liveness.is_there());
-        match there {
-            None => self.outcomes.push((ticket, Err(WishError::NoSuchNode))),
-            Some(false) => self.outcomes.push((ticket, Err(WishError::NotThere))),
-            Some(true) => {
-                self.wishes.push(Pending {
-                    ticket,
-                    node,
-                    wish,
-                    next: now,
-                    deadline: now + patience,
-                });
-                self.repeat_wishes(now);
-            }
-        }
-    }
-
-    /// The wishes that have ended.
-    pub fn take_outcomes(&mut self) -> Vec<Outcome> {
-        std::mem::take(&mut self.outcomes)
-    }
-
     /// Says goodbye. What is in the outbox then is all that this node will ever send.
     pub fn leave(&mut self, now: Time) {
         if self.left {
@@ -388,6 +352,14 @@ impl Membership {
         self.status.values().all(known) || now >= self.started + patience
     }
 
+    /// The incarnation of a later start of this node, of which other members know: its clock
+    /// was set back before this start. They refuse what it says, so it owns nothing and has
+    /// nobody to hand anything to.
+    #[must_use]
+    pub fn superseded(&self) -> Option<u64> {
+        self.superseded.map(|(incarnation, _)| incarnation)
+    }
+
     /// Whether anything of [`Membership::members`] or [`Membership::agreed`] has changed
     /// since the last call; a record's load, sequence and epoch do not count.
     pub fn take_changed(&mut self) -> bool {
@@ -420,6 +392,12 @@ impl Membership {
             due.at += lost + grace;
         }
         self.last_heard += lost + grace;
+    }
+
+    /// How long word of a later start of this node holds: whoever knows of one says so with
+    /// every announcement.
+    fn superseded_for(&self) -> Duration {
+        self.settings.announce * 5
     }
 
     /// Whether a silence would have to be noticed: two others at least should be heard.
@@ -534,6 +512,13 @@ impl Membership {
         };
         add(body, &self.held[&self.own].record);
         let own = self.own;
+        // Whoever is asked to join must know if its clock is behind its last start.
+        let is_there = |s: &Status| s.liveness.is_there();
+        if let Some(held) = self.held.get(&to)
+            && !self.status.get(&to).is_some_and(is_there)
+        {
+            add(body, &held.record);
+        }
         let others = |node: &u16| *node != own && *node != to;
         for (node, held) in &mut self.held {
             if others(node) && held.tellings > 0 && add(body, &held.record) {
@@ -576,7 +561,10 @@ impl Membership {
     }
 
     /// Takes a record if it is newer than what is known; nobody else speaks for this node.
-    fn note(&mut self, record: Record) {
+    fn note(&mut self, record: Record, now: Time) {
+        if record.node == self.own && record.incarnation > self.incarnation {
+            self.superseded = Some((record.incarnation, now));
+        }
         if record.node == self.own || self.peer(record.node).is_none() {
             return;
         }
@@ -600,14 +588,6 @@ impl Membership {
         self.changed |= !known.is_some_and(same);
     }
 
-    fn fulfil(&mut self, wish: Wish, now: Time) {
-        // Whoever has said goodbye stays away.
-        if self.own_record().state == State::Left {
-            return;
-        }
-        self.set_own(now, |r| wish.apply(r));
-    }
-
     /// Asks those who are not there to join; all, as long as nobody listens to this node.
     fn announce(&mut self, now: Time) {
         let all = self.introductions > 0 || !self.connected;
@@ -628,34 +608,6 @@ impl Membership {
             let _ = self.with_swim(now, |foca, sink| {
                 foca.announce(Identity::unknown(node), sink)
             });
-        }
-    }
-
-    fn repeat_wishes(&mut self, now: Time) {
-        let mut due = Vec::new();
-        let (held, status, outcomes) = (&self.held, &self.status, &mut self.outcomes);
-        self.wishes.retain_mut(|w| {
-            let record = held.get(&w.node).map(|h| h.record);
-            if record.is_some_and(|r| w.wish.is_fulfilled(&r)) {
-                outcomes.push((w.ticket, Ok(())));
-                return false;
-            }
-            if !status[&w.node].liveness.is_there() {
-                outcomes.push((w.ticket, Err(WishError::NotThere)));
-                return false;
-            }
-            if now >= w.deadline {
-                outcomes.push((w.ticket, Err(WishError::NoAnswer)));
-                return false;
-            }
-            if now >= w.next {
-                w.next = now + WISH_AGAIN;
-                due.push((w.node, w.wish));
-            }
-            true
-        });
-        for (node, wish) in due {
-            self.send(node, Kind::Wish, &wish.encode());
         }
     }
 
@@ -714,13 +666,20 @@ impl Membership {
             self.tell_the_dead(node);
         }
         self.isolated = now >= self.silent_at();
+        let patience = self.superseded_for();
+        self.superseded.take_if(|(_, at)| now >= *at + patience);
         self.agree();
         self.appoint(now);
     }
 
     fn agree(&mut self) {
+        let superseded = self.superseded.is_some();
         let part = |(node, status): (&u16, &Status)| {
             let r = &self.held.get(node)?.record;
+            // Nobody listens to a start that is not the last one.
+            if superseded && *node != self.own {
+                return None;
+            }
             // Of a start that is only known by name nothing is known yet.
             let is_there =
                 status.liveness.is_there() && r.incarnation >= status.identity.incarnation;
@@ -742,7 +701,7 @@ impl Membership {
         let is_there = |node| parts.iter().any(|p| p.node == node);
         let factors = self.scheduling.schedule.factors();
         let agreed = Agreed {
-            minority: isolated || parts.len() < self.lost.len(),
+            minority: superseded || isolated || parts.len() < self.lost.len(),
             factors: factors.filter(|(node, _)| is_there(*node)).collect(),
             parts,
         };

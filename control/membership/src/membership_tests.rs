@@ -3,6 +3,7 @@
 use super::*;
 use crate::record::tests::any_record;
 use crate::record::{TcpCaps, Version};
+use crate::types::{Asked, Wish, WishError};
 use proptest::prelude::*;
 
 const KEY: &[u8] = b"0123456789abcdef";
@@ -216,14 +217,14 @@ fn wishes_are_fulfilled_refused_or_given_up() {
     assert!(a.take_outcomes().is_empty());
     talk(&mut a, &mut b, at(3));
     a.tick(at(52));
-    assert_eq!(a.take_outcomes(), [(1, Ok(()))]);
+    assert_eq!(a.take_outcomes(), [(1, Ok(vec![]))]);
     assert_eq!(b.own_record().weight, 7);
     // One that holds already, one for nobody, one for who is not there.
     a.wish(2, 2, Wish::Weight(7), patience, at(60));
     a.wish(3, 9, Wish::Drain, patience, at(60));
     a.wish(4, 3, Wish::Drain, patience, at(60));
     let ended = [
-        (2, Ok(())),
+        (2, Ok(vec![])),
         (3, Err(WishError::NoSuchNode)),
         (4, Err(WishError::NotThere)),
     ];
@@ -232,7 +233,7 @@ fn wishes_are_fulfilled_refused_or_given_up() {
     assert_eq!(outcomes, ended);
     // This node's own.
     a.wish(5, 1, Wish::Standby, patience, at(60));
-    assert_eq!(a.take_outcomes(), [(5, Ok(()))]);
+    assert_eq!(a.take_outcomes(), [(5, Ok(vec![]))]);
     assert_eq!(a.own_record().state, State::Standby);
 }
 
@@ -251,6 +252,101 @@ fn a_wish_that_nobody_hears_ends() {
         a.tick(now);
     }
     assert_eq!(asked, 3);
+}
+
+#[test]
+fn questions_are_answered_once() {
+    let (mut a, mut b) = pair();
+    let patience = Duration::from_millis(300);
+    a.ask(1, 2, b"who?".to_vec(), patience, at(2));
+    talk(&mut a, &mut b, at(3));
+    let asked = b.take_asked();
+    let expected = Asked {
+        node: 1,
+        incarnation: 10,
+        ticket: 1,
+        question: b"who?".to_vec(),
+    };
+    assert_eq!(asked, [expected]);
+    // Not answered yet: asked again.
+    a.tick(at(52));
+    talk(&mut a, &mut b, at(53));
+    assert_eq!(b.take_asked(), asked);
+    assert!(a.take_outcomes().is_empty());
+    // Not what this start of the node asked, nor under this ticket.
+    for (incarnation, ticket) in [(9, 1), (10, 2)] {
+        let other = Asked {
+            incarnation,
+            ticket,
+            ..asked[0].clone()
+        };
+        b.answer(&other, b"nonsense");
+    }
+    b.answer(&asked[0], b"me");
+    b.answer(&asked[0], b"me again");
+    talk(&mut a, &mut b, at(54));
+    assert_eq!(a.take_outcomes(), [(1, Ok(b"me".to_vec()))]);
+    a.tick(at(102));
+    talk(&mut a, &mut b, at(103));
+    assert!(a.take_outcomes().is_empty() && b.take_asked().is_empty());
+    // Who is not there, and who does not answer.
+    a.ask(2, 3, Vec::new(), patience, at(110));
+    a.ask(3, 2, Vec::new(), Duration::ZERO, at(110));
+    let ended = [(2, Err(WishError::NotThere)), (3, Err(WishError::NoAnswer))];
+    assert_eq!(a.take_outcomes(), ended);
+    let longest = vec![7; Membership::ERRAND_MAX];
+    a.ask(4, 2, longest.clone(), patience, at(111));
+    talk(&mut a, &mut b, at(112));
+    let asked = b.take_asked();
+    b.answer(&asked[0], &longest);
+    talk(&mut a, &mut b, at(113));
+    assert_eq!(a.take_outcomes(), [(4, Ok(longest))]);
+}
+
+#[test]
+fn a_node_whose_clock_was_set_back_is_refused_and_disturbs_nothing() {
+    let (mut a, mut b) = pair();
+    b.leave(at(5));
+    talk(&mut a, &mut b, at(6));
+    // Node 2 is started anew, and its clock says an earlier time than at its first start.
+    let mut back = core_of(record(2, 9), KEY);
+    let refused = |a: &mut Membership, back: &mut Membership, now| {
+        let out = back.take_outbox();
+        for d in out.iter().filter(|d| d.to == link(1)) {
+            let heard = a.hear(&d.bytes, link(2), now);
+            assert_eq!(heard, Err(Refused::Replayed));
+        }
+        out.len()
+    };
+    back.tick(at(10));
+    assert!(refused(&mut a, &mut back, at(11)) > 0);
+    assert_eq!(a.agreed().parts.len(), 1);
+    // It is told so by whoever asks it to join, and counts on nobody.
+    let tell = |a: &mut Membership, back: &mut Membership, now| {
+        a.tick(now);
+        let out = a.take_outbox();
+        for d in out.iter().filter(|d| d.to == link(2)) {
+            assert_eq!(back.hear(&d.bytes, link(1), now), Ok(()));
+        }
+        refused(a, back, now);
+    };
+    tell(&mut a, &mut back, at(250));
+    assert_eq!(back.superseded(), Some(10));
+    let parts = &back.agreed().parts;
+    assert!(back.agreed().minority && parts.len() == 1 && parts[0].node == 2);
+    assert!(a.superseded().is_none() && !a.agreed().minority);
+    // As long as somebody says so.
+    back.tick(at(1200));
+    assert_eq!(back.superseded(), Some(10));
+    assert!(back.next() <= at(1250));
+    back.tick(at(1251));
+    assert!(back.superseded().is_none());
+    // Started anew when its clock has passed the time of the first start.
+    let mut later = core_of(record(2, 11), KEY);
+    later.tick(at(1300));
+    talk(&mut a, &mut later, at(1301));
+    assert_eq!(a.agreed().part(2).map(|p| p.incarnation), Some(11));
+    assert!(later.superseded().is_none() && later.agreed().parts.len() == 2);
 }
 
 #[test]
@@ -325,14 +421,20 @@ proptest! {
     /// Whoever has the key may say anything: it is taken or refused, and all goes on.
     #[test]
     fn authentic_nonsense_does_no_harm(
-        bodies in proptest::collection::vec((1..4u8, any::<Vec<u8>>()), 1..8),
+        bodies in proptest::collection::vec((1..6u8, any::<Vec<u8>>()), 1..8),
         records in proptest::collection::vec(any_record(), 0..4),
         swim: Vec<u8>,
     ) {
         let (mut a, mut b) = pair();
         let mut counter = 1000;
         let mut said: Vec<(Kind, Vec<u8>)> = bodies.into_iter().map(|(kind, body)| {
-            (match kind { 1 => Kind::Swim, 2 => Kind::Records, _ => Kind::Wish }, body)
+            (match kind {
+                1 => Kind::Swim,
+                2 => Kind::Records,
+                3 => Kind::Wish,
+                4 => Kind::Question,
+                _ => Kind::Answer,
+            }, body)
         }).collect();
         let mut known: Vec<u8> = records.iter().flat_map(body_of).collect();
         said.push((Kind::Records, known.clone()));

@@ -146,7 +146,20 @@ impl Wish {
     }
 }
 
-/// Why a wish was not fulfilled.
+/// What another node asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Who asks.
+    pub node: u16,
+    /// Its start.
+    pub incarnation: u64,
+    /// Its name for the question.
+    pub ticket: u64,
+    /// The question, as the caller of [`Membership::ask`](crate::Membership::ask) gave it.
+    pub question: Vec<u8>,
+}
+
+/// Why a wish was not fulfilled, or a question not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WishError {
     /// No node of the configuration has this id.
@@ -160,8 +173,9 @@ pub enum WishError {
     NoAnswer,
 }
 
-/// How a wish ended: its ticket, and what went wrong.
-pub type Outcome = (u64, Result<(), WishError>);
+/// How a wish or a question ended: its ticket, and the answer (empty for a wish) or what went
+/// wrong.
+pub type Outcome = (u64, Result<Vec<u8>, WishError>);
 
 /// Bytes for the network.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -548,7 +548,7 @@ fn states_and_weights_reach_everybody() {
             let all = w.all();
             w.until(ms(1000), &what, |w| w.agree(&all));
             w.until(ms(1000), &what, |w| w.outcomes.len() > ticket);
-            assert_eq!(w.outcomes[ticket].1, (ticket as u64, Ok(())));
+            assert_eq!(w.outcomes[ticket].1, (ticket as u64, Ok(vec![])));
         }
         assert_eq!(w.core(1).agreed().part(target).expect("there").weight, 7);
     }

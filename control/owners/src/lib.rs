@@ -50,6 +50,12 @@ impl Plan {
         }
     }
 
+    /// The policy of the service with index `i`, and the designated node.
+    #[must_use]
+    pub fn policy(&self, i: usize) -> (Policy, Option<u16>) {
+        self.services[i]
+    }
+
     /// The bucket tables of an agreed view.
     #[must_use]
     pub fn tables(&self, agreed: &Agreed) -> Tables {

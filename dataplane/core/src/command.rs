@@ -1,5 +1,7 @@
 //! What the control thread asks of a worker, and what the worker reports.
 
+use crate::found::Found;
+use crate::key::FlowKey;
 use crate::life::SocketSet;
 use crate::time::{Instant, Span};
 use dts_proto::block::{Reason, Replay};
@@ -48,6 +50,13 @@ pub enum Command {
         ticket: u64,
         /// Most entries.
         limit: usize,
+    },
+    /// Look one flow up; nothing changes.
+    Find {
+        /// Comes back in the event.
+        ticket: u64,
+        /// The flow.
+        key: FlowKey,
     },
 }
 
@@ -143,5 +152,12 @@ pub enum Event {
         ticket: u64,
         /// The list.
         flows: Vec<FlowInfo>,
+    },
+    /// The answer to [`Command::Find`].
+    Found {
+        /// The ticket.
+        ticket: u64,
+        /// What is known of it; `None`: nothing.
+        found: Option<Found>,
     },
 }

@@ -13,6 +13,7 @@ pub mod ahead;
 pub mod command;
 pub mod drops;
 pub mod fcb;
+pub mod found;
 pub mod frame;
 pub mod handover;
 mod hello;

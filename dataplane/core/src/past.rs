@@ -1,12 +1,12 @@
 //! What is left of the handover that brought a flow here, once everything has been said
-//! about it: 24 bytes for each slot, beside the FCBs, where [`DestSide`] takes some
+//! about it: 28 bytes for each slot, beside the FCBs, where [`DestSide`] takes some
 //! hundred.
 
 use crate::fcb::Fcb;
 use crate::handover::dest::{DestSide, Phase};
 use crate::handover::message::Peer;
 use crate::shard::Shard;
-use crate::time::{Instant, Span};
+use crate::time::{Instant, Span, Stamp};
 use crate::view::View;
 use dts_proto::block::{FlowId, Replay, SpliceState};
 use hashbrown::HashMap;
@@ -56,6 +56,8 @@ pub(crate) struct Past {
     rtt_us: u32,
     /// Tells this use of the slot from earlier ones.
     pub(crate) generation: u32,
+    /// When the slot was given to the flow.
+    pub(crate) born: Stamp,
     origin: u16,
     /// The source's port of the splice connection.
     port: u16,
@@ -72,6 +74,7 @@ impl Past {
         c_base: 0,
         rtt_us: 0,
         generation: 0,
+        born: Stamp::ZERO,
         origin: NONE,
         port: 0,
         looked: 0,

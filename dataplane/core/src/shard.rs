@@ -237,6 +237,10 @@ impl Shard {
                 let flows = self.list(v, now, limit);
                 self.events.push(Event::Flows { ticket, flows });
             }
+            Command::Find { ticket, key } => {
+                let found = self.look_up(v, &key, now);
+                self.events.push(Event::Found { ticket, found });
+            }
         }
         self.drain_loopback(v, now, out);
     }
@@ -323,6 +327,7 @@ impl Shard {
         let slot = self.table.insert(hash)?;
         let past = &mut self.past[slot as usize];
         *past = past.next();
+        past.born = now.into();
         let f = &mut self.slots[slot as usize];
         *f = Fcb::FREE;
         (f.client, f.client_port) = (k.client, k.client_port);

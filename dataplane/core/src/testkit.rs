@@ -4,8 +4,9 @@
 use super::{CLIENT_V6, LINK_V6};
 use crate::ahead::Looked;
 use crate::command::{Command, Event};
+use crate::found::Found;
 use crate::frame::{Checksum, Frame, Meta, Output, Pool, Port};
-use crate::key::{Addr, HashKey};
+use crate::key::{Addr, FlowKey, HashKey};
 use crate::ownership::{BucketTable, Share};
 use crate::shard::{Shard, Sizes};
 use crate::steer::Steer;
@@ -343,6 +344,16 @@ impl Node {
         assert_eq!(ack.seg.ts_ecr(), Some(777 - 20), "the stack reckons 20 ms");
         assert!(ack.seg.ts_val() <= Some(130), "not above what is held");
         ack
+    }
+
+    /// What an operator is told of the client's flow.
+    pub fn find(&mut self) -> Option<Found> {
+        let key = FlowKey::new(sock(CLIENT, CPORT), sock(VIP, 80));
+        self.command(Command::Find { ticket: 77, key });
+        match self.events().pop() {
+            Some(Event::Found { ticket: 77, found }) => found,
+            e => panic!("{e:?}"),
+        }
     }
 
     pub fn events(&mut self) -> Vec<Event> {

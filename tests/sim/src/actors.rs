@@ -264,7 +264,9 @@ fn drain(n: &mut Node, plan: &Plan, client: SocketAddr) -> Result<(Vec<u8>, bool
 pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
     let ticket = match &e {
         Event::Frozen { ticket, .. } | Event::Done { ticket, .. } => *ticket,
-        Event::Failed { ticket, .. } | Event::Flows { ticket, .. } => *ticket,
+        Event::Failed { ticket, .. }
+        | Event::Flows { ticket, .. }
+        | Event::Found { ticket, .. } => *ticket,
         // Of no handover.
         Event::OnWire { .. } => return,
     };
@@ -300,7 +302,8 @@ pub fn event(n: &mut Node, plan: &Plan, e: Event, notes: &mut Vec<Note>) {
                 give_up(n, client, notes);
             }
         }
-        Event::Frozen { .. } | Event::Flows { .. } | Event::OnWire { .. } => {}
+        Event::Frozen { .. } | Event::Flows { .. } | Event::Found { .. } | Event::OnWire { .. } => {
+        }
     }
 }
 

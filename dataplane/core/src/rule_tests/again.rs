@@ -204,6 +204,9 @@ fn on_to_a_third_node_back_to_the_intake_and_there_again() {
         t.asks(2);
         t.moves(2, 3, GET.len(), 0xffff_fff0, 50);
         t.answers(3, 500);
+        let told = [0, 1, 2].map(|i| t.n[i].find().map(|f| (f.from, f.to)));
+        let expected = [(None, Some(2)), (Some(1), Some(3)), (Some(2), None)];
+        assert_eq!(told, expected.map(Some));
         // Bytes of the replay that the stack tells of twice are not the client's
         // affair, also after a second cut.
         let f = host(8080, t.l, t.c, ACK, 509, Build::default(), b"");

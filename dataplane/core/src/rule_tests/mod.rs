@@ -18,6 +18,7 @@ mod answers;
 mod corners;
 mod edges;
 mod fails;
+mod found;
 mod gone;
 mod held;
 mod keys;

@@ -27,7 +27,7 @@ pub(super) fn wire(config: &Config, nic: &dpdk::Port) -> Result<Mac, StartError>
     }
     // Memory devices have none.
     Ok(if mac == [0; 6] {
-        derived(config, "wire")
+        derived(config, "wire", mac)
     } else {
         mac
     })
@@ -38,10 +38,17 @@ pub(super) fn wire(config: &Config, nic: &dpdk::Port) -> Result<Mac, StartError>
 /// Behind a NIC of our own it is the NIC's. A virtual device may stand on a
 /// kernel interface, and then that kernel would answer for its address too: the
 /// node has one of its own there, the configured one or one that is the same
-/// after every start.
+/// after every start. Two nodes that are given one id by mistake must not have one
+/// address too, or the network would take from one what is for the other; so the
+/// interface's address goes into it.
 pub(super) fn link(config: &Config, nic: &dpdk::Port) -> Result<Mac, StartError> {
     let of_nic = of(Port::Link, nic)?;
     let twin = &config.ports.link.host.device;
+    let below = if Kind::of(&config.ports.link.device).is_network() {
+        of_nic
+    } else {
+        [0; 6]
+    };
     let own = match argument(twin, "mac") {
         Some(text) => text
             .parse()
@@ -50,7 +57,7 @@ pub(super) fn link(config: &Config, nic: &dpdk::Port) -> Result<Mac, StartError>
                 StartError::of_port(Port::LinkHost, format!("mac={text} is not an address"))
             })?,
         None if Kind::of(&config.ports.link.device) == Kind::Pci => return Ok(of_nic),
-        None => derived(config, "link"),
+        None => derived(config, "link", below),
     };
     if Kind::of(&config.ports.link.device) == Kind::AfPacket && own == of_nic {
         let reason = format!(
@@ -63,13 +70,16 @@ pub(super) fn link(config: &Config, nic: &dpdk::Port) -> Result<Mac, StartError>
 }
 
 /// A locally administered unicast address that is the same after every start,
-/// and another one on every node of every cluster. Nothing secret or hostile
-/// goes in, so the key is a constant.
-fn derived(config: &Config, what: &str) -> Mac {
+/// and another one on every node of every cluster, and above every interface. Nothing
+/// secret or hostile goes in, so the key is a constant.
+fn derived(config: &Config, what: &str, below: Mac) -> Mac {
     let mut h = SipHasher13::new_with_key(b"dts port address");
     h.write(what.as_bytes());
     h.write_u16(config.node.0);
     h.write(config.cluster.name.as_bytes());
+    if below != [0; 6] {
+        h.write(&below);
+    }
     let [mut a, b, c, d, e, f, ..] = h.finish().to_be_bytes();
     a = a & 0xfc | 0x02;
     [a, b, c, d, e, f]
@@ -126,15 +136,17 @@ workers: {{ cores: [0] }}
     #[test]
     fn derived_addresses_are_stable_local_and_differ() {
         let all = [
-            derived(&config(1, "x"), "link"),
-            derived(&config(2, "x"), "link"),
-            derived(&config(1, "y"), "link"),
-            derived(&config(1, "x"), "wire"),
+            derived(&config(1, "x"), "link", [0; 6]),
+            derived(&config(2, "x"), "link", [0; 6]),
+            derived(&config(1, "y"), "link", [0; 6]),
+            derived(&config(1, "x"), "wire", [0; 6]),
+            derived(&config(1, "x"), "link", [2, 0, 0, 0, 0, 1]),
+            derived(&config(1, "x"), "link", [2, 0, 0, 0, 0, 2]),
         ];
         for (i, a) in all.iter().enumerate() {
             assert_eq!(a[0] & 3, 2);
             assert!(all[..i].iter().all(|b| b != a));
         }
-        assert_eq!(all[0], derived(&config(1, "x"), "link"));
+        assert_eq!(all[0], derived(&config(1, "x"), "link", [0; 6]));
     }
 }

@@ -414,7 +414,7 @@ impl Node {
                 Event::Failed { ticket, .. } => {
                     self.open.remove(&ticket);
                 }
-                Event::Flows { .. } | Event::OnWire { .. } => {}
+                Event::Flows { .. } | Event::Found { .. } | Event::OnWire { .. } => {}
             }
         }
         let now_there = self.list(now);
