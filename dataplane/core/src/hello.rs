@@ -112,13 +112,22 @@ impl Shard {
         }
     }
 
-    /// A frame that claims to be a hello.
+    /// A frame that claims to be a hello. Which start of a member is the one that counts the
+    /// membership knows: another node that bears its id by mistake has another.
     pub(crate) fn hello_in(&mut self, v: &View, frame: &[u8], now: Instant) {
-        let of_member = |m: &Hello| m.node != v.node && v.member(m.node).is_some();
         let hello = Hello::parse(frame, &v.keys).ok();
-        let Some(m) = hello.filter(|m| v.params.hello.is_some() && of_member(m)) else {
+        let hello = hello.filter(|m| v.params.hello.is_some() && m.node != v.node);
+        let Some((m, member)) = hello.and_then(|m| v.member(m.node).map(|of| (m, of))) else {
             return self.drop_frame(Drop::HelloRefused);
         };
+        match member.known {
+            Some((_, start)) if m.incarnation == start => {}
+            Some((_, start)) if m.incarnation < start => {
+                return self.drop_frame(Drop::HelloRefused);
+            }
+            // Of a start that is yet to be heard of on the link.
+            _ => return self.drop_frame(Drop::HelloConsumed),
+        }
         let said = Heard {
             node: m.node,
             newest: (m.incarnation, m.number),
@@ -126,7 +135,7 @@ impl Shard {
             lists_us: m.hears.contains(v.node),
         };
         match self.hellos.heard.iter_mut().find(|h| h.node == m.node) {
-            // Seen before, or of an earlier start.
+            // Heard before.
             Some(h) if said.newest <= h.newest => return self.drop_frame(Drop::HelloRefused),
             Some(h) => *h = said,
             None => self.hellos.heard.push(said),
