@@ -201,6 +201,8 @@ pub fn params() -> Params {
         tombstones_max: 64,
         announce: false,
         orphan_resets: Some(1_000),
+        repeat_max: 1 << 20,
+        repeat_within: Span::secs(30),
         hold_flow_max: 128 << 10,
     }
 }
@@ -213,6 +215,7 @@ fn services(buckets: &Arc<BucketTable>) -> Vec<Service> {
         port: 80,
         proxy_port: Some(8001),
         app_port: 8080,
+        repeats: 0,
         buckets: buckets.clone(),
     };
     let mut all = vec![service("web", VIP.into())];

@@ -97,6 +97,7 @@ impl Settings {
             port,
             proxy_port,
             app_port,
+            repeats: 0,
             buckets: buckets.clone(),
         };
         View {
@@ -145,6 +146,8 @@ impl Settings {
                 tombstones_max: if self.small { 1 } else { 64 },
                 announce: false,
                 orphan_resets: Some(1_000),
+                repeat_max: 1 << 20,
+                repeat_within: Span::secs(30),
                 hold_flow_max: if self.small { 8 << 10 } else { 128 << 10 },
             },
         }

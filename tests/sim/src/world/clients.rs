@@ -49,6 +49,7 @@ impl World {
         let now = self.now;
         let out = c.input(&s, now);
         if !s.payload.is_empty() {
+            self.check.answers(now, own, u16::from(bytes[11]));
             self.reach(Step::Answered);
         }
         self.client_sends(i, out);

@@ -342,7 +342,7 @@ impl World {
             let client = SocketAddr::new(s.dst, s.dport);
             let onward = !self.plan.hops.is_empty();
             self.check.model.app_synack(id, client, &s, onward);
-            if onward {
+            if onward || self.plan.repeats > 0 {
                 self.check.moves(client);
             }
             self.reach(Step::Taken);
