@@ -2,7 +2,7 @@
 # The overlay of a lab (KEY=VALUE) and the configurations rendered from it.
 
 # Every key that --config accepts. NODE<n>_KEY=VALUE holds for one node and wins over KEY=VALUE.
-OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POLICY
+OVERLAY_KEYS=" POLICY DESIGNATED BUCKETS ACCEPT_PAPER KEY WEIGHTS L4 SERVICE_POLICY REPEATS
  DEADLINE_MS UNKNOWN_MS FIRST_WINDOW REPLAY SPLICE_FIRST SPLICE_LAST
  CORES IDLE IDLE_SLEEP_US HUGEPAGES MEGABYTES MBUFS FLOWS HALF_OPEN TOMBSTONES HOLD_KIB HOLD_FLOW_KIB
  PROBE_MS ANSWER_MS SUSPECT_MS GONE_MS MINORITY_MS DRAIN_S HALF_OPEN_S IDLE_S CLOSING_S TOMBSTONE_S LOG_LEVEL
@@ -81,6 +81,7 @@ render_service() { # NODE NAME VIP
     [[ $(boolean "$1" L4 0) == true ]] || printf '    proxy_port: %s\n' "$(proxy_port "$1")"
     printf '    application_port: %s\n' "$APP_PORT"
     optional "$1" SERVICE_POLICY "    policy: "
+    optional "$1" REPEATS "    repeats: "
     local check period
     check=$(setting "$1" HEALTH "") period=$(setting "$1" HEALTH_MS 200)
     [[ -n $check ]] || return 0

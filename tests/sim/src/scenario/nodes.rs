@@ -57,7 +57,12 @@ pub fn repeat(p: &mut Plan, r: &mut Rng) {
         ])
     };
     p.think = if spoken { r.below(4 * MS) } else { 1_000 * MS };
-    let after = r.below(if spoken { 4 * MS } else { 200 * MS });
+    let mut after = r.below(if spoken { 4 * MS } else { 200 * MS });
+    if !spoken && r.permille(200) {
+        // So long that the client counts as one whom nobody serves.
+        p.think = 5 * SEC;
+        after += 2_500 * MS;
+    }
     let when = |after| When { step, after };
     p.faults.push((when(after), Fault::Crash(first)));
     if r.permille(400) {

@@ -76,7 +76,7 @@ impl World {
                 format!("client {i}: {what}"),
             );
         }
-        if paws > 0 && self.plan.expect.clean {
+        if paws > 0 && (self.plan.expect.clean || self.plan.repeats > 0) {
             self.check
                 .fail(now, "clean wire: no PAWS rejection", format!("client {i}"));
         }
