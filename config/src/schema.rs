@@ -181,6 +181,15 @@ fn member(field: &Field<'_>) -> Result<Member> {
     })
 }
 
+fn repeats(service: &Section<'_>) -> Result<u8> {
+    let repeats = service.number("repeats", 0..=3, 0)?;
+    if repeats > 0 && service.optional("proxy_port").is_none() {
+        let reason = "without a proxy_port nothing is handed over before it is answered";
+        return Err(service.error("repeats", reason));
+    }
+    Ok(repeats)
+}
+
 fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
     let s = field.section(&[
         "name",
@@ -191,6 +200,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         "policy",
         "designated",
         "unavailable",
+        "repeats",
         "health",
     ])?;
     let name = s.required("name")?.name()?;
@@ -225,6 +235,7 @@ fn service(field: &Field<'_>, cluster: &Cluster) -> Result<Service> {
         policy,
         designated,
         unavailable: s.choice("unavailable", Unavailable::Rst)?,
+        repeats: repeats(&s)?,
         health: s.optional("health").map(|f| health(&f)).transpose()?,
     })
 }
@@ -301,6 +312,7 @@ fn memory(root: &Section<'_>) -> Result<Memory> {
             "hold_node_kib",
             "hold_kib",
             "hold_flow_kib",
+            "repeat_kib",
         ],
     )?;
     Ok(Memory {
@@ -313,6 +325,7 @@ fn memory(root: &Section<'_>) -> Result<Memory> {
         hold_node_kib: s.number("hold_node_kib", 1..=1 << 26, 65_536)?,
         hold_kib: s.number("hold_kib", 1..=1 << 22, 4_096)?,
         hold_flow_kib: s.number("hold_flow_kib", 1..=1 << 22, 128)?,
+        repeat_kib: s.number("repeat_kib", 1..=1 << 22, 4_096)?,
     })
 }
 
@@ -324,6 +337,7 @@ fn handover(root: &Section<'_>) -> Result<Handover> {
             "unknown_deadline_ms",
             "first_window",
             "replay",
+            "repeat_within_ms",
             "splice_ports",
         ],
     )?;
@@ -333,6 +347,7 @@ fn handover(root: &Section<'_>) -> Result<Handover> {
         unknown_deadline: s.millis("unknown_deadline_ms", 10..=60_000, 2_000)?,
         first_window: s.number("first_window", 4_096..=60_000, 60_000)?,
         replay: s.choice("replay", Replay::FastOpen)?,
+        repeat_within: s.millis("repeat_within_ms", 1_000..=600_000, 60_000)?,
         splice_ports: PortRange {
             first: splice.number("first", 1..=u16::MAX, 61_000)?,
             last: splice.number("last", 1..=u16::MAX, 64_999)?,

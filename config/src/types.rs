@@ -137,6 +137,9 @@ pub struct Service {
     pub designated: Option<NodeId>,
     /// What a client gets while no member takes connections of the service.
     pub unavailable: Unavailable,
+    /// How often a handover is repeated, to another node, whose destination dies before the
+    /// client has seen a byte of the answer, 0..=3. Only services with a proxy have more than 0.
+    pub repeats: u8,
     /// How this node checks its own application; `None`: not at all.
     pub health: Option<Health>,
 }
@@ -251,6 +254,8 @@ pub struct Memory {
     pub hold_kib: u32,
     /// Held copies per flow, KiB, 1..=[`Memory::hold_kib`].
     pub hold_flow_kib: u32,
+    /// Requests that are kept to be handed over again, KiB per worker, 1..=4194304.
+    pub repeat_kib: u32,
 }
 
 /// Deadlines and limits of handovers.
@@ -267,6 +272,8 @@ pub struct Handover {
     pub first_window: u16,
     /// The replay to try first.
     pub replay: Replay,
+    /// By when a handover may be repeated, 1 s to 10 min.
+    pub repeat_within: Duration,
     /// Source ports of splice connections: at least one per worker, apart from
     /// every service's ports.
     pub splice_ports: PortRange,

@@ -42,6 +42,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("port: 25", "port: 25\n    policy: designated", "t.yaml:20: services.1.policy: designated, but neither the service nor the cluster has the key designated"),
     ("port: 25", "port: 25\n    policy: designated\n    designated: 7", "t.yaml:21: services.1.designated: 7 is not the id of a member"),
     ("port: 25", "port: 25\n    unavailable: close", "t.yaml:20: services.1.unavailable: expected rst or drop, found \"close\""),
+    ("port: 25", "port: 25\n    repeats: 1", "t.yaml:20: services.1.repeats: without a proxy_port nothing is handed over before it is answered"),
+    ("port: 80\n", "port: 80\n    repeats: 4\n", "t.yaml:15: services.0.repeats: expected a whole number from 0 to 3, found \"4\""),
     ("port: 25", "port: 25\n    designated: 1", "t.yaml:20: services.1.designated: the policy is flow-hash"),
     ("02:00:5e:00:00:64", "02:00:5e:00:64", "t.yaml:5: cluster.mac: expected an Ethernet address like 02:00:5e:00:00:64, found the string \"02:00:5e:00:64\""),
     ("02:00:5e:00:00:64", "03:00:5e:00:00:64", "t.yaml:5: cluster.mac: 03:00:5e:00:00:64 is a multicast address, and cluster.layer2 is unicast"),

@@ -4,7 +4,7 @@
 
 use dts_tests::capture::Capture;
 use dts_tests::client::{Connection, Outcome};
-use dts_tests::lab::{Lab, Setup};
+use dts_tests::lab::{Lab, Setup, bin_dir};
 use dts_tests::suite::{self, Group};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -17,6 +17,11 @@ const SETUP: Setup = Setup {
     overlay: "POLICY=designated\nDESIGNATED=2\nPOOL_A=1,3\nPOOL_B=1\nPOOL_C=3\nDEADLINE_MS=150\nUNKNOWN_MS=2000\n",
     client: env!("CARGO_BIN_EXE_labclient"),
     scratch: env!("CARGO_TARGET_TMPDIR"),
+};
+/// The same with handovers that are repeated.
+const REPEATS: Setup = Setup {
+    overlay: "POLICY=designated\nDESIGNATED=2\nPOOL_A=1,3\nPOOL_B=1\nPOOL_C=3\nREPEATS=1\n",
+    ..SETUP
 };
 /// The node that owns every SYN.
 const SOURCE: u16 = 2;
@@ -32,7 +37,7 @@ const TO_1: &str = "ip daddr 10.77.1.1 ip protocol tcp";
 const FROM_1: &str = "ip saddr 10.77.1.1 ip protocol tcp";
 
 fn main() -> ExitCode {
-    suite::main(vec![Group {
+    let faults = Group {
         setup: SETUP,
         suffix: "",
         cases: vec![
@@ -79,7 +84,17 @@ fn main() -> ExitCode {
             ("a_restarted_owner_serves", a_restarted_owner_serves),
         ],
         once: vec![],
-    }])
+    };
+    let repeats = Group {
+        setup: REPEATS,
+        suffix: "",
+        cases: vec![(
+            "what_a_dead_destination_had_is_repeated",
+            what_a_dead_destination_had_is_repeated,
+        )],
+        once: vec![],
+    };
+    suite::main(vec![faults, repeats])
 }
 
 fn outcomes(connections: &[Connection]) -> BTreeMap<Outcome, usize> {
@@ -408,4 +423,62 @@ fn a_restarted_owner_serves(lab: &Lab) {
     assert_recovers(lab, "after-owner", Duration::from_secs(10));
     lab.lab(&["restart", "2", "dtsd"]);
     assert_recovers(lab, "after-restart", Duration::from_secs(10));
+}
+
+/// Requests lie at node 1, whose application thinks about them, when it dies. Their clients
+/// get the answers of other nodes, and notice nothing.
+fn what_a_dead_destination_had_is_repeated(lab: &Lab) {
+    const COUNT: usize = 20;
+    let repeated = || {
+        let labels = [("result", "repeated")];
+        lab.metrics(SOURCE)
+            .sum("dts_handover_repeats_total", &labels) as usize
+    };
+    let resets = || lab.total("dts_resets_total", &[]);
+    let before = (repeated(), resets(), ended(lab, "accepted"));
+    let down = lab.without(1, "nginx");
+    let records = lab.dir(1).join("records-held");
+    let thinker = lab.spawn(
+        "node1",
+        &[
+            &bin_dir().join("labserver").to_string_lossy(),
+            "listen=[::]:80",
+            &format!("records={}", records.display()),
+            "node=node1",
+            "delay_ms=60000",
+        ],
+    );
+    let listens = Instant::now() + Duration::from_secs(5);
+    while lab
+        .exec("node1", &["ss", "-Hltn", "sport = :80"])
+        .is_empty()
+    {
+        assert!(Instant::now() < listens, "no server at node 1");
+        sleep(Duration::from_millis(10));
+    }
+    let load = lab.start_load(&[
+        &format!("count={COUNT}"),
+        &format!("threads={COUNT}"),
+        "path=/b/held-{}",
+        "method=POST",
+        "body=3000",
+        "timeout=12000",
+    ]);
+    let taken = Instant::now() + Duration::from_secs(5);
+    while ended(lab, "accepted") < before.2 + COUNT as u64 {
+        assert!(Instant::now() < taken, "node 1 does not take them all");
+        sleep(Duration::from_millis(20));
+    }
+    let killed = lab.killed(1, "dtsd");
+    let connections = load.connections();
+    lab.assert_answered(&connections, COUNT, None);
+    for c in &connections {
+        assert!(c.node != "node1" && c.total_ms < 6_000.0, "{c:?}");
+    }
+    assert_eq!(repeated() - before.0, COUNT);
+    assert_eq!(resets(), before.1, "a client was reset");
+    drop(thinker);
+    drop(down);
+    drop(killed);
+    assert_recovers(lab, "after-repeats", Duration::from_secs(10));
 }

@@ -107,6 +107,8 @@ families! {
         "Handovers that this node accepted as destination, by replay.", ["replay"];
     refusals: IntCounterVec, "dts_refusals_total", "Handovers that this node refused as destination.", ["worker"];
     opened: IntCounterVec, "dts_connections_opened_total", "Connections that were opened at this intake.", ["worker"];
+    repeats: IntCounterVec, "dts_handover_repeats_total",
+        "Handovers whose destination died before it answered: repeated; and those that could not be.", ["result", "worker"];
     resets: IntCounterVec, "dts_resets_total",
         "Clients that were reset: their handover has an unknown outcome, their node is gone, or no node takes connections of their service.", ["reason", "worker"];
     link_messages: IntCounterVec, "dts_link_messages_total", "Link messages that were taken.", ["worker"];
@@ -235,6 +237,12 @@ impl Families {
         add(&self.link_messages, &[number], w.counters.link_messages);
         add(&self.data_segments, &[number], w.counters.data_segments);
         add(&self.link_repeats, &[number], w.counters.link_repeats);
+        add(&self.repeats, &["repeated", number], w.counters.repeats);
+        add(
+            &self.repeats,
+            &["given_up", number],
+            w.counters.repeats_given_up,
+        );
         add(&self.resets, &["orphan", number], w.counters.orphan_resets);
         add(
             &self.resets,

@@ -171,6 +171,7 @@ pub fn build(config: &Config, boot: Boot, wire_mac: Mac, link_mac: Mac) -> View 
             port: s.port,
             proxy_port: s.proxy_port,
             app_port: s.application_port,
+            repeats: s.repeats,
             buckets,
             refuses: s.unavailable == Unavailable::Rst,
         });
@@ -239,6 +240,8 @@ fn params(config: &Config) -> Params {
         orphan_resets: config.orphans.reset,
         resets_per_s: config.orphans.resets_per_s,
         hold_flow_max: memory.hold_flow_kib as usize * 1024,
+        repeat_max: memory.repeat_kib as usize * 1024,
+        repeat_within: span(handover.repeat_within),
     }
 }
 

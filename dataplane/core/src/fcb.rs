@@ -2,6 +2,7 @@
 //! takes part in it.
 
 use crate::handover::dest::DestSide;
+use crate::handover::repeat::Copy;
 use crate::handover::source::SourceSide;
 use crate::hold;
 use crate::key::{Addr, FlowKey};
@@ -169,6 +170,8 @@ pub struct More {
     pub dest: Option<Box<DestSide>>,
     /// This node hands the flow over.
     pub source: Option<Box<SourceSide>>,
+    /// Tombstone, or a handover that is repeated: what it is repeated from.
+    pub kept: Option<Box<Copy>>,
     /// Client payload frames above what the local stack has acknowledged.
     pub copies: hold::List,
     /// Client frames held for the cut over.
@@ -213,6 +216,7 @@ impl More {
     pub const NOTHING: Self = Self {
         dest: None,
         source: None,
+        kept: None,
         copies: hold::List::NEW,
         held: hold::List::NEW,
         synack_at: None,
@@ -237,6 +241,7 @@ impl More {
     fn is_void(&self) -> bool {
         self.dest.is_none()
             && self.source.is_none()
+            && self.kept.is_none()
             && self.copies.is_empty()
             && self.held.is_empty()
             && self.timer.is_none()

@@ -265,6 +265,7 @@ impl Shard {
             State::Held => self.wire_held(v, frame, s, slot, now, out),
             State::Served => self.wire_served(v, frame, s, slot, next_hop, now, out),
             State::Tombstone | State::Free => {
+                self.keep_segment(v, slot, &frame, ip, s);
                 let f = &mut self.slots[slot as usize];
                 f.observe_client(s, now);
                 if f.reset && !s.has(RST) {

@@ -179,6 +179,14 @@ mutations! {
     /// New data of a flow that is not here, with the numbers of the acknowledgement before
     /// them, count as repeated.
     OrphansByNumber = "orphans-by-number", "6";
+    /// A handover is repeated although the client has seen some of the answer.
+    RepeatAfterAnswer = "repeat-after-answer", "repeat";
+    /// The next destination's clock starts where the dead one's did.
+    RepeatClockBack = "repeat-clock-back", "repeat";
+    /// What the client sent behind the request is not repeated.
+    RepeatForgetsLater = "repeat-forgets-later", "repeat";
+    /// A client whose handover is about to be repeated is reset as an orphan.
+    OrphanBeforeRepeat = "orphan-before-repeat", "repeat";
     /// The urgent pointer stays where it was when bytes before it are cut off.
     UrgentUnmoved = "urgent-unmoved", "5.11";
     /// A drain does not compare what the kernel received with what it found (the daemon's

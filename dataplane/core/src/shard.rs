@@ -62,6 +62,11 @@ pub struct Counters {
     pub orphan_resets: u64,
     /// Clients that were refused because nobody owns their service.
     pub unavailable_resets: u64,
+    /// Handovers that were repeated because their destination died.
+    pub repeats: u64,
+    /// Handovers that could not have been, or were not: no room for the request or not all of
+    /// it, nobody who takes it, too late.
+    pub repeats_given_up: u64,
     /// Claims that a VIP is elsewhere than at the cluster's address.
     pub vip_conflicts: u64,
     /// Frames on the wire that came from the cluster's address, from which none may come.
@@ -98,6 +103,8 @@ pub struct Shard {
     pub(crate) events: Vec<Event>,
     /// Link messages of this node to itself.
     pub(crate) loopback: VecDeque<Vec<u8>>,
+    /// Bytes of requests that are kept to be handed over again.
+    pub(crate) kept_bytes: usize,
     pub(crate) ports: SplicePorts,
     pub(crate) windows: HashMap<(u16, u64, u16), ReplayWindow>,
     pub(crate) answers: Answers,
@@ -156,6 +163,7 @@ impl Shard {
             tickets: HashMap::new(),
             events: Vec::new(),
             loopback: VecDeque::new(),
+            kept_bytes: 0,
             ports: SplicePorts::new(view.params.splice_ports, sizes.worker, sizes.workers),
             windows: HashMap::new(),
             answers: Answers::default(),
@@ -265,6 +273,11 @@ impl Shard {
         (self.store.used(), self.store.capacity())
     }
 
+    /// Bytes of requests that are kept to be handed over again.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// FCBs in use.
     pub fn flows(&self) -> usize {
         self.table.len()
@@ -358,6 +371,7 @@ impl Shard {
         if !f.is_bare() {
             self.store.clear(&mut f.copies);
             self.store.clear(&mut f.held);
+            self.drop_copy(slot);
             self.forget_duplicates(slot);
         }
         let f = &mut self.slots[slot as usize];

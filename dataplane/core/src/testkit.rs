@@ -204,6 +204,8 @@ pub fn params() -> Params {
         hello: None,
         orphan_resets: true,
         resets_per_s: 1_000,
+        repeat_max: 1 << 20,
+        repeat_within: Span::secs(30),
         hold_flow_max: 128 << 10,
     }
 }
@@ -216,6 +218,7 @@ fn services(buckets: &Arc<BucketTable>) -> Vec<Service> {
         port: 80,
         proxy_port: Some(8001),
         app_port: 8080,
+        repeats: 0,
         buckets: buckets.clone(),
         refuses: true,
     };

@@ -51,6 +51,9 @@ impl Shard {
             if self.past[slot as usize].generation == generation {
                 self.dest_timer(v, slot, now, out);
             }
+            if self.past[slot as usize].generation == generation {
+                self.repeat_timer(v, slot, now, out);
+            }
         }
         self.sweep(v, now, out);
         self.ports.rest(v.params.paper_form, now);
@@ -173,6 +176,10 @@ impl Shard {
         };
         // The bare form knows no incarnation: 0 tells nothing of a new start.
         if incarnation == 0 || f.expires.is_some() || f.acked_at.age(now) < PROGRESS {
+            return false;
+        }
+        // Its handover is about to be repeated.
+        if f.kept.is_some() && !broken(Mutation::OrphanBeforeRepeat) {
             return false;
         }
         if broken(Mutation::OrphansHang) {

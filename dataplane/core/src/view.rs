@@ -24,6 +24,9 @@ pub struct Service {
     pub proxy_port: Option<u16>,
     /// Port of the server application.
     pub app_port: u16,
+    /// How often a handover is repeated whose destination dies before it answers: requests
+    /// may then be executed more than once, and by any node that takes connections.
+    pub repeats: u8,
     /// Who owns new connections.
     pub buckets: Arc<BucketTable>,
     /// While nobody owns any of it, its SYNs are answered with RST.
@@ -107,6 +110,10 @@ pub struct Params {
     pub resets_per_s: u32,
     /// Most held bytes of one flow.
     pub hold_flow_max: usize,
+    /// Most bytes of requests that are kept to be handed over again.
+    pub repeat_max: usize,
+    /// By when a handover may be repeated, from its freeze on.
+    pub repeat_within: Span,
 }
 
 /// The snapshot.

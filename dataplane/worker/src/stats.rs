@@ -296,7 +296,9 @@ counters!(
     sockets_gone,
     link_messages,
     data_segments,
-    link_repeats
+    link_repeats,
+    repeats,
+    repeats_given_up
 );
 
 #[cfg(test)]

@@ -54,7 +54,12 @@ pub struct Check {
     /// The first violation.
     pub violation: Option<Violation>,
     seen: BTreeMap<SocketAddr, Seen>,
-    executed: BTreeSet<u64>,
+    executed: BTreeMap<u64, u32>,
+    /// Times that a request may be executed.
+    executions_most: u32,
+    /// The node whose bytes a client got first; where handovers are repeated, nobody else's
+    /// may follow.
+    answered_by: BTreeMap<SocketAddr, u16>,
     urgent: BTreeSet<u32>,
     clean: bool,
     first_window: u32,
@@ -71,7 +76,9 @@ impl Check {
             model: Model::default(),
             violation: None,
             seen: BTreeMap::new(),
-            executed: BTreeSet::new(),
+            executed: BTreeMap::new(),
+            executions_most: 1 + u32::from(plan.repeats),
+            answered_by: BTreeMap::new(),
             urgent: BTreeSet::new(),
             clean: plan.expect.clean,
             first_window: plan.first_window,
@@ -91,7 +98,9 @@ impl Check {
 
     /// A request was executed.
     pub fn executed(&mut self, at: u64, id: u64) {
-        if !self.executed.insert(id) {
+        let times = self.executed.entry(id).or_default();
+        *times += 1;
+        if *times > self.executions_most {
             self.fail(
                 at,
                 "no request is executed twice",
@@ -103,6 +112,15 @@ impl Check {
     /// How many requests were executed.
     pub fn executions(&self) -> usize {
         self.executed.len()
+    }
+
+    /// Bytes of a node reach a client whose handovers may be repeated.
+    pub fn answers(&mut self, at: u64, client: SocketAddr, node: u16) {
+        let first = *self.answered_by.entry(client).or_insert(node);
+        if first != node && self.executions_most > 1 {
+            let what = format!("node {first} has, and node {node} goes on");
+            self.fail(at, "one node answers", what);
+        }
     }
 
     /// The last TSval that a client sent.

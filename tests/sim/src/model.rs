@@ -75,6 +75,11 @@ impl Model {
         }
     }
 
+    /// The next acknowledgement may be below what was said before.
+    pub fn acks_anew(&mut self, client: SocketAddr) {
+        self.acked.remove(&client);
+    }
+
     /// Anything else reached the client's side of the wire.
     pub fn ts_sent(&mut self, client: SocketAddr, s: &Seg) {
         if let Some((val, _)) = s.opts.ts {

@@ -44,6 +44,10 @@ fn likely(m: Mutation) -> &'static [Family] {
         | M::GivenAwayAtOnce
         | M::NeverAnnounced
         | M::OrphansByNumber => &[Family::Split],
+        M::RepeatAfterAnswer
+        | M::RepeatClockBack
+        | M::RepeatForgetsLater
+        | M::OrphanBeforeRepeat => &[Family::Repeat],
         M::RoutingWalked => &[Family::Attacks],
         M::PortAtOnce => &[Family::Refusals],
         M::DrainUnchecked => &[Family::ShortDrain],

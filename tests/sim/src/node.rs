@@ -185,6 +185,8 @@ fn params(plan: &Plan) -> Params {
         hello: None,
         orphan_resets: true,
         resets_per_s: 1_000,
+        repeat_max: 64 << 10,
+        repeat_within: Span::secs(30),
         hold_flow_max: plan.hold_flow,
     }
 }
@@ -236,6 +238,7 @@ fn view(plan: &Plan, id: u16, boot: u32) -> View {
                 port: SERVICE_PORT,
                 proxy_port: Some(PROXY_PORT),
                 app_port: APP_PORT,
+                repeats: plan.repeats,
                 buckets: buckets.clone(),
                 refuses: true,
             })

@@ -326,6 +326,8 @@ pub struct Plan {
     pub hold: usize,
     /// `hold_flow_max`.
     pub hold_flow: usize,
+    /// How often a handover is repeated.
+    pub repeats: u8,
     /// The nodes find out by themselves who is there, and owners follow from it.
     pub members: bool,
     /// What must hold.
@@ -458,6 +460,7 @@ fn base(seed: u64, family: Family, r: &mut Rng) -> Plan {
         rotate: false,
         hold: 96 << 10,
         hold_flow: 64 << 10,
+        repeats: 0,
         members: false,
         expect: Expect {
             clean: true,

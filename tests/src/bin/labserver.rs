@@ -4,7 +4,8 @@
 //! client's close, and writes one JSON line ([`Served`]) to a file.
 //!
 //! Arguments are KEY=VALUE: `listen` (address and port), `records` (the file), `node`
-//! (for `X-Node`), `cc` (congestion control; default: the namespace's).
+//! (for `X-Node`), `cc` (congestion control; default: the namespace's), `delay_ms` (how long
+//! each answer is thought about; default 0).
 
 use dts_tests::client::pattern;
 use dts_tests::stacks::Served;
@@ -29,6 +30,7 @@ struct Server {
     records: Mutex<File>,
     node: String,
     bytes: Vec<u8>,
+    delay: Duration,
 }
 
 impl Server {
@@ -53,6 +55,7 @@ impl Server {
             }
             left = take(&buffer[..n]).ok_or_else(too_much)?;
         }
+        thread::sleep(self.delay);
         let down = head.number("x-down").unwrap_or(0).min(DOWN_MOST);
         let mut answer = format!(
             "HTTP/1.1 200 OK\r\nX-Node: {}\r\nX-Body-Sha256: {}\r\nContent-Length: {down}\r\n\r\n",
@@ -104,6 +107,7 @@ impl Server {
 fn run() -> Result<(), String> {
     let (mut listen, mut records) = (SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80)), None);
     let (mut node, mut cc) = (String::new(), None);
+    let mut delay = Duration::ZERO;
     for argument in std::env::args().skip(1) {
         let (key, value) = argument.split_once('=').ok_or("not KEY=VALUE")?;
         match key {
@@ -111,6 +115,10 @@ fn run() -> Result<(), String> {
             "records" => records = Some(value.to_owned()),
             "node" => node = value.into(),
             "cc" => cc = Some(value.to_owned()),
+            "delay_ms" => {
+                let ms = value.parse().map_err(|e| format!("{argument}: {e}"))?;
+                delay = Duration::from_millis(ms);
+            }
             _ => return Err(format!("{key}: unknown key")),
         }
     }
@@ -140,6 +148,7 @@ fn run() -> Result<(), String> {
         records: Mutex::new(file),
         node,
         bytes: pattern(DOWN_MOST),
+        delay,
     });
     for stream in listener.incoming() {
         let stream = stream.map_err(|e| format!("accept: {e}"))?;

@@ -28,7 +28,10 @@ pub(super) fn checks(agreed: &Agreed, own: u16, hellos: bool) -> Vec<Check> {
         };
         off.iter().map(one).collect()
     };
-    let heard = format!("{} members hear each other on the wire", others().count() + 1);
+    let heard = format!(
+        "{} members hear each other on the wire",
+        others().count() + 1
+    );
     or_ok(findings, Check::ok(NAME, heard))
 }
 

@@ -1,6 +1,7 @@
 //! How a source's part ends: unfrozen, unknown, proved by the client, reset, over.
 
 use super::message::Message;
+use super::repeat::NO_TICKET;
 use super::source::Phase;
 use crate::command::Fail;
 use crate::drops::Drop;
@@ -30,6 +31,10 @@ impl Shard {
             return;
         };
         let (ticket, phase) = (src.ticket, src.phase);
+        let kept = self.slots[slot as usize].kept.is_some();
+        if ticket == NO_TICKET || (phase == Phase::Unknown && kept) {
+            return self.repeat_failed(v, slot, now, out);
+        }
         if phase == Phase::Unknown {
             // The proxy was told that nobody knows, and its socket is gone: the
             // client cannot be served here any more, but it need not wait.
@@ -81,6 +86,7 @@ impl Shard {
         now: Instant,
         out: &mut O,
     ) {
+        self.drop_copy(slot);
         let f = &mut self.slots[slot as usize];
         if let Some(src) = f.source.take() {
             // Whoever still waits for the end of the handover is told.
@@ -116,6 +122,8 @@ impl Shard {
     }
 
     pub(crate) fn outcome_unknown(&mut self, v: &View, slot: u32, now: Instant) {
+        self.keep_request(v, slot, now);
+        self.wake(slot, now);
         let Some(src) = self.slots[slot as usize].source.as_mut() else {
             return;
         };
@@ -152,6 +160,7 @@ impl Shard {
         let remote = src.peer.is_some_and(|p| p.addr != v.link);
         if waits && valid && in_window && remote && !broken(Mutation::ProofIgnored) {
             self.accepted(v, slot, now, out);
+            self.drop_copy(slot);
         }
     }
 
@@ -170,6 +179,7 @@ impl Shard {
         let f = &mut self.slots[slot as usize];
         if f.state == State::Tombstone && f.c_isn == id.c_isn && f.s_isn == id.s_isn {
             f.expires.get_or_insert(now + v.params.tombstone);
+            self.drop_copy(slot);
             self.tell_end(v, slot, out);
         }
     }

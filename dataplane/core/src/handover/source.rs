@@ -5,9 +5,9 @@ use super::gather::Sending;
 use super::message::{Head, Message, Peer};
 use crate::command::{Event, Fail, Steps};
 use crate::drops::Drop;
-use crate::fcb::State;
+use crate::fcb::{Fcb, State};
 use crate::frame::{Frame, Kept, Output};
-use crate::key::FlowKey;
+use crate::key::{Addr, FlowKey};
 use crate::mutation::{Mutation, broken};
 use crate::seq;
 use crate::shard::Shard;
@@ -17,7 +17,7 @@ use crate::wire::build::Tcp;
 use crate::wire::edit;
 use crate::wire::options::{Build, SpliceOption};
 use crate::wire::tcp::{ACK, FIN, PSH, RST, SYN, Segment};
-use crate::wire::{self, L3};
+use crate::wire::{self, L3, Mac};
 use dts_proto::block::{Fields, FlowId, Kind, Reason, Replay, SpliceState};
 use std::net::SocketAddr;
 
@@ -107,6 +107,37 @@ pub struct SourceSide {
 }
 
 impl SourceSide {
+    /// What a freeze begins, or a repetition. A flow that is served here gives what is known of
+    /// the handover by which it came.
+    pub(crate) fn new(ticket: u64, f: &mut Fcb, now: Instant) -> Self {
+        Self {
+            ticket,
+            phase: Phase::Frozen,
+            started: now,
+            flow: None,
+            peer: None,
+            port: None,
+            request: Vec::new(),
+            sending: Sending::default(),
+            state: SpliceState::default(),
+            peer_isn: 0,
+            repeated: false,
+            tries: 0,
+            retry_at: now,
+            swallowed: None,
+            replay: None,
+            steps: Steps::default(),
+            was: f.dest.take(),
+            cut_before: f.cut,
+            given: Given {
+                nxt: f.c_nxt,
+                high: f.c_high,
+                ts: f.ts_in_order,
+            },
+            link_rtt: Span(0),
+        }
+    }
+
     /// Until the current message is sent again, by how often it was; not less than
     /// the destination took to answer before. There are fewer doublings while the
     /// destination has not decided, for time is short then, and fewest where it is one
@@ -143,7 +174,7 @@ pub(crate) fn segment(frame: &[u8]) -> Option<Segment> {
 }
 
 /// First retransmission of a link message; doubled each time, up to a limit.
-const RETRY: Span = Span::millis(5);
+pub(crate) const RETRY: Span = Span::millis(5);
 /// End marks that are sent before the source buries without an answer.
 const END_MARKS: u32 = 8;
 
@@ -179,32 +210,8 @@ impl Shard {
         }
         self.forget_duplicates(slot);
         let f = &mut self.slots[slot as usize];
-        f.source = Some(Box::new(SourceSide {
-            ticket,
-            phase: Phase::Frozen,
-            started: now,
-            flow: None,
-            peer: None,
-            port: None,
-            request: Vec::new(),
-            sending: Sending::default(),
-            state: SpliceState::default(),
-            peer_isn: 0,
-            repeated: false,
-            tries: 0,
-            retry_at: now,
-            swallowed: None,
-            replay: None,
-            steps: Steps::default(),
-            was: f.dest.take(),
-            cut_before: f.cut,
-            given: Given {
-                nxt: f.c_nxt,
-                high: f.c_high,
-                ts: f.ts_in_order,
-            },
-            link_rtt: Span(0),
-        }));
+        let source = SourceSide::new(ticket, f, now);
+        f.source = Some(Box::new(source));
         self.set_state(slot, State::Held);
         self.tickets.insert(ticket, slot);
         self.counters.asked += 1;
@@ -311,28 +318,10 @@ impl Shard {
             return Err(Fail::Unaccounted);
         }
         let port = self.ports.take(slot).ok_or(Fail::Busy)?;
-        self.handover_number = self.handover_number.wrapping_add(1);
-        src.port = Some(port);
-        src.phase = Phase::Splicing;
         src.request = request;
-        src.retry_at = now + RETRY;
-        src.flow = Some(FlowId {
-            client: f.key(v).client(),
-            vip: f.key(v).vip(),
-            c_isn: f.c_isn,
-            s_isn: f.s_isn,
-            source: v.node,
-            source_incarnation: v.incarnation,
-            number: self.handover_number,
-        });
-        src.peer = Some(Peer {
-            node: member.id,
-            incarnation,
-            mac,
-            addr: member.link,
-            port: dest.port(),
-            local_port: port,
-        });
+        let to = (member.id, incarnation, mac, member.link, dest.port());
+        self.address(v, slot, src, to, port, now);
+        let f = &mut self.slots[slot as usize];
         src.state = SpliceState {
             c_base,
             s_base: f.s_nxt.wrapping_sub(1),
@@ -353,7 +342,42 @@ impl Shard {
         Ok(())
     }
 
-    fn send_splice<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
+    /// Names the handover, and its destination by id, incarnation, link addresses and
+    /// application port.
+    pub(crate) fn address(
+        &mut self,
+        v: &View,
+        slot: u32,
+        src: &mut SourceSide,
+        (node, incarnation, mac, addr, port): (u16, u64, Mac, Addr, u16),
+        local_port: u16,
+        now: Instant,
+    ) {
+        let f = &self.slots[slot as usize];
+        self.handover_number = self.handover_number.wrapping_add(1);
+        src.port = Some(local_port);
+        src.phase = Phase::Splicing;
+        src.retry_at = now + RETRY;
+        src.flow = Some(FlowId {
+            client: f.key(v).client(),
+            vip: f.key(v).vip(),
+            c_isn: f.c_isn,
+            s_isn: f.s_isn,
+            source: v.node,
+            source_incarnation: v.incarnation,
+            number: self.handover_number,
+        });
+        src.peer = Some(Peer {
+            node,
+            incarnation,
+            mac,
+            addr,
+            port,
+            local_port,
+        });
+    }
+
+    pub(crate) fn send_splice<O: Output>(&mut self, v: &View, slot: u32, out: &mut O) {
         let f = &mut self.slots[slot as usize];
         let (client, port) = (f.client.octets_v4(), f.client_port);
         let Some(src) = f.source.as_mut() else { return };
@@ -466,6 +490,7 @@ impl Shard {
 
     /// The destination has the flow: forward what was held, then the end mark.
     pub(crate) fn accepted<O: Output>(&mut self, v: &View, slot: u32, now: Instant, out: &mut O) {
+        self.keep_request(v, slot, now);
         let f = &mut self.slots[slot as usize];
         let (acked, mut asked) = (f.c_acked, f.asked);
         let Some(src) = f.source.as_mut() else { return };
@@ -499,6 +524,7 @@ impl Shard {
             }
             if fresh || seg.has(RST) {
                 self.forward_held(v, slot, &h.frame, &seg, out);
+                self.keep_more(v, slot, &h.frame, &seg);
             }
             // A copy of one byte below the cut is the request's last one.
             asked |= held && self.slots[slot as usize].is_asked_by(&seg)
@@ -514,6 +540,7 @@ impl Shard {
             }
             self.entomb(v, slot);
         }
+        self.kept_until_answered(slot, &v.link, now);
         self.wake(slot, now + RETRY);
     }
 

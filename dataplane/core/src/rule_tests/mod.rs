@@ -30,6 +30,7 @@ mod options;
 mod orphans;
 mod out_of_place;
 mod outside;
+mod repeat;
 mod seats;
 mod steering;
 mod storm;

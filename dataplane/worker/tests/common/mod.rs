@@ -140,6 +140,7 @@ pub fn view(opened: &Opened) -> View {
             port: 80,
             proxy_port: Some(8001),
             app_port: 8080,
+            repeats: 0,
             buckets,
             refuses: true,
         }],
@@ -181,6 +182,8 @@ pub fn view(opened: &Opened) -> View {
             hello: None,
             orphan_resets: true,
             resets_per_s: 1_000,
+            repeat_max: 1 << 20,
+            repeat_within: Span::secs(30),
             hold_flow_max: 128 << 10,
         },
     }

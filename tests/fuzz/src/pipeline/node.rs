@@ -97,6 +97,7 @@ impl Settings {
             port,
             proxy_port,
             app_port,
+            repeats: 0,
             buckets: buckets.clone(),
             refuses: true,
         };
@@ -149,6 +150,8 @@ impl Settings {
                 hello: None,
                 orphan_resets: true,
                 resets_per_s: 1_000,
+                repeat_max: 1 << 20,
+                repeat_within: Span::secs(30),
                 hold_flow_max: if self.small { 8 << 10 } else { 128 << 10 },
             },
         }

@@ -99,6 +99,8 @@ families! {
     /// Rules that no stack's traffic touches: urgent data, storms, fragments, caps of a
     /// worker, keys that change, sockets that vanish, neighbour discovery.
     Rules = "rules",
+    /// The destination dies before it answers, and the handover is repeated.
+    Repeat = "repeat",
     /// Nodes find out by themselves who is there, while link and wire fall apart and heal,
     /// nodes die, start anew, stand still and are drained.
     Split = "split",
@@ -143,6 +145,7 @@ impl Family {
             Family::Many => nodes::many(p, r),
             Family::Again => handover::again(p, r),
             Family::Rules => rules::rules(p, r),
+            Family::Repeat => nodes::repeat(p, r),
             Family::Split => split::split(p, r),
         }
     }

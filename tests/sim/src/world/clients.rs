@@ -49,6 +49,7 @@ impl World {
         let now = self.now;
         let out = c.input(&s, now);
         if !s.payload.is_empty() {
+            self.check.answers(now, own, u16::from(bytes[11]));
             self.reach(Step::Answered);
         }
         self.client_sends(i, out);
@@ -75,7 +76,7 @@ impl World {
                 format!("client {i}: {what}"),
             );
         }
-        if paws > 0 && self.plan.expect.clean {
+        if paws > 0 && (self.plan.expect.clean || self.plan.repeats > 0) {
             self.check
                 .fail(now, "clean wire: no PAWS rejection", format!("client {i}"));
         }

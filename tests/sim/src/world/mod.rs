@@ -341,9 +341,14 @@ impl World {
         if let Some(s) = synack.filter(|_| port == Port::WireHost) {
             let client = SocketAddr::new(s.dst, s.dport);
             let onward = !self.plan.hops.is_empty();
+            let before = self.check.model.served_by(client);
             self.check.model.app_synack(id, client, &s, onward);
-            if onward {
+            if onward || self.plan.repeats > 0 {
                 self.check.moves(client);
+            }
+            if self.plan.repeats > 0 && before.is_some_and(|n| n != id) {
+                // What the dead node acknowledged, its source cannot know.
+                self.check.model.acks_anew(client);
             }
             self.reach(Step::Taken);
         }
