@@ -231,6 +231,7 @@ fn nodes_as_a_table() {
         "-",
         "draining",
         "50",
+        "-",
         "7",
         "-",
         "-",

@@ -113,7 +113,8 @@ impl Schedule {
             .all(|w| w[0].node.get() < w[1].node.get());
         let in_range = |e: &Entry| e.node.get() > 0 && (LEAST..FULL).contains(&e.factor.get());
         let none = stamp == Stamp::default() && entries.is_empty();
-        if !(none || is_word && ascends && entries.iter().all(in_range)) {
+        let valid = none || is_word && ascends && entries.iter().all(in_range);
+        if !valid {
             return None;
         }
         let factors = entries.iter().map(|e| (e.node.get(), e.factor.get()));

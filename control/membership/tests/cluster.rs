@@ -28,7 +28,7 @@ const SETTINGS: Settings = Settings {
     gone: ms(3000),
     announce: ms(200),
     minority: ms(30_000),
-    schedule: ms(1000),
+    schedule: Duration::ZERO,
 };
 
 fn link(node: u16) -> IpAddr {

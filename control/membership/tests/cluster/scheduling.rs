@@ -6,8 +6,10 @@ use dts_membership::Schedule;
 /// A cluster whose last node has so many more connections than the others that it is given
 /// fewer, and everybody works by that.
 pub(crate) fn skewed(seed: u64, nodes: u16, net: Net) -> World {
-    let mut w = World::joined(seed, nodes, net);
+    let mut w = World::new(seed, nodes, net);
+    w.settings.schedule = ms(1000);
     for id in w.ids() {
+        w.boot(id);
         w.load(id, if id == nodes { 2_000 } else { 200 });
     }
     let all = w.all();
@@ -110,7 +112,7 @@ fn when_the_scheduler_dies_the_next_one_goes_on() {
             "seed {seed}: {factor} became {now}"
         );
         // Then another one has its own word.
-        w.load(n, 200);
+        w.load(n, 0);
         w.until(ms(20_000), &what, |w| {
             let stamp = w.core(n).schedule().stamp;
             stamp.scheduler == 2 && stamp.term == before.stamp.term + 1
@@ -138,7 +140,7 @@ fn a_scheduler_that_was_restarted_asks_before_it_speaks() {
             "seed {seed}: {before} became {now}"
         );
         let term = w.core(n).schedule().stamp.term;
-        w.load(n, 200);
+        w.load(n, 0);
         w.until(ms(20_000), &what, |w| {
             let stamp = w.core(n).schedule().stamp;
             stamp.scheduler == 1 && stamp.term > term && w.agree(&all)
@@ -165,10 +167,9 @@ fn two_schedulers_become_one_when_a_cut_heals() {
         w.load(n - 1, 3_000);
         w.until(ms(15_000), &what, |w| {
             let (upper, lower) = (w.core(1).schedule(), w.core(n).schedule());
-            upper.stamp.scheduler == 1
+            upper.factor(1) < 800
                 && lower.stamp.scheduler == b[0]
-                && upper.factor(1) < 700
-                && lower.factor(n - 1) < 700
+                && lower.factor(n - 1) != upper.factor(n - 1)
         });
         w.run_for(ms(seed % 2500));
         w.sides.fill(0);
@@ -203,10 +204,8 @@ fn a_minority_schedules_nothing() {
 
 #[test]
 fn nothing_is_scheduled_where_no_service_wants_it() {
-    let mut w = World::new(3, 4, CLEAN);
-    w.settings.schedule = Duration::ZERO;
+    let mut w = World::joined(3, 4, CLEAN);
     for id in w.ids() {
-        w.boot(id);
         w.load(id, u32::from(id) * 1_000);
     }
     w.run_for(ms(20_000));
