@@ -141,6 +141,8 @@ fn a_slow_node_gets_less_and_another_scheduler_leaves_it_so(lab: &Lab) {
         (&answer["scheduler"], &answer["schedule"]["by"]),
         (&1.into(), &1.into())
     );
+    // What it has given away it answers for as well, as long as others may not know.
+    sleep(Duration::from_millis(400));
     let second = load(300, "/who/second-{}");
     // Its own connections are over, and those that wait are node 3's.
     let waits = || {
