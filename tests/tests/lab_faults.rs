@@ -434,7 +434,7 @@ fn what_a_dead_destination_had_is_repeated(lab: &Lab) {
         lab.metrics(SOURCE)
             .sum("dts_handover_repeats_total", &labels) as usize
     };
-    let resets = || lab.total("dts_resets_total", &[]);
+    let resets = || [2, 3].map(|n| lab.metrics(n).sum("dts_resets_total", &[]));
     let before = (repeated(), resets(), ended(lab, "accepted"));
     let down = lab.without(1, "nginx");
     let records = lab.dir(1).join("records-held");

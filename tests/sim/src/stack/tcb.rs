@@ -342,8 +342,10 @@ impl Tcb {
                 complain(format!("ack {} outside [{low}, {}]", s.ack, self.snd_nxt));
             }
             for &(l, r) in &s.opts.sack {
-                // A keepalive's byte lies one below, and a D-SACK may name it.
-                if before(self.snd_nxt, r) || before(l, self.setup.isn) || !before(l, r) {
+                // A keepalive's byte lies one below, and a D-SACK may name it, or what another
+                // node's stack sent before this one had the flow.
+                let other = before(l, self.setup.isn) && before(s.ack, r);
+                if before(self.snd_nxt, r) || other || !before(l, r) {
                     complain(format!("SACK {l}..{r} outside [{low}, {}]", self.snd_nxt));
                 }
             }
