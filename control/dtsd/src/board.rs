@@ -46,6 +46,8 @@ struct Inner {
     said: HashMap<u16, (Instant, Vec<Said>)>,
     /// Node and application port that did not answer, and when.
     suspects: HashMap<(u16, u16), Instant>,
+    /// Whose stack did not answer a handover, and when last.
+    silent: HashMap<(u16, u16), Instant>,
     /// Own services whose check is not passed.
     ill: BTreeSet<String>,
 }
@@ -87,16 +89,23 @@ impl Board {
     }
 
     /// A handover to `dest` was refused. Where that is because the application is not
-    /// there, it is no destination until its node says otherwise.
+    /// there, it is no destination for a while. A stack that did not answer in time may have been
+    /// kept from it for a moment: that counts from the second time on.
     pub fn refused(&self, dest: SocketAddr, reason: Reason, now: Instant) {
-        if !matches!(reason, Reason::NobodyListens | Reason::Silence) {
+        let silence = reason == Reason::Silence;
+        if !silence && reason != Reason::NobodyListens {
             return;
         }
         let view = self.views.load();
-        if let Some(member) = view.member_at(&dest.ip().into()) {
-            let mut inner = self.lock();
-            inner.suspects.retain(|_, since| now - *since < SUSPECT);
-            inner.suspects.insert((member.id, dest.port()), now);
+        let Some(member) = view.member_at(&dest.ip().into()) else {
+            return;
+        };
+        let key = (member.id, dest.port());
+        let mut inner = self.lock();
+        inner.suspects.retain(|_, since| now - *since < SUSPECT);
+        inner.silent.retain(|_, since| now - *since < SUSPECT);
+        if !silence || inner.silent.insert(key, now).is_some() {
+            inner.suspects.insert(key, now);
         }
     }
 
@@ -267,6 +276,9 @@ mod tests {
             rig.board.refused(dest, reason, rig.start);
             assert!(rig.second(0).takes(80), "{reason:?}");
         }
+        // Once is no silence.
+        rig.board.refused(dest, Reason::Silence, rig.start);
+        assert!(rig.second(0).takes(80));
         for reason in [Reason::NobodyListens, Reason::Silence] {
             rig.board.refused(dest, reason, rig.start);
             assert!(!rig.second(0).takes(80));
