@@ -2,16 +2,18 @@
 
 mod clients;
 mod hosts;
+mod path;
 
 use crate::actors::{self, Stage};
 use crate::capture::{Capture, Party};
 use crate::check::{Check, Violation};
 use crate::client::{Client, Outcome};
 use crate::node::{APP_PORT, Node, SERVICE_PORT, wire_mac};
-use crate::plan::{Act, Fault, Impair, MS, Plan, SEC, Step, US, When};
+use crate::plan::{Act, Fault, MS, Plan, SEC, Step, US, When};
 use crate::rng::Rng;
 use crate::seg::{ETH, RST, SYN, Seg};
 use dts_core::frame::Port;
+use path::impair;
 use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -782,39 +784,4 @@ impl World {
         }
         late
     }
-}
-
-/// What a path does to one frame: copies with their time of arrival, and whether each is
-/// as it was sent. `last` keeps frames in order unless the path reorders.
-fn impair(
-    r: &mut Rng,
-    m: &Impair,
-    now: u64,
-    delay: u64,
-    last: &mut u64,
-    b: Vec<u8>,
-) -> Vec<(u64, Vec<u8>, bool)> {
-    let mut out = Vec::new();
-    if r.permille(m.loss) {
-        return out;
-    }
-    let copies = if r.permille(m.dup) { 2 } else { 1 };
-    for _ in 0..copies {
-        let mut at = now + delay + r.below(m.jitter + 1);
-        if r.permille(m.reorder) {
-            at += r.range(delay / 8, delay.max(200 * US));
-        } else {
-            at = at.max(*last);
-            *last = at;
-        }
-        let mut bytes = b.clone();
-        let hit = r.permille(m.corrupt) && bytes.len() > ETH + 20;
-        if hit {
-            // Behind the IP header: that has a checksum of its own, which NICs verify.
-            let n = r.range(ETH as u64 + 20, bytes.len() as u64 - 1) as usize;
-            bytes[n] ^= 1 << r.below(8);
-        }
-        out.push((at, bytes, !hit));
-    }
-    out
 }
