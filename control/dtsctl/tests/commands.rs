@@ -229,6 +229,7 @@ fn nodes_as_a_table() {
         "10.77.1.2",
         "alive",
         "-",
+        "-",
         "draining",
         "50",
         "-",
