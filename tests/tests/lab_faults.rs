@@ -189,7 +189,9 @@ fn a_refusal_by_the_only_node_ends_the_connection(lab: &Lab) {
         );
         assert!(c.total_ms < 150.0 + MARGIN_MS, "{c:?}");
     }
-    assert_eq!(ended(lab, "refused") - before, 10);
+    // Once the proxy has heard of the first ones, it does not even try.
+    let refused = ended(lab, "refused") - before;
+    assert!((1..=10).contains(&refused), "{refused} were refused");
     drop(down);
     assert_recovers(lab, "after-only", Duration::from_secs(5));
 }
