@@ -90,7 +90,15 @@ fn try_out(lab: &Lab, fault: &Fault) {
     };
     for (i, r) in rounds.iter().enumerate() {
         assert!(r.silent < silent_most, "round {i}: {} s", r.silent);
-        assert_eq!(r.others.0, 0, "round {i}: of {}", r.others.1);
+        // A stack that is kept from answering a replay for 60 ms refuses it, and the pool has
+        // no other member.
+        let failed_most = if strict.is_some() {
+            0
+        } else {
+            r.others.1 / 100
+        };
+        let (failed, all) = r.others;
+        assert!(failed <= failed_most, "round {i}: {failed} of {all}");
         for o in &r.orphans {
             assert_eq!(o.is_none(), fault.harmless, "round {i}: {:?}", r.orphans);
             assert!(
