@@ -306,11 +306,14 @@ fn a_lost_accept_is_proved_by_the_client(lab: &Lab) {
     assert_once(lab, "/b/proved-", &connections);
     // The source counts a handover when it is buried: when its end mark is
     // acknowledged, or was sent eight times without an answer.
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while ended(lab, "accepted") - before < 20 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert_eq!(ended(lab, "accepted") - before, 20);
+    let known = ended(lab, "accepted") - before;
+    let of_these = |c: &Connection| lab.handover_of_port(c.port);
+    let told: Vec<_> = connections.iter().map(of_these).collect();
+    assert_eq!(known, 20, "{told:#?}");
     assert_recovers(lab, "after-proved", Duration::from_secs(5));
 }
 
