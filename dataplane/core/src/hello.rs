@@ -86,8 +86,12 @@ impl Shard {
             h.heard.iter_mut().for_each(|m| m.at = m.at + slept);
             h.began = h.began.map(|at| at + slept);
         }
-        let began = *h.began.get_or_insert(now);
         let dead = Span(every.0 * MISSED);
+        // The others have missed it meanwhile, and say so until they hear it again.
+        if slept >= dead {
+            h.began = Some(now);
+        }
+        let began = *h.began.get_or_insert(now);
         // At first, not to have heard of somebody says nothing.
         if now - began >= dead
             && let Some(members) = h.news(dead, now)
