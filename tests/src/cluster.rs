@@ -92,7 +92,7 @@ pub fn until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Dur
     start.elapsed()
 }
 
-/// Waits until all nodes see all others.
+/// Waits until all nodes see all others, and own what they own then and no more.
 ///
 /// # Panics
 /// They do not within 15 seconds.
@@ -101,6 +101,8 @@ pub fn settle(lab: &Lab) {
     until("the cluster is whole", Duration::from_secs(15), || {
         is_whole(lab)
     });
+    // What nodes gave away when the last one came they keep for 300 ms.
+    sleep(Duration::from_millis(350));
 }
 
 /// Attempts to connect: when each was begun, seconds since the epoch, and whether its first

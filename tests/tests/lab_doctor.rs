@@ -2,13 +2,14 @@
 //! that have the wrong key, another version, another's id, a clock that is off: those are
 //! refused and explained, and connections are answered all the while.
 
-use dts_tests::lab::{Lab, Running, Setup, bin_dir};
+use dts_tests::cluster::{dtsctl, is_whole, must, settle, until};
+use dts_tests::lab::{Lab, Running, Setup};
 use dts_tests::suite::{self, Group};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Output};
+use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -61,58 +62,11 @@ fn main() -> ExitCode {
     }])
 }
 
-fn dtsctl(lab: &Lab, node: u16, arguments: &[&str]) -> Output {
-    let socket = lab.dir(node).join("admin.sock");
-    let mut command = Command::new(bin_dir().join("dtsctl"));
-    command.arg("--socket").arg(socket).args(arguments);
-    command.output().unwrap_or_else(|e| panic!("dtsctl: {e}"))
-}
-
 /// What dtsctl says in JSON, whatever its exit code.
 #[track_caller]
 fn json(lab: &Lab, node: u16, arguments: &[&str]) -> Value {
     let out = dtsctl(lab, node, &[arguments, &["--json"]].concat());
     serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {out:?}"))
-}
-
-#[track_caller]
-fn must(lab: &Lab, node: u16, arguments: &[&str]) {
-    let out = dtsctl(lab, node, arguments);
-    assert!(out.status.success(), "{arguments:?}: {out:?}");
-}
-
-#[track_caller]
-fn until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < limit, "{what}: not in {limit:?}");
-        sleep(Duration::from_millis(50));
-    }
-}
-
-/// Whether all nodes see all others, active, by one view.
-fn is_whole(lab: &Lab) -> bool {
-    let mut epochs = Vec::new();
-    for node in lab.nodes() {
-        let out = dtsctl(lab, node, &["nodes", "--json"]);
-        let Ok(answer) = serde_json::from_slice::<Value>(&out.stdout) else {
-            return false;
-        };
-        for n in answer["nodes"].as_array().into_iter().flatten() {
-            if n["member"] != "alive" || n["state"] != "active" {
-                return false;
-            }
-            epochs.push(n["epoch"].to_string());
-        }
-    }
-    epochs.len() == usize::from(NODES * NODES) && epochs.iter().all(|e| *e == epochs[0])
-}
-
-#[track_caller]
-fn settle(lab: &Lab) {
-    until("the cluster is whole", Duration::from_secs(15), || {
-        is_whole(lab)
-    });
 }
 
 /// What a node's doctor finds.

@@ -1,14 +1,15 @@
 //! Three nodes of a layer-4 service whose shares follow their loads, and whose clients are
 //! refused, or left without an answer, while no application works.
 
-use dts_tests::lab::{Lab, Setup, bin_dir};
+use dts_tests::cluster::{dtsctl, until};
+use dts_tests::lab::{Lab, Setup};
 use dts_tests::suite::{self, Group};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const NODES: u16 = 3;
 const SETUP: Setup = Setup {
@@ -42,21 +43,8 @@ fn main() -> ExitCode {
 
 /// What `dtsctl COMMAND --json` says at a node; null while nobody answers there.
 fn ask(lab: &Lab, node: u16, command: &str) -> Value {
-    let mut dtsctl = Command::new(bin_dir().join("dtsctl"));
-    dtsctl.arg("--socket").arg(lab.dir(node).join("admin.sock"));
-    let out = dtsctl.args([command, "--json"]).output();
-    let out = out.unwrap_or_else(|e| panic!("dtsctl: {e}"));
+    let out = dtsctl(lab, node, &[command, "--json"]);
     serde_json::from_slice(&out.stdout).unwrap_or_default()
-}
-
-#[track_caller]
-fn until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < limit, "{what}: not in {limit:?}");
-        sleep(Duration::from_millis(50));
-    }
-    start.elapsed()
 }
 
 /// Owners of the first service, as each of `nodes` knows.
