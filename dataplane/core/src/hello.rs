@@ -31,7 +31,8 @@ struct Heard {
 /// What was heard, and what is to be said.
 #[derive(Debug, Default)]
 pub(crate) struct Hellos {
-    /// When the first one was sent; `None` before.
+    /// From when on this node listens without a break: its start, or the end of its last long
+    /// stall. `None` before the first tick.
     began: Option<Instant>,
     next: Instant,
     ticked: Instant,

@@ -13,6 +13,9 @@ struct Wire {
     /// The last that each said of who is on the wire.
     told: Vec<Option<Vec<u16>>>,
     hellos: Vec<Vec<u8>>,
+    /// The node that stands still, and what waits for it.
+    still: Option<u16>,
+    waits: Vec<Vec<u8>>,
 }
 
 fn node(id: u16, incarnation: u64) -> Node {
@@ -34,18 +37,35 @@ impl Wire {
             cut: Vec::new(),
             told: vec![None; 3],
             hellos: Vec::new(),
+            still: None,
+            waits: Vec::new(),
         }
+    }
+
+    /// A node that stood still goes on, with what came meanwhile.
+    fn wakes(&mut self, ms: u64) {
+        let Some(id) = self.still.take() else { return };
+        let n = &mut self.nodes[usize::from(id) - 1];
+        n.now = n.now + crate::time::Span::millis(ms);
+        let waits: Vec<_> = self.waits.drain(..).collect();
+        waits.into_iter().for_each(|f| n.rx(Port::Wire, f));
     }
 
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms {
             for i in 0..3 {
-                self.nodes[i].pass(1);
                 let from = self.nodes[i].v.node;
+                if self.still == Some(from) {
+                    continue;
+                }
+                self.nodes[i].pass(1);
                 for frame in self.nodes[i].tx(Port::Wire) {
                     self.hellos.push(frame.clone());
                     for to in self.nodes.iter_mut().filter(|n| n.v.node != from) {
-                        if !self.cut.contains(&(from, to.v.node)) {
+                        if self.cut.contains(&(from, to.v.node)) {
+                        } else if self.still == Some(to.v.node) {
+                            self.waits.push(frame.clone());
+                        } else {
                             to.rx(Port::Wire, frame.clone());
                         }
                     }
@@ -116,6 +136,22 @@ fn a_node_that_did_not_run_blames_nobody() {
     w.is([&[2, 3], &[1, 3], &[1, 2]]);
     w.pass(10 * EVERY);
     w.is([&[2, 3], &[1, 3], &[1, 2]]);
+}
+
+#[test]
+fn a_node_that_was_missed_meanwhile_does_not_take_itself_for_alone() {
+    for ms in [EVERY, 3 * EVERY + 50, 20 * EVERY] {
+        let mut w = Wire::new();
+        w.pass(4 * EVERY);
+        w.still = Some(1);
+        w.pass(ms);
+        w.wakes(ms);
+        for _ in 0..6 * EVERY {
+            w.pass(1);
+            assert_eq!(w.told[0], Some(vec![2, 3]), "after {ms} ms");
+        }
+        w.is([&[2, 3], &[1, 3], &[1, 2]]);
+    }
 }
 
 #[test]
